@@ -1,0 +1,2 @@
+//! lxcrun-cli
+fn main() {}

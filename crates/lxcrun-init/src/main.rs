@@ -1,0 +1,2 @@
+//! lxcrun-init
+fn main() {}

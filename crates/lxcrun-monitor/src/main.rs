@@ -1,0 +1,2 @@
+//! lxcrun-monitor
+fn main() {}
