@@ -1,1 +1,30 @@
-//! kernel
+//! The Linux system calls that rustix does not offer, each behind one typed function.
+//!
+//! Unsafe code lives here and in the `lxc` crate, nowhere else.
+
+mod copy;
+mod fds;
+mod keyring;
+mod mount;
+mod process;
+mod seccomp;
+mod signal;
+
+pub use copy::copy_tree;
+pub use fds::{close_on_exec_from, place_from, take_inherited};
+pub use keyring::join_session_keyring;
+pub use mount::{MountAttr, Propagation, set_mount_attributes};
+pub use process::{Clone, clone_sibling};
+pub use seccomp::load_filter;
+pub use signal::{reset_signals, signal_of};
+
+use rustix::io::{Errno, Result};
+
+/// Turns the C convention (-1 and `errno`) into a `Result`.
+fn check(ret: libc::c_long) -> Result<libc::c_long> {
+    if ret < 0 { Err(last_errno()) } else { Ok(ret) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

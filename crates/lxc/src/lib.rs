@@ -1,1 +1,50 @@
-//! lxc
+//! liblxc, loaded at run time, behind a safe handle.
+//!
+//! The library is opened by dlopen(3) and not linked, so that a program that only asks for a state never
+//! pays for it, a host without it gets a sentence and not a loader error, and the same binary runs on
+//! liblxc 5, 6 and 7 (one soname, `liblxc.so.1`).
+
+mod handle;
+mod library;
+#[allow(clippy::all, clippy::pedantic, clippy::restriction)]
+mod sys;
+
+pub use handle::{Ended, Handle};
+pub use library::Liblxc;
+
+/// What can go wrong before liblxc says anything itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// dlopen(3) or dlsym(3) failed.
+    #[error("liblxc cannot be loaded (on Debian: apt-get install liblxc1)")]
+    Load(#[source] libloading::Error),
+    /// `lxc_container_new` returned null.
+    #[error("liblxc cannot make a handle for {name:?} in {path:?}")]
+    New {
+        /// The container's name.
+        name: String,
+        /// liblxc's path of containers.
+        path: String,
+    },
+    /// A string with a NUL byte inside can't be handed to C.
+    #[error("{what} contains a NUL byte")]
+    Nul {
+        /// Which string.
+        what: &'static str,
+    },
+    /// `set_config_item` returned false. The reason, if there is one, is in the log only.
+    #[error("liblxc refused {key} = {value:?}")]
+    Refused {
+        /// The configuration key.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// `start` needs a process with one thread.
+    #[error("liblxc starts a container only from a process with one thread, this one has {threads}")]
+    Threads {
+        /// Threads of this process.
+        threads: usize,
+    },
+}

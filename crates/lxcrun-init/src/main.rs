@@ -1,2 +1,58 @@
-//! lxcrun-init
-fn main() {}
+//! The init: pid 1 of a container until it executes the program, and the process of an exec.
+//!
+//! A static binary that needs nothing of the image. Read on in [`container`], which is a container's life
+//! inside, top to bottom; [`exec`] is the short way into a running one; both end in [`process`].
+#![forbid(unsafe_code)]
+
+mod container;
+mod devices;
+mod exec;
+mod failure;
+mod mounts;
+mod process;
+mod proc;
+mod root;
+mod terminal;
+
+use std::process::ExitCode;
+
+use protocol::Channel;
+use protocol::init::{CONTROL_FD, FromInit, ToInit};
+
+use crate::failure::{Result, fail};
+
+fn main() -> ExitCode {
+    let Ok(control) = kernel::take_inherited(CONTROL_FD) else {
+        eprintln!("lxcrun-init is started by lxcrun");
+        return ExitCode::FAILURE;
+    };
+    let control = Channel::from(control);
+    if let Err(failure) = serve(&control) {
+        // When the runtime is gone there is nobody to tell.
+        let _ = control.send(&FromInit::Failed(failure), &[]);
+    }
+    ExitCode::FAILURE
+}
+
+/// Does what the runtime asks; returns only when that fails, or when the runtime is gone.
+fn serve(control: &Channel) -> Result<()> {
+    kernel::close_on_exec_from(3).map_err(|e| fail("close_range", e))?;
+    say(control, &FromInit::Hello)?;
+    let Some(request) = control.receive::<ToInit>().map_err(|e| fail("the runtime's request", e))? else {
+        return Ok(());
+    };
+    match request.message {
+        ToInit::Prepare(plan) => container::run(control, &plan, request.fds),
+        ToInit::Exec(plan) => exec::run(control, &plan, request.fds),
+        ToInit::Proceed => Ok(()),
+    }
+}
+
+fn say(control: &Channel, message: &FromInit) -> Result<()> {
+    control.send(message, &[]).map_err(|e| fail("the runtime does not listen", e))
+}
+
+/// Waits for the word to take the next step; false when the runtime is gone.
+fn may_proceed(control: &Channel) -> bool {
+    matches!(control.receive(), Ok(Some(protocol::Received { message: ToInit::Proceed, .. })))
+}

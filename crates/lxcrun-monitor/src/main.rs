@@ -1,2 +1,79 @@
-//! lxcrun-monitor
-fn main() {}
+//! The monitor: the one process that calls liblxc's `start`, and for as long as it lives the container's LXC
+//! monitor, which answers lxc-info, lxc-attach and the others.
+//!
+//! It is a program of its own because liblxc forks inside `start` and goes on in the child: that is safe only
+//! with one thread, and the library may be embedded in a process with many. The runtime spawns it early, so
+//! that loading liblxc overlaps with reading the specification, and sends its plan when all is checked.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::process::ExitCode;
+
+use lxc::{Ended, Handle, Liblxc};
+use nix::sched::{CloneFlags, unshare};
+use protocol::Channel;
+use protocol::monitor::{CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan};
+use rustix::fs::CWD;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree};
+
+fn main() -> ExitCode {
+    let Ok(control) = kernel::take_inherited(CONTROL_FD) else {
+        eprintln!("lxcrun-monitor is started by lxcrun");
+        return ExitCode::FAILURE;
+    };
+    let control = Channel::from(control);
+    let ended = match monitor(&control) {
+        Ok(ended) => ended,
+        Err(reason) => Some(FromMonitor::Failed(reason)),
+    };
+    // When the runtime is gone there is nobody to tell.
+    if let Some(ended) = ended {
+        let _ = control.send(&ended, &[]);
+    }
+    ExitCode::SUCCESS
+}
+
+/// From the plan to the container's end; `None` when the runtime went away before it had a plan.
+fn monitor(control: &Channel) -> Result<Option<FromMonitor>, String> {
+    let _ = rustix::thread::set_name(c"lxcrun-monitor");
+    // Only the init's channel goes on to the init; its program is opened by the exec itself.
+    kernel::close_on_exec_from(INIT_FD.unsigned_abs() + 1).map_err(|e| format!("close_range: {e}"))?;
+    let liblxc = Liblxc::load();
+    let Some(plan) = control.receive::<Plan>().map_err(|e| format!("reading the plan: {e}"))? else {
+        return Ok(None);
+    };
+    let plan = plan.message;
+    let liblxc = liblxc.map_err(|e| match std::error::Error::source(&e) {
+        Some(source) => format!("{e}: {source}"),
+        None => e.to_string(),
+    })?;
+    leave_the_hosts_mounts_alone().map_err(|e| format!("a private mount namespace: {e}"))?;
+
+    let mut container = Handle::new(&liblxc, &plan.name, &plan.root).map_err(|e| e.to_string())?;
+    for item in plan.config {
+        if container.set(&item.key, &item.value).is_err() {
+            return Ok(Some(FromMonitor::Refused(item)));
+        }
+    }
+    let program = CString::new(format!("/proc/self/fd/{INIT_PROGRAM_FD}")).map_err(|e| e.to_string())?;
+    let argv: [&CStr; 1] = [&program];
+    Ok(Some(match container.start(&argv).map_err(|e| e.to_string())? {
+        Ended::NotStarted => FromMonitor::Failed("liblxc could not start it".into()),
+        Ended::Exited(code) => FromMonitor::Exited(Exit::Code(code)),
+        Ended::Signalled(signal) => FromMonitor::Exited(Exit::Signal(signal)),
+    }))
+}
+
+/// Gives this process mounts of its own, so that nothing that liblxc does to them reaches the host.
+///
+/// The container is configured without `lxc.rootfs.path`, because its init makes the root itself. For such a
+/// container liblxc (5.0.2, measured) makes `/` a slave in the *caller's* namespace, and in the container's it
+/// detaches /proc in order to mount a new one, which fails. A second mount of /proc on top is what it takes
+/// away then, and the first one is still there to execute /proc/self/fd/N and for hooks.
+fn leave_the_hosts_mounts_alone() -> rustix::io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| rustix::io::Errno::from_raw_os_error(e as i32))?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    let proc =
+        open_tree(CWD, "/proc", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    move_mount(&proc, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}

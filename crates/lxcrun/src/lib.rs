@@ -1,1 +1,49 @@
-//! lxcrun
+//! Containers carried out by LXC: the library behind the `lxcrun` command.
+//!
+//! A container's life, a file for each step: [`Bundle`] → `config` (specification to plan, no input or output) →
+//! [`create`] → `monitor` (the process that calls liblxc) → [`Container::start`] → [`Container::exec`] →
+//! [`Container::kill`] → [`delete`]; what is remembered meanwhile is in `state`, what it may use in `cgroup`.
+#![forbid(unsafe_code)]
+
+mod bundle;
+mod cgroup;
+mod config;
+mod console;
+mod container;
+mod create;
+mod delete;
+mod embedded;
+mod error;
+mod exec;
+mod facts;
+mod host;
+mod id;
+mod kill;
+mod monitor;
+mod mounts;
+mod process;
+mod start;
+mod template;
+mod state;
+
+pub use bundle::{Bundle, OCI_VERSION};
+pub use cgroup::{
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface, PidsStats,
+    Pressure, PressureLine, ResourceStats, Throttling,
+};
+pub use container::Container;
+pub use create::{CreateOptions, create};
+pub use delete::delete;
+pub use error::{Error, Result};
+pub use exec::{ExecOptions, ExecProcess};
+pub use facts::{
+    MOUNT_OPTIONS, SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_FLAGS, capability_names, libseccomp_version,
+};
+pub use host::Host;
+pub use id::ContainerId;
+pub use kill::parse_signal;
+pub use oci_spec;
+pub use protocol::monitor::Exit;
+pub use rustix::process::Signal;
+pub use template::{DEFAULT_SPEC, default_spec};
+pub use state::{OciState, ProcessId, Status};

@@ -1,0 +1,66 @@
+# Needs Rust. The targets that need Debian packages install what is missing (as root).
+SHELL := /bin/bash
+
+PREFIX ?= /usr/local
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+LXCRUN := $(TARGET)/release/lxcrun
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-root lint bench bindings bindings-check install clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: ## lxcrun, in target/release
+	cargo build --release -p lxcrun-cli
+
+demo: ## a container, seen from inside (root)
+	scripts/install-deps build
+	$(MAKE) --no-print-directory build
+	scripts/demo $(LXCRUN)
+
+# The suite drives the release binary, the one that users get. The tests themselves are built without
+# optimisation: that takes a fraction of the time of one more link-time optimised binary per test target.
+test: ## every test; ends with their number (root)
+	scripts/install-deps test
+	$(MAKE) --no-print-directory build
+	RUNTIME=$(or $(RUNTIME),$(LXCRUN)) scripts/test --workspace
+
+test-root: ## the black-box suite alone; RUNTIME=runc takes a peer (root)
+	scripts/install-deps test
+	$(if $(RUNTIME),,$(MAKE) --no-print-directory build)
+	RUNTIME=$(or $(RUNTIME),$(LXCRUN)) scripts/test -p lxcrun-test --test oci
+
+# cargo-deny's advisories come from a git repository that a build machine may not reach: they are checked
+# where a copy is present (`cargo deny fetch` makes one), and never a reason to fail for want of a network.
+ADVISORIES := $(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs)
+
+lint: ## format, clippy, shell scripts, licences and sources of dependencies
+	scripts/install-deps lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	shellcheck scripts/* .ci/run
+	! grep -rn '#\[ignore' --include='*.rs' crates tests | grep -v '#\[ignore = "#[0-9]'
+	cargo fetch --locked
+	cargo deny --offline check $(if $(ADVISORIES),advisories) bans licenses sources
+
+bench: ## lxcrun beside its peers; BENCH_RUNS=31 rounds (root)
+	scripts/install-deps bench
+	$(MAKE) --no-print-directory build
+	cargo build --release -p lxcrun-bench
+	$(TARGET)/release/lxcrun-bench
+
+bindings: ## crates/lxc/src/sys.rs anew, from the installed header
+	scripts/install-deps bindings
+	scripts/bindings >crates/lxc/src/sys.rs.new
+	mv crates/lxc/src/sys.rs.new crates/lxc/src/sys.rs
+
+bindings-check: ## crates/lxc/src/sys.rs against the installed header
+	scripts/install-deps bindings
+	scripts/bindings | diff -u crates/lxc/src/sys.rs -
+
+install: ## into $(DESTDIR)$(PREFIX), after build
+	install -D -m 755 $(LXCRUN) $(DESTDIR)$(PREFIX)/bin/lxcrun
+
+clean: ## what was built
+	cargo clean

@@ -1,0 +1,50 @@
+//! File descriptors that cross an exec.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::{FdFlags, Result, fcntl_setfd};
+
+/// Takes a descriptor that the parent has left open for us under an agreed number, and marks it close-on-exec.
+///
+/// To be called once for each number, before anything else in the process opens files.
+///
+/// # Errors
+/// `EBADF` when nothing is open under that number.
+pub fn take_inherited(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: asking for the flags of a number that may be closed has no effect.
+    crate::check(unsafe { libc::fcntl(number, libc::F_GETFD) }.into())?;
+    // SAFETY: the descriptor is open (checked), and by the contract above nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+    Ok(fd)
+}
+
+/// Marks every descriptor from `first` on close-on-exec (CVE-2024-21626 began with one that was not).
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.11.
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    // SAFETY: with CLOSE_RANGE_CLOEXEC no descriptor is closed: ownership in this process is untouched.
+    let ret =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    crate::check(ret).map(drop)
+}
+
+/// Gives `fds` the numbers from `first` on, open across an exec.
+///
+/// # Errors
+/// `EMFILE` at the limit of descriptors.
+///
+/// To be called just before an exec, by a process that holds nothing else under these numbers: what is there is
+/// closed.
+pub fn place_from(first: RawFd, fds: Vec<OwnedFd>) -> Result<()> {
+    let above = RawFd::try_from(fds.len()).map_err(|_| rustix::io::Errno::MFILE)?.saturating_add(first);
+    let moved: Vec<OwnedFd> =
+        fds.into_iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, above)).collect::<Result<_>>()?;
+    for (number, fd) in (first..).zip(&moved) {
+        // SAFETY: dup3 closes `number` and makes it a copy of `fd`. By the contract above nothing that is still
+        // used owns `number`.
+        crate::check(unsafe { libc::dup3(fd.as_raw_fd(), number, 0) }.into())?;
+    }
+    Ok(())
+}

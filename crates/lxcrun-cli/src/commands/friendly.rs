@@ -1,0 +1,173 @@
+//! `run -- CMD`: a bundle made from options.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use lxcrun::oci_spec::runtime::{
+    Capability, LinuxCapabilities, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxNamespaceType, LinuxPids,
+    LinuxResources, Mount, Root, Spec,
+};
+use lxcrun::{Bundle, ContainerId};
+
+use super::exec::parse_user;
+use super::size::parse_size;
+use crate::cli::{self, Friendly, Network};
+use crate::rootfs;
+
+/// What a program gets that nobody took anything from: Docker's default.
+const CAPABILITIES: [Capability; 14] = [
+    Capability::AuditWrite,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Mknod,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// The id and the bundle for a command line without one.
+pub fn bundle(args: &cli::Run) -> anyhow::Result<(ContainerId, Bundle)> {
+    let wanted = &args.friendly;
+    let id: ContainerId = match &wanted.name {
+        Some(name) => name.parse()?,
+        None => format!("lxcrun-{}", std::process::id()).parse()?,
+    };
+    let rootfs = match &wanted.rootfs {
+        Some(path) => std::fs::canonicalize(path).with_context(|| format!("--rootfs {}", path.display()))?,
+        None => rootfs::default_rootfs()?,
+    };
+    let spec = spec(&id, &rootfs, args)?;
+    Ok((id, Bundle::from_spec(&rootfs, &spec)?))
+}
+
+fn spec(id: &ContainerId, rootfs: &Path, args: &cli::Run) -> anyhow::Result<Spec> {
+    let wanted = &args.friendly;
+    let mut spec = lxcrun::default_spec();
+    let mut root = Root::default();
+    root.set_path(rootfs.to_owned()).set_readonly(Some(wanted.read_only));
+    spec.set_root(Some(root)).set_hostname(Some(wanted.hostname.clone().unwrap_or_else(|| short(id))));
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    for mount in &wanted.mount {
+        mounts.push(parse_mount(mount).with_context(|| format!("--mount {mount}"))?);
+    }
+    spec.set_mounts(Some(mounts));
+
+    let mut process = spec.process().clone().unwrap_or_default();
+    let mut env = process.env().clone().unwrap_or_default();
+    env.retain(|e| wanted.tty || !e.starts_with("TERM="));
+    for variable in &wanted.env {
+        let variable = match variable.split_once('=') {
+            Some(_) => variable.clone(),
+            None => match std::env::var(variable) {
+                Ok(value) => format!("{variable}={value}"),
+                Err(_) => continue,
+            },
+        };
+        let name = format!("{}=", variable.split('=').next().unwrap_or_default());
+        env.retain(|e| !e.starts_with(&name));
+        env.push(variable);
+    }
+    let all: std::collections::HashSet<Capability> = CAPABILITIES.into_iter().collect();
+    let mut capabilities = LinuxCapabilities::default();
+    capabilities.set_bounding(Some(all.clone())).set_effective(Some(all.clone())).set_permitted(Some(all));
+    process
+        .set_args(Some(args.command.clone()))
+        .set_env(Some(env))
+        .set_terminal(Some(wanted.tty))
+        .set_no_new_privileges(Some(false))
+        .set_rlimits(None)
+        .set_capabilities(Some(capabilities));
+    if let Some(directory) = &wanted.workdir {
+        process.set_cwd(directory.clone());
+    }
+    if let Some(user) = &wanted.user {
+        process.set_user(parse_user(user, process.user())?);
+    }
+    spec.set_process(Some(process));
+
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    linux.set_resources(Some(resources(wanted)?));
+    if wanted.network == Network::Host {
+        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+        namespaces.retain(|n| n.typ() != LinuxNamespaceType::Network);
+        linux.set_namespaces(Some(namespaces));
+    }
+    spec.set_linux(Some(linux));
+    Ok(spec)
+}
+
+/// A host name has 64 bytes at most.
+fn short(id: &ContainerId) -> String {
+    id.as_str().chars().take(64).collect()
+}
+
+fn resources(wanted: &Friendly) -> anyhow::Result<LinuxResources> {
+    let mut resources = LinuxResources::default();
+    let mut deny = LinuxDeviceCgroup::default();
+    deny.set_allow(false).set_access(Some("rwm".into()));
+    resources.set_devices(Some(vec![deny]));
+    if let Some(limit) = &wanted.memory {
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(Some(parse_size(limit).context("--memory")?));
+        resources.set_memory(Some(memory));
+    }
+    if let Some(cpus) = wanted.cpus {
+        const PERIOD: u64 = 100_000;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // checked to be small just below
+        let quota = (cpus * PERIOD as f64) as i64;
+        if !(cpus.is_finite() && (1_000..=100_000_000).contains(&quota)) {
+            bail!("--cpus: {cpus} is not between 0.01 and 1000");
+        }
+        let mut cpu = LinuxCpu::default();
+        cpu.set_period(Some(PERIOD)).set_quota(Some(quota));
+        resources.set_cpu(Some(cpu));
+    }
+    if let Some(limit) = wanted.pids {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        resources.set_pids(Some(pids));
+    }
+    Ok(resources)
+}
+
+/// Docker's `--mount` syntax, for binds and tmpfs.
+fn parse_mount(text: &str) -> anyhow::Result<Mount> {
+    let mut kind = "bind".to_owned();
+    let (mut source, mut destination) = (None, None);
+    let mut options = Vec::new();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("type", value)) => kind = value.to_owned(),
+            Some(("source" | "src", value)) => source = Some(std::path::absolute(value)?),
+            Some(("destination" | "dst" | "target", value)) => destination = Some(PathBuf::from(value)),
+            None if part == "readonly" => options.push("ro".to_owned()),
+            _ if part.is_empty() => {}
+            _ => options.push(part.to_owned()),
+        }
+    }
+    let Some(destination) = destination else { bail!("destination= is missing") };
+    let mut mount = Mount::default();
+    mount.set_destination(destination);
+    match kind.as_str() {
+        "bind" => {
+            if source.is_none() {
+                bail!("source= is missing");
+            }
+            options.insert(0, "rbind".into());
+            mount.set_typ(Some("bind".into())).set_source(source);
+        }
+        "tmpfs" => {
+            mount.set_typ(Some("tmpfs".into())).set_source(Some("tmpfs".into()));
+        }
+        other => bail!("type={other} is neither bind nor tmpfs"),
+    }
+    mount.set_options(Some(options));
+    Ok(mount)
+}

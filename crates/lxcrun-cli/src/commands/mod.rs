@@ -1,0 +1,137 @@
+//! One file for each command that is more than a call.
+
+mod exec;
+mod features;
+mod friendly;
+mod list;
+mod ps;
+mod run;
+mod size;
+mod update;
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use lxcrun::{Bundle, Container, ContainerId, CreateOptions, DEFAULT_SPEC};
+
+use crate::cli::{self, Cli, Command};
+
+/// Does what the command line says.
+pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let Some(command) = &cli.command else {
+        return if cli.global.version { version() } else { bail!("a command is needed: see lxcrun --help") };
+    };
+    let root = state_root(cli)?;
+    let id = |text: &str| text.parse::<ContainerId>();
+    let load = |text: &str| -> anyhow::Result<Container> { Ok(Container::load(&root, &id(text)?)?) };
+    match command {
+        Command::Create(args) => create(&root, cli, args)?,
+        Command::Start(args) => load(&args.id)?.start()?,
+        Command::State(args) => print_json(&load(&args.id)?.oci_state())?,
+        Command::Kill(args) => kill(&load(&args.id)?, args)?,
+        Command::Delete(args) => lxcrun::delete(&root, &id(&args.id)?, args.force)?,
+        Command::Run(args) => return run::run(&root, cli, args),
+        Command::List(args) => list::list(&root, args)?,
+        Command::Exec(args) => return exec::exec(&load(&args.id)?, args),
+        Command::Ps(args) => ps::ps(&load(&args.id)?, args)?,
+        Command::Pause(args) => load(&args.id)?.pause()?,
+        Command::Resume(args) => load(&args.id)?.resume()?,
+        Command::Update(args) => update::update(&load(&args.id)?, args)?,
+        Command::Spec(args) => spec(&args.bundle)?,
+        Command::Features => print_json(&features::features())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// As runc prints it, because engines read it.
+fn version() -> anyhow::Result<ExitCode> {
+    let liblxc = lxc::Liblxc::load().map_or_else(|e| e.to_string(), |l| l.version());
+    print_line(&format!(
+        "lxcrun version {}\nspec: {}\nliblxc: {liblxc}\nlibseccomp: {}",
+        env!("CARGO_PKG_VERSION"),
+        lxcrun::OCI_VERSION,
+        lxcrun::libseccomp_version()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `--root`, or the default for this user. An empty `XDG_RUNTIME_DIR` counts as none.
+fn state_root(cli: &Cli) -> anyhow::Result<PathBuf> {
+    if let Some(root) = cli.global.root.as_ref().filter(|r| !r.as_os_str().is_empty()) {
+        return std::path::absolute(root).with_context(|| format!("--root {}", root.display()));
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok("/run/lxcrun".into());
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
+        Some(directory) => Ok(Path::new(&directory).join("lxcrun")),
+        None => bail!("--root is needed: this user is not root and has no XDG_RUNTIME_DIR"),
+    }
+}
+
+fn create(root: &Path, cli: &Cli, args: &cli::Create) -> anyhow::Result<()> {
+    let id: ContainerId = args.id.parse()?;
+    let bundle = open_bundle(cli, &args.bundle)?;
+    lxcrun::create(root, &id, &bundle, create_options(&args.bundle)?)?;
+    Ok(())
+}
+
+/// Opens `--bundle`.
+fn open_bundle(cli: &Cli, args: &cli::Bundle) -> anyhow::Result<Bundle> {
+    if cli.global.systemd_cgroup {
+        bail!("--systemd-cgroup: not supported by this version of lxcrun");
+    }
+    Ok(Bundle::open(&args.bundle)?)
+}
+
+/// The options of `create` and `run` that go to the library as they are. Paths are the caller's.
+fn create_options(args: &cli::Bundle) -> anyhow::Result<CreateOptions> {
+    let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
+    Ok(CreateOptions {
+        console_socket: absolute(&args.console_socket)?,
+        pid_file: absolute(&args.pid_file)?,
+        preserve_fds: preserve_fds(args.preserve_fds)?,
+        no_pivot: args.no_pivot,
+        no_new_keyring: args.no_new_keyring,
+        ..CreateOptions::default()
+    })
+}
+
+/// Takes over the descriptors from 3 on that our caller wants the program to have.
+fn preserve_fds(count: u32) -> anyhow::Result<Vec<OwnedFd>> {
+    (3..count.saturating_add(3))
+        .map(|number| {
+            let number = i32::try_from(number)?;
+            kernel::take_inherited(number).with_context(|| format!("--preserve-fds: descriptor {number} is not open"))
+        })
+        .collect()
+}
+
+fn kill(container: &Container, args: &cli::Kill) -> anyhow::Result<()> {
+    let signal = lxcrun::parse_signal(&args.signal)
+        .map_err(|reason| anyhow::anyhow!("container {}: kill: {reason}", container.id()))?;
+    if args.all { container.kill_all(signal)? } else { container.kill(signal)? }
+    Ok(())
+}
+
+fn spec(directory: &Path) -> anyhow::Result<()> {
+    let path = directory.join("config.json");
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
+    file.and_then(|mut f| f.write_all(DEFAULT_SPEC.as_bytes())).with_context(|| path.display().to_string())
+}
+
+/// Prints what programs read: JSON on standard output, by lines.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print_line(&serde_json::to_string_pretty(value)?)
+}
+
+fn print_line(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        // Whoever reads has read enough.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}

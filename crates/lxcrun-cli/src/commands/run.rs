@@ -1,0 +1,62 @@
+//! `run`: create, start, wait, delete.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use lxcrun::{Bundle, Container, ContainerId, CreateOptions, Exit, Signal};
+
+use super::{create_options, friendly, open_bundle};
+use crate::cli::{self, Cli};
+use crate::relay::{self, Signals};
+
+pub fn run(root: &Path, cli: &Cli, args: &cli::Run) -> anyhow::Result<ExitCode> {
+    let mut options = create_options(&args.bundle)?;
+    options.keep_monitor = !args.detach;
+    let (id, bundle): (ContainerId, Bundle) = match &args.id {
+        Some(id) if args.command.is_empty() => (id.parse()?, open_bundle(cli, &args.bundle)?),
+        Some(id) => anyhow::bail!("{id:?} before --: a container without a bundle is named by --name"),
+        None => {
+            let (id, bundle) = friendly::bundle(args)?;
+            options.copy_rootfs = args.friendly.rootfs.is_none();
+            (id, bundle)
+        }
+    };
+    if args.detach {
+        return detached(root, &id, &bundle, options, args.keep);
+    }
+    // From now on no signal is lost: it waits here until there is somebody to pass it on to.
+    let signals = Signals::block()?;
+    let mut container = lxcrun::create(root, &id, &bundle, options)?;
+    let ended = foreground(&mut container, &signals);
+    if !args.keep || ended.is_err() {
+        lxcrun::delete(root, &id, true)?;
+    }
+    Ok(ExitCode::from(ended?.code()))
+}
+
+fn detached(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOptions, _keep: bool) -> anyhow::Result<ExitCode> {
+    let container = lxcrun::create(root, id, bundle, options)?;
+    if let Err(error) = container.start() {
+        lxcrun::delete(root, id, true)?;
+        return Err(error.into());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn foreground(container: &mut Container, signals: &Signals) -> anyhow::Result<Exit> {
+    let terminal = container.take_terminal();
+    let started = container.start();
+    if let Err(error) = started {
+        // Its init has ended; the monitor is about to.
+        let _ = container.kill(Signal::KILL);
+        let _ = container.wait();
+        return Err(error.into());
+    }
+    {
+        let pass_on = |signal: Signal| drop(container.kill(signal));
+        if let Some(end) = container.monitor_pidfd() {
+            relay::until_end(end, signals, terminal, pass_on)?;
+        }
+    }
+    Ok(container.wait()?)
+}

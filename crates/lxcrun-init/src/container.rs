@@ -1,0 +1,208 @@
+//! The life of a container's init, top to bottom.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use protocol::init::{Container, FailureKind, FromGate, FromInit, Stdio, ToGate};
+use protocol::{Channel, Received};
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior};
+
+use crate::failure::{Result, fail, refuse};
+use crate::proc::Proc;
+use crate::root::{Missing, Root};
+use crate::terminal::Terminal;
+use crate::{devices, may_proceed, mounts, process, say, terminal};
+
+/// Makes the container around this process and becomes its program. Returns when that fails, or when the
+/// runtime is gone.
+pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()> {
+    // Nobody who shares our PID namespace gets at our descriptors.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| fail("prctl", e))?;
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let proc = Proc::mount().map_err(|e| fail("a procfs for the init", e))?;
+
+    let root = attach_root(plan, &fds)?;
+    for mount in &plan.mounts {
+        mounts::attach(&root, mount, &fds)?;
+    }
+    for device in &plan.devices {
+        devices::create(&root, device)?;
+    }
+    if plan.dev_links {
+        devices::link(&root)?;
+    }
+    let terminal = open_terminal(plan, &root)?;
+    say(control, &FromInit::Mounted)?;
+    if !may_proceed(control) {
+        return Ok(());
+    }
+
+    for hook in &plan.create_container_hooks {
+        hook.run(&plan.creating_state, &plan.bundle).map_err(|e| refuse(e.to_string()))?;
+    }
+    root.resolve(&plan.process.cwd, Missing::Directory)
+        .map_err(|e| fail(format!("process.cwd ({})", plan.process.cwd.display()), e))?;
+    protect_paths(plan, &root)?;
+    change_root(plan, &root)?;
+    name_host(plan)?;
+    for (key, value) in &plan.sysctl {
+        set_sysctl(&proc, key, value).map_err(|e| fail(format!("linux.sysctl.{key}: cannot set {value:?}"), e))?;
+    }
+    if let Some(name) = &plan.keyring {
+        join_keyring(name)?;
+    }
+    let (program, preserved) = prepare_process(plan, terminal.as_ref(), &fds)?;
+    let gate = fds[plan.gate].try_clone().map_err(|e| fail("the gate", e))?;
+    drop(fds);
+
+    match terminal {
+        Some(Terminal { master, slave: _ }) => control.send(&FromInit::Ready, &[master.as_fd()]),
+        None => control.send(&FromInit::Ready, &[]),
+    }
+    .map_err(|e| fail("the runtime does not listen", e))?;
+    if !may_proceed(control) {
+        return Ok(());
+    }
+    wait_and_become_program(gate, plan, &proc, &program, preserved)
+}
+
+/// Attaches the root file system where hooks expect it, and holds it open.
+fn attach_root(plan: &Container, fds: &[OwnedFd]) -> Result<Root> {
+    let tree = fds[plan.rootfs.tree].try_clone().map_err(|e| fail("root.path", e))?;
+    mounts::move_to_path(&tree, &plan.rootfs.path)
+        .map_err(|e| fail(format!("root.path ({}): cannot be attached", plan.rootfs.path.display()), e))?;
+    Ok(Root::new(tree))
+}
+
+fn open_terminal(plan: &Container, root: &Root) -> Result<Option<Terminal>> {
+    let Stdio::Terminal(size) = plan.process.stdio else { return Ok(None) };
+    let terminal = terminal::open(root, size)?;
+    terminal::bind_console(root, &terminal)?;
+    Ok(Some(terminal))
+}
+
+fn protect_paths(plan: &Container, root: &Root) -> Result<()> {
+    for path in &plan.readonly_paths {
+        mounts::make_readonly(root, path)
+            .map_err(|e| fail(format!("linux.readonlyPaths ({})", path.display()), e))?;
+    }
+    for path in &plan.masked_paths {
+        mounts::mask(root, path).map_err(|e| fail(format!("linux.maskedPaths ({})", path.display()), e))?;
+    }
+    mounts::finish(root, &plan.mounts)
+}
+
+/// Makes the new root the only one: the host's file systems are gone from this namespace afterwards.
+fn change_root(plan: &Container, root: &Root) -> Result<()> {
+    let step = |what: &'static str| move |e: rustix::io::Errno| fail(what, e);
+    if plan.rootfs.readonly {
+        let readonly = protocol::init::Attributes { set: kernel::MountAttr::RDONLY.bits(), clear: 0 };
+        mounts::set(root.as_fd(), false, readonly).map_err(step("root.readonly"))?;
+    }
+    fchdir(root.as_fd()).map_err(step("root.path"))?;
+    if plan.rootfs.no_pivot {
+        mounts::move_to_path_from_cwd().map_err(step("--no-pivot: moving the root"))?;
+        rustix::process::chroot(".").map_err(step("--no-pivot: chroot"))?;
+    } else {
+        // Both at once: the old root ends up on top of the new one and is then taken away (pivot_root(2), NOTES).
+        pivot_root(".", ".").map_err(step("pivot_root"))?;
+        rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).map_err(step("detaching the host's root"))?;
+    }
+    chdir("/").map_err(step("root.path"))?;
+    if let Some((propagation, recursive)) = plan.rootfs.propagation {
+        let new = Root::current().map_err(step("root.path"))?;
+        mounts::propagate(new.as_fd(), propagation, recursive).map_err(step("linux.rootfsPropagation"))?;
+    }
+    Ok(())
+}
+
+fn name_host(plan: &Container) -> Result<()> {
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).map_err(|e| fail("hostname", e))?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes()).map_err(|e| fail("domainname", e))?;
+    }
+    Ok(())
+}
+
+/// Writes one sysctl. A name has dots between its parts, or slashes: then its dots are dots (sysctl.d(5)).
+fn set_sysctl(proc: &Proc, key: &str, value: &str) -> rustix::io::Result<()> {
+    let path = if key.contains('/') { key.to_owned() } else { key.replace('.', "/") };
+    proc.write(&format!("sys/{path}"), value)
+}
+
+fn join_keyring(name: &str) -> Result<()> {
+    let name = std::ffi::CString::new(name).map_err(|e| fail("the session keyring", e))?;
+    match kernel::join_session_keyring(&name) {
+        // A kernel without keyrings has none to hide.
+        Ok(()) | Err(rustix::io::Errno::NOSYS) => Ok(()),
+        Err(e) => Err(fail("the session keyring", e)),
+    }
+}
+
+/// What can be prepared and checked before `start`.
+fn prepare_process(plan: &Container, terminal: Option<&Terminal>, fds: &[OwnedFd]) -> Result<(PathBuf, Vec<OwnedFd>)> {
+    let wanted = &plan.process;
+    match (&wanted.stdio, terminal) {
+        (Stdio::Fds([i, o, e]), _) => process::connect_stdio(&fds[*i], &fds[*o], &fds[*e], wanted.uid)?,
+        (Stdio::Terminal(_), Some(t)) => {
+            process::connect_stdio(&t.slave, &t.slave, &t.slave, wanted.uid)?;
+            // liblxc has made us a session leader already.
+            rustix::process::ioctl_tiocsctty(&t.slave).map_err(|e| fail("process.terminal: TIOCSCTTY", e))?;
+        }
+        (Stdio::Terminal(_), None) => {}
+    }
+    let preserved: std::io::Result<Vec<OwnedFd>> = wanted.preserved.iter().map(|i| fds[*i].try_clone()).collect();
+    let preserved = preserved.map_err(|e| fail("preserved descriptors", e))?;
+    Ok((process::find_program(wanted)?, preserved))
+}
+
+/// Waits for `lxcrun start` and becomes the program.
+fn wait_and_become_program(
+    gate: OwnedFd,
+    plan: &Container,
+    proc: &Proc,
+    program: &std::path::Path,
+    preserved: Vec<OwnedFd>,
+) -> Result<()> {
+    let starter = wait_for_start(&gate)?;
+    drop(gate);
+    let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
+    let starter = rustix::io::fcntl_dupfd_cloexec(&starter, count.saturating_add(3));
+    let starter = Channel::from(starter.map_err(|e| fail("the gate", e))?);
+    let hooks = (plan.start_container_hooks.as_slice(), plan.created_state.as_str());
+    let failure = process::become_program(&plan.process, program, proc, preserved, hooks);
+    // `start` may have been killed meanwhile; the exit of this process tells the rest.
+    let _ = starter.send(&FromGate::Failed(failure.clone()), &[]);
+    end(failure.kind)
+}
+
+/// Accepts connections until one says `Start`: others only asked whether we still wait.
+fn wait_for_start(gate: &OwnedFd) -> Result<OwnedFd> {
+    loop {
+        let connection = match accept_with(gate, SocketFlags::CLOEXEC) {
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
+            accepted => accepted.map_err(|e| fail("the gate", e))?,
+        };
+        let channel = Channel::from(connection);
+        if channel.send(&FromGate::Ack, &[]).is_err() {
+            continue;
+        }
+        if let Ok(Some(Received { message: ToGate::Start, .. })) = channel.receive() {
+            return Ok(channel.into());
+        }
+    }
+}
+
+/// Ends the init as a shell would when it can't execute a program.
+fn end(kind: FailureKind) -> ! {
+    let code = match kind {
+        FailureKind::NotFound => 127,
+        FailureKind::NotExecutable => 126,
+        FailureKind::Other => 1,
+    };
+    #[allow(clippy::exit)] // there is nothing to unwind: this process is a single function
+    std::process::exit(code)
+}

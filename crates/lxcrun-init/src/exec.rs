@@ -1,0 +1,75 @@
+//! The process of an exec: joins a running container and becomes its program.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use protocol::Channel;
+use protocol::init::{Exec, FromInit, Stdio};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use crate::failure::{Result, fail};
+use crate::proc::Proc;
+use crate::root::Root;
+use crate::{may_proceed, process, say, terminal};
+
+/// Joins the container and becomes the program. Returns when that fails, or in the helper that stays outside.
+///
+/// The runtime has put this process into the container's cgroups already.
+pub fn run(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<()> {
+    // A process of the container that shares our PID namespace must not get at our descriptors.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| fail("prctl", e))?;
+    let namespaces = ThreadNameSpaceType::from_bits_retain(plan.namespaces);
+    move_into_thread_name_spaces(fds[plan.container].as_fd(), namespaces)
+        .map_err(|e| fail("joining the container's namespaces", e))?;
+    // A PID namespace is entered by children only. The child's parent is ours, so it can wait for it.
+    match kernel::clone_sibling().map_err(|e| fail("a process in the container", e))? {
+        kernel::Clone::Parent(_) => finish_helper(),
+        kernel::Clone::Child => become_program(control, plan, fds),
+    }
+}
+
+fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<()> {
+    say(control, &FromInit::Hello)?;
+    if plan.namespaces & ThreadNameSpaceType::USER.bits() != 0 {
+        let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+        rustix::thread::set_thread_res_gid(root.1, root.1, root.1).map_err(|e| fail("root of the user namespace", e))?;
+        rustix::thread::set_thread_res_uid(root.0, root.0, root.0).map_err(|e| fail("root of the user namespace", e))?;
+    }
+    let proc = Proc::mount().map_err(|e| fail("a procfs for the exec", e))?;
+    rustix::process::setsid().map_err(|e| fail("setsid", e))?;
+    let wanted = &plan.process;
+    let master = match wanted.stdio {
+        Stdio::Fds([i, o, e]) => {
+            process::connect_stdio(&fds[i], &fds[o], &fds[e], wanted.uid)?;
+            None
+        }
+        Stdio::Terminal(size) => {
+            let root = Root::current().map_err(|e| fail("the container's root", e))?;
+            let terminal = terminal::open(&root, size)?;
+            process::connect_stdio(&terminal.slave, &terminal.slave, &terminal.slave, wanted.uid)?;
+            rustix::process::ioctl_tiocsctty(&terminal.slave).map_err(|e| fail("process.terminal: TIOCSCTTY", e))?;
+            Some(terminal.master)
+        }
+    };
+    let program = process::find_program(wanted)?;
+    let preserved: std::io::Result<Vec<OwnedFd>> = wanted.preserved.iter().map(|i| fds[*i].try_clone()).collect();
+    let preserved = preserved.map_err(|e| fail("preserved descriptors", e))?;
+    drop(fds);
+    let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
+    control.send(&FromInit::Ready, &masters).map_err(|e| fail("the runtime does not listen", e))?;
+    drop(master);
+    if !may_proceed(control) {
+        return Ok(());
+    }
+    let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
+    let report = rustix::io::fcntl_dupfd_cloexec(control, count.saturating_add(3));
+    let report = Channel::from(report.map_err(|e| fail("the runtime's channel", e))?);
+    let failure = process::become_program(wanted, &program, &proc, preserved, (&[], ""));
+    let _ = report.send(&FromInit::Failed(failure), &[]);
+    finish_helper()
+}
+
+fn finish_helper() -> ! {
+    #[allow(clippy::exit)] // there is nothing to unwind: this process is a single function
+    std::process::exit(0)
+}

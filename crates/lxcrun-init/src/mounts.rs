@@ -1,0 +1,181 @@
+//! Mounts: each one is made detached, dressed with its attributes, and attached to a place in the root that
+//! was found without following anything out of it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use kernel::{MountAttr, set_mount_attributes};
+use protocol::init::{Attributes, Mount, Propagation, Source};
+use rustix::fs::{CWD, FileType, Mode, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use crate::failure::{Result, fail, refuse};
+use crate::root::{Missing, Root};
+
+/// Attaches one mount below `root`.
+pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<()> {
+    let name = || format!("{} ({})", mount.field, mount.destination.display());
+    let (detached, directory) = match &mount.source {
+        Source::Tree { fd, directory } => {
+            (fds[*fd].try_clone().map_err(|e| fail(name(), e))?, *directory)
+        }
+        Source::Filesystem { fstype, source, options, .. } => {
+            (new_filesystem(fstype, source.as_deref(), options).map_err(|e| fail(name(), e))?, true)
+        }
+    };
+    let missing = if directory { Missing::Directory } else { Missing::File };
+    let target = root.resolve(&mount.destination, missing).map_err(|e| fail(name(), e))?;
+    if same_file(&target, root.as_fd()) {
+        return Err(refuse(format!("{}: nothing can be mounted over the root itself", name())));
+    }
+    let attributes = if mount.readonly_at_last {
+        Attributes { set: mount.attributes.set & !MountAttr::RDONLY.bits(), ..mount.attributes }
+    } else {
+        mount.attributes
+    };
+    if let Source::Filesystem { copy_up: true, .. } = mount.source {
+        copy_up(&target, &detached).map_err(|e| fail(format!("{}: tmpcopyup", name()), e))?;
+    }
+    set(&detached, false, attributes).map_err(|e| fail(format!("{}: its options", name()), e))?;
+    set(&detached, true, mount.recursive_attributes)
+        .map_err(|e| fail(format!("{}: its recursive options", name()), e))?;
+    move_to(&detached, &target).map_err(|e| fail(format!("{}: cannot be attached", name()), e))?;
+    for (propagation, recursive) in &mount.propagation {
+        propagate(&detached, *propagation, *recursive).map_err(|e| fail(format!("{}: propagation", name()), e))?;
+    }
+    for (link, to) in &mount.links {
+        symlinkat(to, &detached, link).map_err(|e| fail(format!("{}: the link {link}", name()), e))?;
+    }
+    Ok(())
+}
+
+/// Makes read-only what could not be before everything was in it.
+pub fn finish(root: &Root, mounts: &[Mount]) -> Result<()> {
+    for mount in mounts.iter().filter(|m| m.readonly_at_last) {
+        let readonly = || {
+            let target = root.resolve(&mount.destination, Missing::Fail)?;
+            set_mount_attributes(&target, false, MountAttr::RDONLY, MountAttr::empty(), None, None)
+        };
+        readonly().map_err(|e| fail(format!("{} ({}): ro", mount.field, mount.destination.display()), e))?;
+    }
+    Ok(())
+}
+
+/// A file system of its own, mounted nowhere yet.
+fn new_filesystem(fstype: &str, source: Option<&str>, options: &[String]) -> std::result::Result<OwnedFd, String> {
+    let refused = |what: &str| {
+        let what = what.to_owned();
+        move |e: Errno| format!("{what}: {e}")
+    };
+    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused(&format!("file system {fstype}")))?;
+    if let Some(source) = source {
+        fsconfig_set_string(&context, "source", source).map_err(refused(&format!("source {source}")))?;
+    }
+    for option in options {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&context, key, value),
+            None => fsconfig_set_flag(&context, option.as_str()),
+        }
+        .map_err(refused(&format!("option {option}")))?;
+    }
+    fsconfig_create(&context).map_err(refused(&format!("file system {fstype}")))?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(refused(&format!("file system {fstype}")))
+}
+
+/// Copies what the image has at `target` into the new file system, which is still ours alone.
+fn copy_up(target: &OwnedFd, detached: &OwnedFd) -> std::io::Result<()> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let from = rustix::fs::openat(target, ".", flags, Mode::empty())?;
+    kernel::copy_tree(from, detached)
+}
+
+/// Sets and clears attributes; nothing to change is nothing to do.
+pub fn set(mount: impl AsFd, recursive: bool, attributes: Attributes) -> rustix::io::Result<()> {
+    if attributes == Attributes::default() {
+        return Ok(());
+    }
+    let bits = MountAttr::from_bits_retain;
+    set_mount_attributes(mount, recursive, bits(attributes.set), bits(attributes.clear), None, None)
+}
+
+/// Changes the propagation type.
+pub fn propagate(mount: impl AsFd, propagation: Propagation, recursive: bool) -> rustix::io::Result<()> {
+    let kind = match propagation {
+        Propagation::Private => kernel::Propagation::Private,
+        Propagation::Shared => kernel::Propagation::Shared,
+        Propagation::Slave => kernel::Propagation::Slave,
+        Propagation::Unbindable => kernel::Propagation::Unbindable,
+    };
+    set_mount_attributes(mount, recursive, MountAttr::empty(), MountAttr::empty(), Some(kind), None)
+}
+
+/// Attaches a detached mount to an open place.
+pub fn move_to(detached: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(detached, "", target, "", flags)
+}
+
+/// `linux.readonlyPaths`: what is not there needs no protection.
+pub fn make_readonly(root: &Root, path: &Path) -> rustix::io::Result<()> {
+    let Some(target) = find(root, path)? else { return Ok(()) };
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(&target, "", clone)?;
+    set_mount_attributes(&tree, true, MountAttr::RDONLY, MountAttr::empty(), None, None)?;
+    move_to(&tree, &target)
+}
+
+/// `linux.maskedPaths`: a file becomes the null device, a directory an empty one that stays empty. To be called
+/// while `/dev/null` is still the host's.
+pub fn mask(root: &Root, path: &Path) -> std::result::Result<(), String> {
+    let Some(target) = find(root, path).map_err(|e| e.to_string())? else { return Ok(()) };
+    let stat = rustix::fs::fstat(&target).map_err(|e| e.to_string())?;
+    let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        let empty = new_filesystem("tmpfs", Some("tmpfs"), &["nr_inodes=1".into(), "nr_blocks=1".into()])?;
+        set_mount_attributes(&empty, false, MountAttr::RDONLY, MountAttr::empty(), None, None)
+            .map_err(|e| e.to_string())?;
+        empty
+    } else {
+        clone_host_file(Path::new("/dev/null")).map_err(|e| format!("/dev/null: {e}"))?
+    };
+    move_to(&cover, &target).map_err(|e| e.to_string())
+}
+
+/// A detached mount of one file of the host, while its paths are still ours.
+pub fn clone_host_file(path: &Path) -> rustix::io::Result<OwnedFd> {
+    open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+}
+
+fn find(root: &Root, path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
+    match root.resolve(path, Missing::Fail) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Puts `tree` over a path of the host's view in this mount namespace.
+pub fn move_to_path(tree: impl AsFd, path: &Path) -> rustix::io::Result<()> {
+    move_mount(tree, OsStr::new(""), CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Moves the mount of the working directory over the host's root: what `--no-pivot` does instead of pivot_root(2).
+pub fn move_to_path_from_cwd() -> rustix::io::Result<()> {
+    move_mount(CWD, ".", CWD, "/", MoveMountFlags::empty())
+}
+
+fn same_file(a: impl AsFd, b: impl AsFd) -> bool {
+    match (rustix::fs::fstat(a), rustix::fs::fstat(b)) {
+        (Ok(a), Ok(b)) => a.st_dev == b.st_dev && a.st_ino == b.st_ino,
+        _ => false,
+    }
+}

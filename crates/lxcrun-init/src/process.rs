@@ -1,0 +1,244 @@
+//! From init to program: everything that can't be undone, in runc's order, and the exec.
+
+use std::collections::BTreeSet;
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use protocol::Hook;
+use protocol::init::{Capabilities, Failure, FailureKind, Process, Seccomp};
+use rustix::fs::{Gid, Mode, Uid};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::failure::{Result, fail, refuse};
+use crate::proc::Proc;
+
+/// Connects standard input, output and error, and hands them to the program's user so that it may reopen them.
+pub fn connect_stdio(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd, uid: u32) -> Result<()> {
+    let what = "standard input, output and error";
+    rustix::stdio::dup2_stdin(stdin).map_err(|e| fail(what, e))?;
+    rustix::stdio::dup2_stdout(stdout).map_err(|e| fail(what, e))?;
+    rustix::stdio::dup2_stderr(stderr).map_err(|e| fail(what, e))?;
+    let null = rustix::fs::makedev(1, 3);
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let stat = rustix::fs::fstat(fd).map_err(|e| fail(what, e))?;
+        if stat.st_uid == uid || stat.st_rdev == null {
+            continue;
+        }
+        match rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), None) {
+            // A user without mapping, a read-only or a foreign file system: the program can still use what it
+            // inherits, it only can't reopen it by path.
+            Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}
+            Err(e) => return Err(fail(what, e)),
+        }
+    }
+    Ok(())
+}
+
+/// Goes to `process.cwd`. Refuses a directory that is not below the root (CVE-2024-21626).
+fn enter_directory(cwd: &Path) -> std::result::Result<(), Errno> {
+    rustix::process::chdir(cwd)?;
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(now) if now.to_bytes().starts_with(b"/") => Ok(()),
+        Ok(_) | Err(Errno::NOENT) => Err(Errno::XDEV),
+        Err(e) => Err(e),
+    }
+}
+
+/// Looks the program up as execvp(3) would, with the container's PATH.
+pub fn find_program(process: &Process) -> Result<PathBuf> {
+    let Some(name) = process.args.first() else { return Err(refuse("process.args: is empty")) };
+    let not = |kind, reason: &str| Failure { kind, message: format!("exec: {name:?}: {reason}") };
+    if name.contains('/') {
+        let path = process.cwd.join(name);
+        return match path.metadata() {
+            Ok(m) if m.is_file() && m.permissions().mode() & 0o111 != 0 => Ok(path),
+            Ok(m) if m.is_dir() => Err(not(FailureKind::NotExecutable, "is a directory: permission denied")),
+            Ok(_) => Err(not(FailureKind::NotExecutable, "permission denied")),
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                Err(not(FailureKind::NotExecutable, "permission denied"))
+            }
+            Err(e) => Err(not(FailureKind::NotFound, &format!("stat {name}: {}", reason(&e)))),
+        };
+    }
+    let path = process.env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default();
+    path.split(':')
+        .map(|dir| process.cwd.join(dir).join(name))
+        .find(|p| p.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
+        .filter(|_| !name.is_empty())
+        .ok_or_else(|| not(FailureKind::NotFound, "executable file not found in $PATH"))
+}
+
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Hooks of `start`, with the state that they get.
+pub type StartHooks<'a> = (&'a [Hook], &'a str);
+
+/// Becomes the program: never returns but with the reason why not. `preserved` get the numbers from 3 on: apart
+/// from `proc` the caller must not need any other descriptor with a number below 3 + their count.
+pub fn become_program(
+    process: &Process,
+    program: &Path,
+    proc: &Proc,
+    preserved: Vec<OwnedFd>,
+    hooks: StartHooks<'_>,
+) -> Failure {
+    match give_up_rights(process, proc, preserved, hooks) {
+        Err(failure) => failure,
+        Ok(env) => execute(process, program, &env),
+    }
+}
+
+/// All that can't be undone. Returns the program's environment.
+fn give_up_rights(
+    process: &Process,
+    proc: &Proc,
+    preserved: Vec<OwnedFd>,
+    (hooks, state): StartHooks<'_>,
+) -> Result<Vec<CString>> {
+    let env = environment(process)?;
+    kernel::reset_signals().map_err(|e| fail("signals", e))?;
+    rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
+    set_labels(process, proc)?;
+    if !preserved.is_empty() {
+        kernel::place_from(3, preserved).map_err(|e| fail("preserved descriptors", e))?;
+    }
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(|e| fail("process.noNewPrivileges", e))?;
+    }
+    // A directory that only root or only the user may enter: one of the two is enough, as in runc.
+    let entered = enter_directory(&process.cwd);
+    // Without no_new_privs only a privileged process may load a filter, so it comes before the capabilities go.
+    if !process.no_new_privileges {
+        load_seccomp(process.seccomp.as_ref())?;
+    }
+    drop_bounding(process.capabilities)?;
+    rustix::thread::set_keep_capabilities(true).map_err(|e| fail("process.user", e))?;
+    set_user(process)?;
+    rustix::thread::set_keep_capabilities(false).map_err(|e| fail("process.user", e))?;
+    match entered {
+        Err(Errno::ACCESS) => enter_directory(&process.cwd),
+        entered => entered,
+    }
+    .map_err(|e| fail(format!("process.cwd ({})", process.cwd.display()), e))?;
+    set_capabilities(process.capabilities)?;
+    for hook in hooks {
+        hook.run(state, Path::new("/")).map_err(|e| refuse(e.to_string()))?;
+    }
+    if process.no_new_privileges {
+        load_seccomp(process.seccomp.as_ref())?;
+    }
+    Ok(env)
+}
+
+fn execute(process: &Process, program: &Path, env: &[CString]) -> Failure {
+    let name = process.args.first().map_or("", String::as_str);
+    let args: std::result::Result<Vec<CString>, _> =
+        process.args.iter().map(|a| CString::new(a.as_bytes())).collect();
+    let path = CString::new(OsString::from(program).into_encoded_bytes());
+    let (Ok(args), Ok(path)) = (args, path) else { return refuse("process.args: contains a NUL byte") };
+    let Err(errno) = nix::unistd::execve(&path, &args, env);
+    let error = std::io::Error::from(errno);
+    let kind = match errno {
+        nix::errno::Errno::ENOENT => FailureKind::NotFound,
+        nix::errno::Errno::EACCES | nix::errno::Errno::ENOEXEC => FailureKind::NotExecutable,
+        _ => FailureKind::Other,
+    };
+    let why = match errno {
+        nix::errno::Errno::EACCES => "permission denied".into(),
+        nix::errno::Errno::ENOEXEC => "exec format error".into(),
+        _ => reason(&error),
+    };
+    Failure { kind, message: format!("exec: {name:?}: exec {}: {why}", program.display()) }
+}
+
+/// `process.env` exactly, and HOME from the container's passwd when it has none, as runc does.
+fn environment(process: &Process) -> Result<Vec<CString>> {
+    let mut env = process.env.clone();
+    if !env.iter().any(|e| e.starts_with("HOME=") && e.len() > 5) {
+        env.retain(|e| e != "HOME=");
+        env.push(format!("HOME={}", home_of(process.uid)));
+    }
+    env.into_iter().map(|e| CString::new(e).map_err(|_| refuse("process.env: contains a NUL byte"))).collect()
+}
+
+fn home_of(uid: u32) -> String {
+    let Ok(passwd) = File::open("/etc/passwd") else { return "/".into() };
+    let lines = BufReader::new(passwd).lines().map_while(std::io::Result::ok);
+    let home = lines.filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.len() > 5 && fields[2].parse() == Ok(uid)).then(|| fields[5].to_owned())
+    });
+    home.into_iter().find(|h| !h.is_empty()).unwrap_or_else(|| "/".into())
+}
+
+fn set_labels(process: &Process, proc: &Proc) -> Result<()> {
+    if let Some(profile) = &process.apparmor_profile {
+        let value = format!("exec {profile}");
+        // The file of its own came with Linux 5.8; the old one may be another module's.
+        match proc.write("thread-self/attr/apparmor/exec", &value) {
+            Err(Errno::NOENT) => proc.write("thread-self/attr/exec", &value),
+            written => written,
+        }
+        .map_err(|e| fail(format!("process.apparmorProfile ({profile})"), e))?;
+    }
+    if let Some(label) = &process.selinux_label {
+        proc.write("thread-self/attr/exec", label).map_err(|e| fail(format!("process.selinuxLabel ({label})"), e))?;
+    }
+    Ok(())
+}
+
+fn load_seccomp(seccomp: Option<&Seccomp>) -> Result<()> {
+    let Some(seccomp) = seccomp else { return Ok(()) };
+    kernel::load_filter(&seccomp.program, seccomp.flags).map(drop).map_err(|e| fail("linux.seccomp", e))
+}
+
+fn set_user(process: &Process) -> Result<()> {
+    if process.set_groups {
+        let groups: Vec<Gid> = process.additional_gids.iter().map(|g| Gid::from_raw(*g)).collect();
+        rustix::thread::set_thread_groups(&groups).map_err(|e| fail("process.user.additionalGids", e))?;
+    }
+    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|e| fail(format!("process.user.gid {}", process.gid), e))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|e| fail(format!("process.user.uid {}", process.uid), e))
+}
+
+/// Capabilities of this kernel: the numbers that have a bounding set.
+fn capabilities() -> impl Iterator<Item = CapabilitySet> {
+    (0..64).map(|n| CapabilitySet::from_bits_retain(1 << n)).take_while(|c| rustix::thread::capability_is_in_bounding_set(*c).is_ok())
+}
+
+fn drop_bounding(wanted: Capabilities) -> Result<()> {
+    for capability in capabilities().filter(|c| wanted.bounding & c.bits() == 0) {
+        rustix::thread::remove_capability_from_bounding_set(capability)
+            .map_err(|e| fail("process.capabilities.bounding", e))?;
+    }
+    Ok(())
+}
+
+fn set_capabilities(wanted: Capabilities) -> Result<()> {
+    let known: BTreeSet<u64> = capabilities().map(|c| c.bits()).collect();
+    let known = known.into_iter().fold(0, |all, bit| all | bit);
+    let set = |bits: u64| CapabilitySet::from_bits_retain(bits & known);
+    let sets = CapabilitySets {
+        effective: set(wanted.effective),
+        permitted: set(wanted.permitted),
+        inheritable: set(wanted.inheritable),
+    };
+    rustix::thread::set_capabilities(None, sets).map_err(|e| fail("process.capabilities", e))?;
+    rustix::thread::clear_ambient_capability_set().map_err(|e| fail("process.capabilities.ambient", e))?;
+    for capability in capabilities().filter(|c| wanted.ambient & c.bits() != 0) {
+        rustix::thread::configure_capability_in_ambient_set(capability, true)
+            .map_err(|e| fail("process.capabilities.ambient", e))?;
+    }
+    Ok(())
+}

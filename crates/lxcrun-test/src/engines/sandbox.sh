@@ -1,0 +1,51 @@
+# The init of a sandbox: pid 1 of namespaces of its own. It ends, and takes all with it, when its input does.
+set -eu
+cgroup=$1 runtime=$2
+
+read -r pid _ </proc/self/stat # as the machine counts: /proc is still the machine's
+mount --make-rshared / # ours alone since unshare, and shared as systemd makes it
+mount -t proc proc /proc
+for fresh in /run /var/lib /var/tmp; do
+	mount -t tmpfs tmpfs $fresh
+done
+mkdir /run/etc /run/etc/upper /run/etc/work /run/lock /run/ids
+mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work /etc
+rm -rf /etc/docker /etc/containerd
+case $runtime in */crun) ! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified ;; esac # it refuses both
+ip link set lo up
+
+# The image that every test uses, as `docker save` would write it.
+mkdir -p /run/image/rootfs
+cd /run/image/rootfs
+mkdir -m 755 bin etc proc sys dev root
+mkdir -m 1777 tmp
+cp "$(command -v busybox)" bin/
+for applet in $(busybox --list); do
+	[ "$applet" = busybox ] || ln -s busybox "bin/$applet"
+done
+printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'user:x:1000:1000:user:/:/bin/sh' >etc/passwd
+printf '%s\n' 'root:x:0:' 'user:x:1000:' 'extra:x:2000:' >etc/group
+cd ..
+tar -C rootfs -cf layer.tar .
+read -r digest _ < <(sha256sum layer.tar)
+case $(uname -m) in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; *) arch=$(uname -m) ;; esac
+cat >config.json <<JSON
+{"architecture": "$arch", "os": "linux", "created": "1970-01-01T00:00:00Z",
+ "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+ "rootfs": {"type": "layers", "diff_ids": ["sha256:$digest"]}}
+JSON
+echo '[{"Config": "config.json", "RepoTags": ["localhost/busybox:latest"], "Layers": ["layer.tar"]}]' >manifest.json
+tar -cf image.tar manifest.json config.json layer.tar
+rm -rf rootfs layer.tar
+
+echo "$pid"
+exec >/dev/null 2>&1
+set +eu
+read -r _
+
+kill -KILL -1
+for _ in {1..200}; do
+	find /sys/fs/cgroup -depth -type d -path "/sys/fs/cgroup/*/$cgroup*" -exec rmdir {} +
+	compgen -G "/sys/fs/cgroup/*/$cgroup" || break
+	read -rt 0.02 <> <(:)
+done

@@ -1,0 +1,190 @@
+//! What a test is, what it needs, and the run of all of them.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{OnceLock, RwLock};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use crate::{Runtime, cgroup, helper};
+
+/// Lists the tests of a module as its `pub fn tests()`, each with what it needs.
+///
+/// A function that isn't listed is dead code, and the compiler says so.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident $(. $need:ident ($($arg:tt)*))*),* $(,)?) => {
+        pub fn tests() -> Vec<$crate::Test> {
+            vec![$($crate::Test::new(module_path!(), stringify!($name), $name)$(.$need($($arg)*))*),*]
+        }
+    };
+}
+
+/// A test: a function, its name, and its needs.
+pub struct Test {
+    name: String,
+    body: fn(),
+    needs: Vec<Need>,
+    alone: bool,
+}
+
+/// What a test can't do without. If it is missing, the test is skipped, and the report says why.
+#[derive(Debug, Clone)]
+pub enum Need {
+    /// An effective uid of 0.
+    Root,
+    /// A cgroup controller, of either version.
+    Controller(&'static str),
+    /// A controller that is mounted as a cgroup v1 hierarchy.
+    CgroupV1(&'static str),
+    /// A program on the PATH.
+    Program(&'static str),
+    /// lxcrun itself: the test is about its own promise, which other runtimes don't make, for this reason.
+    Lxcrun(&'static str),
+    /// Any runtime but this one, which differs for this reason.
+    Not(&'static str, &'static str),
+}
+
+/// If set, tests also run on the runtimes that are said to differ: do they still?
+const UNSKIP: &str = "UNSKIP";
+
+impl Need {
+    fn missing(&self) -> Option<String> {
+        let runtime = Runtime::get();
+        if matches!(self, Need::Lxcrun(_) | Need::Not(..)) && std::env::var_os(UNSKIP).is_some() {
+            return None;
+        }
+        match *self {
+            Need::Root => (!rustix::process::geteuid().is_root()).then(|| "needs root".to_owned()),
+            Need::Controller(name) => {
+                (!cgroup::has_controller(name)).then(|| format!("needs the cgroup controller {name}"))
+            }
+            Need::CgroupV1(name) => {
+                cgroup::v1(name).is_none().then(|| format!("needs {name} as a cgroup v1 hierarchy"))
+            }
+            Need::Program(name) => {
+                crate::runtime::on_path(name).is_none().then(|| format!("needs the program {name}"))
+            }
+            Need::Lxcrun(why) => (!runtime.is("lxcrun")).then(|| format!("lxcrun only: {why}")),
+            Need::Not(name, why) => runtime.is(name).then(|| format!("{name} differs: {why}")),
+        }
+    }
+}
+
+/// Ordinary tests hold it shared; a test that looks at the whole host holds it alone.
+static HOST: RwLock<()> = RwLock::new(());
+
+thread_local! {
+    /// Where the last panic of this thread came from: a caught panic has lost it.
+    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+impl Test {
+    /// A test that needs root, as all that run containers do. Use [`tests!`](crate::tests).
+    pub fn new(module: &str, name: &str, body: fn()) -> Test {
+        let module = module.split_once("::").map_or(module, |(_, rest)| rest);
+        Test { name: format!("{module}::{name}"), body, needs: vec![Need::Root], alone: false }
+    }
+
+    /// Adds a need.
+    #[must_use]
+    pub fn needs(mut self, need: Need) -> Test {
+        self.needs.push(need);
+        self
+    }
+
+    /// Only lxcrun promises this; `why` says what others do.
+    #[must_use]
+    pub fn lxcrun_only(self, why: &'static str) -> Test {
+        self.needs(Need::Lxcrun(why))
+    }
+
+    /// The runtime `name` does something else here, for the reason `why`.
+    #[must_use]
+    pub fn not_on(self, name: &'static str, why: &'static str) -> Test {
+        self.needs(Need::Not(name, why))
+    }
+
+    /// No other test runs at the same time.
+    #[must_use]
+    pub fn alone(mut self) -> Test {
+        self.alone = true;
+        self
+    }
+
+    fn into_trial(self) -> Trial {
+        Trial::ignorable_test(self.name, move || {
+            if let Some(reason) = self.needs.iter().find_map(Need::missing) {
+                return Ok(Completion::ignored_with(reason));
+            }
+            let outcome = if self.alone {
+                let _host = HOST.write().unwrap_or_else(|e| e.into_inner());
+                catch_unwind(AssertUnwindSafe(self.body))
+            } else {
+                let _host = HOST.read().unwrap_or_else(|e| e.into_inner());
+                catch_unwind(AssertUnwindSafe(self.body))
+            };
+            match outcome {
+                Ok(()) => Ok(Completion::Completed),
+                Err(panic) => Err(Failed::from(format!("{}: {}", PLACE.take(), message(&*panic)))),
+            }
+        })
+    }
+}
+
+/// The tests, of which the runtime `name` is known to fail some: lists of theirs, with the reason of each list.
+///
+/// # Panics
+/// If a list names a test that doesn't exist.
+pub fn differing(
+    tests: impl IntoIterator<Item = Test>,
+    name: &'static str,
+    differences: &[(&'static str, &[&str])],
+) -> Vec<Test> {
+    let mut tests: Vec<Test> = tests.into_iter().collect();
+    for (reason, names) in differences {
+        for known in *names {
+            let test = tests.iter_mut().find(|test| test.name == *known);
+            let test = test.unwrap_or_else(|| panic!("{name} differs in {known}, which is no test"));
+            test.needs.push(Need::Not(name, reason));
+        }
+    }
+    tests
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("panicked")
+}
+
+static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+
+/// The directory of this run; all that tests make lies below it, and it goes when they are done.
+pub fn scratch() -> &'static Path {
+    SCRATCH.get().expect("the suite's main made the scratch directory")
+}
+
+/// The `main` of a test binary: plays a part as a helper if asked to, else runs `tests` as libtest would.
+pub fn main(tests: impl IntoIterator<Item = Test>) -> ExitCode {
+    if let Some(status) = helper::main() {
+        return status;
+    }
+    let scratch = tempfile::Builder::new().prefix("lxcrun-test-").tempdir().expect("a scratch directory");
+    SCRATCH.set(scratch.path().to_owned()).expect("main runs once");
+    std::panic::set_hook(Box::new(|info| {
+        PLACE.set(info.location().map(ToString::to_string).unwrap_or_default());
+    }));
+    let arguments = Arguments::from_args();
+    if !arguments.list {
+        eprintln!("runtime: {}", Runtime::get());
+    }
+    let conclusion = libtest_mimic::run(&arguments, tests.into_iter().map(Test::into_trial).collect());
+    cgroup::remove_parent();
+    conclusion.exit_code()
+}

@@ -1,0 +1,135 @@
+//! Which cgroup hierarchies this host has, and where.
+
+use std::io;
+use std::path::PathBuf;
+
+/// The kinds of host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Only the unified hierarchy (cgroup v2).
+    Unified,
+    /// Version 1, perhaps with a unified hierarchy beside it.
+    Legacy,
+    /// No cgroup file system at all.
+    None,
+}
+
+/// One mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hierarchy {
+    /// Version 1: its controllers, or `name=...`. Unified: empty.
+    pub controllers: Vec<String>,
+    pub mountpoint: PathBuf,
+}
+
+impl Hierarchy {
+    pub(crate) fn is_unified(&self) -> bool {
+        self.controllers.is_empty()
+    }
+
+    /// Whether /proc/PID/cgroup calls it by this comma-separated list.
+    pub(crate) fn is_called(&self, list: &str) -> bool {
+        if list.is_empty() {
+            return self.is_unified();
+        }
+        self.controllers.iter().any(|c| list.split(',').any(|name| name == c))
+    }
+}
+
+/// All mounted hierarchies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hierarchies(Vec<Hierarchy>);
+
+impl Hierarchies {
+    /// Finds them in /proc/self/mountinfo.
+    pub(crate) fn probe() -> io::Result<Self> {
+        Ok(Self::from_mountinfo(&std::fs::read_to_string("/proc/self/mountinfo")?))
+    }
+
+    fn from_mountinfo(mountinfo: &str) -> Self {
+        let mut all: Vec<Hierarchy> = Vec::new();
+        for line in mountinfo.lines() {
+            let Some((mount, filesystem)) = line.split_once(" - ") else { continue };
+            let fields: Vec<&str> = mount.split(' ').collect();
+            let mut filesystem = filesystem.split(' ');
+            let (Some(fstype), _, Some(options)) = (filesystem.next(), filesystem.next(), filesystem.next()) else {
+                continue;
+            };
+            let Some(mountpoint) = fields.get(4).map(PathBuf::from) else { continue };
+            // A bind mount of a part (of a container in a container) is not the hierarchy.
+            if !mountpoint.starts_with("/sys/fs/cgroup") {
+                continue;
+            }
+            let controllers: Vec<String> = match fstype {
+                "cgroup2" => Vec::new(),
+                "cgroup" => options.split(',').filter(|o| is_controller(o)).map(str::to_owned).collect(),
+                _ => continue,
+            };
+            if fstype == "cgroup" && controllers.is_empty() {
+                continue;
+            }
+            if !all.iter().any(|h| h.controllers == controllers) {
+                all.push(Hierarchy { controllers, mountpoint });
+            }
+        }
+        Self(all)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Hierarchy> {
+        self.0.iter()
+    }
+
+    /// The hierarchies of version 1.
+    pub(crate) fn legacy(&self) -> impl Iterator<Item = &Hierarchy> {
+        self.0.iter().filter(|h| !h.is_unified())
+    }
+
+    pub(crate) fn unified(&self) -> Option<&Hierarchy> {
+        self.0.iter().find(|h| h.is_unified())
+    }
+
+    /// The one that has `controller`: version 1 first, because a controller is in one hierarchy only.
+    pub(crate) fn of(&self, controller: &str) -> Option<&Hierarchy> {
+        self.legacy().find(|h| h.controllers.iter().any(|c| c == controller)).or_else(|| self.unified())
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        match (self.legacy().next(), self.unified()) {
+            (Some(_), _) => Layout::Legacy,
+            (None, Some(_)) => Layout::Unified,
+            (None, None) => Layout::None,
+        }
+    }
+}
+
+/// Among the mount options of a v1 hierarchy, those that name its controllers.
+fn is_controller(option: &str) -> bool {
+    !matches!(option, "rw" | "ro" | "xattr" | "noprefix" | "clone_children" | "cpuset_v2_mode" | "none")
+        && !option.starts_with("release_agent=")
+        && (!option.contains('=') || option.starts_with("name="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hybrid_host_has_both() {
+        let found = Hierarchies::from_mountinfo(
+            "30 25 0:26 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755\n\
+             31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n\
+             32 30 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+             33 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n",
+        );
+        assert_eq!(found.layout(), Layout::Legacy);
+        assert_eq!(found.of("cpuacct").unwrap().mountpoint, PathBuf::from("/sys/fs/cgroup/cpu,cpuacct"));
+        assert!(found.of("memory").unwrap().is_unified());
+        assert!(found.legacy().next().unwrap().is_called("name=systemd"));
+    }
+
+    #[test]
+    fn a_unified_host_has_one() {
+        let found = Hierarchies::from_mountinfo("31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        assert_eq!(found.layout(), Layout::Unified);
+    }
+}

@@ -1,0 +1,65 @@
+//! `linux.resources`: each setting becomes writes to files, in an order that the kernel accepts.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::LinuxResources;
+
+use super::{Cgroup, Layout, v1, v2, write};
+use crate::error::refuse;
+use crate::Result;
+
+/// One write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Setting {
+    /// For instance `linux.resources.memory.limit`.
+    pub field: &'static str,
+    pub controller: &'static str,
+    pub file: String,
+    pub value: String,
+    /// A file that only some kernels have, with a value that is the default anyway.
+    pub optional: bool,
+}
+
+impl Setting {
+    pub(super) fn new(
+        field: &'static str,
+        controller: &'static str,
+        file: impl Into<String>,
+        value: impl ToString,
+    ) -> Self {
+        Self { field, controller, file: file.into(), value: value.to_string(), optional: false }
+    }
+}
+
+impl Cgroup {
+    /// Applies everything that `resources` asks for; `privileged` leaves all devices allowed.
+    pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        let settings = match self.layout() {
+            Layout::Unified => v2::settings(resources),
+            Layout::Legacy => v1::settings(self, resources),
+            Layout::None if *resources == LinuxResources::default() => Ok(Vec::new()),
+            Layout::None => Err(("linux.resources", "this host has no cgroup file system mounted".to_owned())),
+        }
+        .map_err(|(field, reason)| refuse(&self.id, field, reason))?;
+        settings.iter().try_for_each(|setting| self.set(setting))
+    }
+
+    fn set(&self, setting: &Setting) -> Result<()> {
+        let Setting { field, controller, file, value, optional } = setting;
+        let Some((directory, _)) = self.directory(controller) else {
+            return Err(refuse(&self.id, *field, format!("this host has no {controller} cgroup")));
+        };
+        match write(&directory, file, value) {
+            Ok(()) => Ok(()),
+            Err(_) if *optional => Ok(()),
+            Err(e) => {
+                let path: PathBuf = directory.join(file);
+                let reason = match e.kind() {
+                    std::io::ErrorKind::NotFound => format!("this kernel has no {file} ({})", path.display()),
+                    _ => format!("cannot write {value:?} to {}: {e}", path.display()),
+                };
+                Err(refuse(&self.id, *field, reason))
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Control groups: liblxc makes a container's directories and puts its init into them; everything else about
+//! them is done here, by files, so that it works from any process and without LXC's monitor.
+
+mod hierarchies;
+mod limits;
+mod path;
+mod processes;
+mod stats;
+mod v1;
+mod v2;
+
+pub(crate) use hierarchies::{Hierarchies, Layout};
+pub(crate) use path::CgroupPath;
+pub(crate) use processes::wait_for_end;
+pub use stats::{
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface, PidsStats,
+    Pressure, PressureLine, ResourceStats, Throttling,
+};
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::refuse;
+use crate::{ContainerId, Result};
+
+/// The cgroups of one container: a directory in each hierarchy.
+#[derive(Debug, Clone)]
+pub(crate) struct Cgroup {
+    id: ContainerId,
+    hierarchies: Hierarchies,
+    /// Below the root of each hierarchy, without a leading slash.
+    path: String,
+}
+
+impl Cgroup {
+    pub(crate) fn new(id: &ContainerId, hierarchies: Hierarchies, path: &str) -> Self {
+        Self { id: id.clone(), hierarchies, path: path.into() }
+    }
+
+    /// Whether a directory of this name is there in any hierarchy.
+    pub(crate) fn existing(&self) -> Option<PathBuf> {
+        self.directories().find(|d| d.exists())
+    }
+
+    /// The container's directory in each hierarchy.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        self.hierarchies.all().map(|h| h.mountpoint.join(&self.path))
+    }
+
+    /// The directory that `controller` is in charge of: in its v1 hierarchy, or in the unified one.
+    pub(crate) fn directory(&self, controller: &str) -> Option<(PathBuf, bool)> {
+        let hierarchy = self.hierarchies.of(controller)?;
+        Some((hierarchy.mountpoint.join(&self.path), hierarchy.is_unified()))
+    }
+
+    /// Below the root of each hierarchy.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.hierarchies.layout()
+    }
+
+    pub(crate) fn hierarchies(&self) -> &Hierarchies {
+        &self.hierarchies
+    }
+
+    /// Fails unless the kernel says that `pid` is where it should be in every hierarchy.
+    pub(crate) fn check_member(&self, pid: rustix::process::Pid) -> Result<()> {
+        let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
+        let text = std::fs::read_to_string(&file)
+            .map_err(|e| refuse(&self.id, "linux.cgroupsPath", format!("{file}: {e}")))?;
+        for line in text.lines() {
+            let mut fields = line.splitn(3, ':');
+            let (_, controllers, path) = (fields.next(), fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+            let ours = self.hierarchies.all().any(|h| h.is_called(controllers));
+            if ours && path.trim_start_matches('/') != self.path {
+                let reason = format!("liblxc has put the init into {path} of {controllers:?}, not into /{}", self.path);
+                return Err(refuse(&self.id, "linux.cgroupsPath", reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the directories and everything below; the first failure is returned after all were tried.
+    pub(crate) fn remove(&self) -> Vec<String> {
+        self.directories().filter_map(|d| remove_tree(&d).err().map(|e| format!("{}: {e}", d.display()))).collect()
+    }
+}
+
+/// Removes a cgroup and those below it, the deepest first. None there is none left.
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    // Mostly there is nothing below.
+    match std::fs::remove_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => {}
+        Ok(()) => return Ok(()),
+    }
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match std::fs::remove_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Reads a file of a cgroup, without its last newline.
+fn read(directory: &Path, file: &str) -> io::Result<String> {
+    let text = std::fs::read_to_string(directory.join(file))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Writes a file of a cgroup in one go. Never creates one: a missing file is a missing controller.
+fn write(directory: &Path, file: &str, value: &str) -> io::Result<()> {
+    use std::io::Write;
+    std::fs::OpenOptions::new().write(true).open(directory.join(file))?.write_all(value.as_bytes())
+}

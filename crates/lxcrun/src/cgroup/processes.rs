@@ -1,0 +1,146 @@
+//! Which processes are in a container's cgroups, and what is done to all of them at once.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::{Cgroup, read, write};
+use crate::Result;
+use crate::error::{Context, refuse};
+
+impl Cgroup {
+    /// Every process in it and in the cgroups below, in the order of the kernel's files.
+    pub(crate) fn pids(&self) -> Vec<Pid> {
+        let mut pids = Vec::new();
+        // Any hierarchy has them all: the unified one if it is the only one, else the first of version 1 that is
+        // there. The container may have moved processes in a hierarchy that it was given, but never out of ours.
+        for directory in self.directories() {
+            collect(&directory, &mut pids);
+        }
+        pids.sort_by_key(|pid| pid.as_raw_nonzero());
+        pids.dedup();
+        pids
+    }
+
+    /// Puts a process into every hierarchy.
+    pub(crate) fn enter(&self, pid: Pid) -> Result<()> {
+        let text = pid.as_raw_nonzero().to_string();
+        for directory in self.directories().filter(|d| d.exists()) {
+            write(&directory, "cgroup.procs", &text)
+                .at(&self.id, format!("cannot enter cgroup {}", directory.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Sends `signal` to every process; those that end meanwhile are no failure.
+    pub(crate) fn signal_all(&self, signal: Signal) -> Result<()> {
+        for pid in self.pids() {
+            let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|fd| pidfd_send_signal(&fd, signal));
+            match sent {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(e) => return Err(e).at(&self.id, format!("cannot signal process {}", pid.as_raw_nonzero())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills every process and waits until none is left.
+    pub(crate) fn kill_all(&self) -> Result<()> {
+        loop {
+            let pids = self.pids();
+            let Ok(own) = Pid::from_raw(std::process::id().cast_signed()).ok_or(()) else { return Ok(()) };
+            // A process that asks for its own container's end would wait for itself.
+            let others: Vec<Pid> = pids.into_iter().filter(|p| *p != own).collect();
+            let mut alive: Vec<OwnedFd> = Vec::new();
+            for pid in others {
+                let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+                match pidfd_send_signal(&pidfd, Signal::KILL) {
+                    Ok(()) => alive.push(pidfd),
+                    Err(Errno::SRCH) => {}
+                    Err(e) => return Err(e).at(&self.id, format!("cannot kill process {}", pid.as_raw_nonzero())),
+                }
+            }
+            if alive.is_empty() {
+                return Ok(());
+            }
+            // A frozen process takes its signal when it is thawed.
+            if self.is_frozen() {
+                self.set_frozen(false)?;
+            }
+            for pidfd in &alive {
+                wait_for_end(pidfd).at(&self.id, "cannot wait for a killed process")?;
+            }
+        }
+    }
+
+    /// Whether it is frozen, by the container's own setting or by one above.
+    pub(crate) fn is_frozen(&self) -> bool {
+        match self.directory("freezer") {
+            Some((directory, false)) => read(&directory, "freezer.state").is_ok_and(|s| s != "THAWED"),
+            Some((directory, true)) => read(&directory, "cgroup.freeze").is_ok_and(|s| s == "1"),
+            None => false,
+        }
+    }
+
+    /// Freezes or thaws, and returns when the kernel says that it is done.
+    pub(crate) fn set_frozen(&self, frozen: bool) -> Result<()> {
+        let Some((directory, unified)) = self.directory("freezer") else {
+            return Err(refuse(&self.id, "freezer", "this host has no freezer cgroup"));
+        };
+        let what = format!("cannot {} {}", if frozen { "freeze" } else { "thaw" }, directory.display());
+        if unified { freeze_v2(&directory, frozen) } else { freeze_v1(&directory, frozen) }.at(&self.id, what)
+    }
+}
+
+fn collect(directory: &Path, pids: &mut Vec<Pid>) {
+    if let Ok(text) = read(directory, "cgroup.procs") {
+        pids.extend(text.lines().filter_map(|l| l.parse().ok()).filter_map(Pid::from_raw));
+    }
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            collect(&entry.path(), pids);
+        }
+    }
+}
+
+/// Version 1 has no event for it: a task that can't be frozen yet keeps the state FREEZING, and writing FROZEN
+/// again makes the kernel look at all tasks anew. Between two looks the processor goes to whoever else wants it.
+fn freeze_v1(directory: &Path, frozen: bool) -> io::Result<()> {
+    if !frozen {
+        return write(directory, "freezer.state", "THAWED");
+    }
+    for _ in 0..10_000 {
+        write(directory, "freezer.state", "FROZEN")?;
+        if read(directory, "freezer.state")? == "FROZEN" {
+            return Ok(());
+        }
+        std::thread::yield_now();
+    }
+    write(directory, "freezer.state", "THAWED")?;
+    Err(io::Error::new(io::ErrorKind::TimedOut, "some of its tasks cannot be frozen"))
+}
+
+/// Version 2 says so in cgroup.events, which inotify(7) reports.
+fn freeze_v2(directory: &Path, frozen: bool) -> io::Result<()> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC)?;
+    inotify::add_watch(&watch, directory.join("cgroup.events"), inotify::WatchFlags::MODIFY)?;
+    let wanted = u8::from(frozen).to_string();
+    write(directory, "cgroup.freeze", &wanted)?;
+    let line = format!("frozen {wanted}");
+    while !read(directory, "cgroup.events")?.lines().any(|l| l == line) {
+        let mut buffer = [0_u8; 4096];
+        rustix::io::retry_on_intr(|| rustix::io::read(&watch, &mut buffer))?;
+    }
+    Ok(())
+}
+
+/// Waits until the process of `pidfd` has ended.
+pub(crate) fn wait_for_end(pidfd: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None)).map(drop)
+}

@@ -1,0 +1,83 @@
+//! `process.capabilities`.
+
+use std::collections::HashSet;
+
+use oci_spec::runtime::{Capability, LinuxCapabilities};
+use protocol::init::Capabilities;
+
+/// Every capability of Linux, by its number. Source: linux/capability.h.
+pub(crate) const CAPABILITIES: [Capability; 41] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+];
+
+/// The bit of a capability in the kernel's sets.
+fn capability_bits(capability: Capability) -> u64 {
+    CAPABILITIES.iter().position(|c| *c == capability).map_or(0, |number| 1 << number)
+}
+
+/// All five sets. Without `process.capabilities` a program gets none, as in runc.
+pub(super) fn capabilities(wanted: Option<&LinuxCapabilities>) -> Capabilities {
+    let Some(wanted) = wanted else { return Capabilities::default() };
+    let bits = |set: &Option<HashSet<Capability>>| {
+        set.iter().flatten().fold(0, |all, capability| all | capability_bits(*capability))
+    };
+    Capabilities {
+        bounding: bits(wanted.bounding()),
+        effective: bits(wanted.effective()),
+        inheritable: bits(wanted.inheritable()),
+        permitted: bits(wanted.permitted()),
+        ambient: bits(wanted.ambient()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_kernel() {
+        assert_eq!(capability_bits(Capability::Chown), 1);
+        assert_eq!(capability_bits(Capability::SysAdmin), 1 << 21);
+        assert_eq!(capability_bits(Capability::CheckpointRestore), 1 << 40);
+    }
+}

@@ -1,0 +1,87 @@
+//! The LXC configuration: what liblxc is asked to do for a container.
+//!
+//! Namespaces, id maps, cgroups and networks are liblxc's; the rest of the specification is the init's, because
+//! LXC's words for it don't carry it (mounts, seccomp) or act before an init runs (capabilities).
+
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+use protocol::monitor::Item;
+
+use super::Plan;
+use crate::ContainerId;
+
+/// The file in the container's directory that liblxc logs to.
+pub(crate) const LOG_FILE: &str = "log";
+
+pub(super) fn config(plan: &Plan, spec: &Spec, directory: &Path, monitored: bool) -> Vec<Item> {
+    let mut config = Config(Vec::new());
+    // First of all, so that the reason for a refusal of any other is in the log.
+    config.set("lxcrun", "lxc.log.file", directory.join(LOG_FILE).display().to_string());
+    config.set("lxcrun", "lxc.log.level", "ERROR");
+    if let Some(name) = spec.hostname().as_ref().filter(|n| !n.is_empty() && plan.namespaces.is_new("uts")) {
+        config.set("hostname", "lxc.uts.name", name);
+    }
+    let (new, joined) = plan.namespaces.for_lxc();
+    config.set("linux.namespaces", "lxc.namespace.clone", new.join(" "));
+    for (name, path) in joined {
+        config.set("linux.namespaces", format!("lxc.namespace.share.{name}"), path.display().to_string());
+    }
+    if new.contains(&"net") {
+        config.set("linux.namespaces", "lxc.net.0.type", "empty");
+    }
+    for (kind, field, mappings) in id_maps(spec) {
+        for mapping in mappings {
+            let value = format!("{kind} {} {} {}", mapping.container_id(), mapping.host_id(), mapping.size());
+            config.set(field, "lxc.idmap", value);
+        }
+    }
+    config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.container());
+    config.set("lxcrun", "lxc.cgroup.dir.monitor", plan.cgroup.monitor());
+    config.set("lxcrun", "lxc.cgroup.dir.monitor.pivot", plan.cgroup.pivot());
+    // A monitor that stays is the container's parent: when it is killed, the container goes with it, and its end
+    // is known. One that retires leaves the container to the caller's subreaper.
+    config.set("lxcrun", "lxc.monitor.signal.pdeath", if monitored { "SIGKILL" } else { "0" });
+    // The init makes root, /dev and terminals itself, and sets the label of the program, not of itself.
+    for (key, value) in [
+        ("lxc.autodev", "0"),
+        ("lxc.pty.max", "0"),
+        ("lxc.tty.max", "0"),
+        ("lxc.console.path", "none"),
+        ("lxc.keyring.session", "0"),
+        ("lxc.apparmor.profile", "unconfined"),
+    ] {
+        config.set("lxcrun", key, value);
+    }
+    config.0
+}
+
+struct Config(Vec<Item>);
+
+impl Config {
+    fn set(&mut self, field: &str, key: impl Into<String>, value: impl Into<String>) {
+        self.0.push(Item { key: key.into(), value: value.into(), field: field.into() });
+    }
+}
+
+/// liblxc's letter, the field, and its mappings.
+fn id_maps(spec: &Spec) -> [(char, &'static str, Vec<oci_spec::runtime::LinuxIdMapping>); 2] {
+    let linux = spec.linux().as_ref();
+    let uid = linux.and_then(|l| l.uid_mappings().clone()).unwrap_or_default();
+    let gid = linux.and_then(|l| l.gid_mappings().clone()).unwrap_or_default();
+    [('u', "linux.uidMappings", uid), ('g', "linux.gidMappings", gid)]
+}
+
+/// The configuration as a file for people and for LXC's tools.
+pub(crate) fn render(items: &[Item], id: &ContainerId, bundle: &Path) -> String {
+    let mut text = format!("# container {id}, bundle {}: written by lxcrun\n", bundle.display());
+    let mut field = "";
+    for item in items {
+        if item.field != field {
+            field = &item.field;
+            text += &format!("\n# {field}\n");
+        }
+        text += &format!("{} = {}\n", item.key, item.value);
+    }
+    text
+}

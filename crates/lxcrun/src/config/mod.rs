@@ -1,0 +1,155 @@
+//! From a specification to a plan. No input or output happens here: facts about the host come in through
+//! [`Host`], and what the plan needs opened is opened by `create`.
+
+mod capabilities;
+mod devices;
+mod hooks;
+mod lxc;
+mod mounts;
+mod namespaces;
+mod process;
+mod seccomp;
+mod unsupported;
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, Spec};
+use protocol::Hook;
+use protocol::init::{Device, Process, Propagation};
+use protocol::monitor::Item;
+
+pub(crate) use capabilities::CAPABILITIES;
+pub(crate) use hooks::{HookKind, hooks};
+pub(crate) use lxc::{LOG_FILE, render};
+pub(crate) use mounts::{PlannedMount, What};
+pub(crate) use namespaces::{Namespaces, Sharing};
+pub(crate) use process::{Rlimit, exec_process};
+
+use crate::cgroup::CgroupPath;
+use crate::error::refuse;
+use crate::{ContainerId, Host, Result};
+
+/// Everything that will be done for a container, decided before anything is done.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The namespaces.
+    pub namespaces: Namespaces,
+    /// The cgroup, below the root of every hierarchy.
+    pub cgroup: CgroupPath,
+    /// The root's path on the host.
+    pub rootfs: PathBuf,
+    pub rootfs_readonly: bool,
+    pub rootfs_propagation: Option<(Propagation, bool)>,
+    pub mounts: Vec<PlannedMount>,
+    pub devices: Vec<Device>,
+    pub dev_links: bool,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub sysctl: Vec<(String, String)>,
+    pub masked_paths: Vec<PathBuf>,
+    pub readonly_paths: Vec<PathBuf>,
+    pub create_container_hooks: Vec<Hook>,
+    pub start_container_hooks: Vec<Hook>,
+    /// Hooks of the runtime's namespaces that run at `create`, in their order.
+    pub create_runtime_hooks: Vec<Hook>,
+    pub process: Process,
+    pub terminal: bool,
+    pub rlimits: Vec<Rlimit>,
+    pub oom_score_adj: Option<i32>,
+}
+
+impl Plan {
+    /// Checks `spec` and decides what to do about each of its fields.
+    ///
+    /// # Errors
+    /// [`Error::Spec`](crate::Error::Spec) with the field, for what is wrong and for what can't be had.
+    pub(crate) fn new(id: &ContainerId, bundle: &Path, spec: &Spec, host: &Host) -> Result<Self> {
+        unsupported::check(id, spec)?;
+        let nothing = Linux::default();
+        let linux = spec.linux().as_ref().unwrap_or(&nothing);
+        let namespaces = Namespaces::new(id, linux)?;
+        namespaces.check_host_names(id, spec)?;
+        let Some(root) = spec.root() else { return Err(refuse(id, "root", "is missing")) };
+        let rootfs = bundle.join(root.path());
+        if !rootfs.is_dir() {
+            return Err(refuse(id, "root.path", format!("{} is not a directory", rootfs.display())));
+        }
+        let (process, rlimits) = process::process(id, spec)?;
+        let planned = mounts::mounts(id, bundle, spec, host)?;
+        Ok(Self {
+            cgroup: CgroupPath::new(id, linux.cgroups_path().as_deref())?,
+            rootfs,
+            rootfs_readonly: root.readonly().unwrap_or(false),
+            rootfs_propagation: mounts::rootfs_propagation(id, linux)?,
+            devices: devices::devices(id, linux, namespaces.has_new_user())?,
+            dev_links: mounts::dev_is_ours(&planned),
+            mounts: planned,
+            hostname: spec.hostname().clone().filter(|_| !namespaces.is_new("uts")),
+            domainname: spec.domainname().clone(),
+            sysctl: sysctl(id, linux, &namespaces)?,
+            masked_paths: absolute(id, "linux.maskedPaths", linux.masked_paths().as_deref())?,
+            readonly_paths: absolute(id, "linux.readonlyPaths", linux.readonly_paths().as_deref())?,
+            create_container_hooks: hooks(id, spec, HookKind::CreateContainer)?,
+            start_container_hooks: hooks(id, spec, HookKind::StartContainer)?,
+            create_runtime_hooks: [hooks(id, spec, HookKind::Prestart)?, hooks(id, spec, HookKind::CreateRuntime)?]
+                .concat(),
+            terminal: spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false),
+            oom_score_adj: spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj),
+            process,
+            rlimits,
+            namespaces,
+        })
+    }
+
+    /// The LXC configuration, every item with the field that it comes from.
+    pub(crate) fn lxc_config(&self, spec: &Spec, directory: &Path, monitored: bool) -> Vec<Item> {
+        lxc::config(self, spec, directory, monitored)
+    }
+}
+
+/// `linux.sysctl`: only what the kernel keeps per namespace, in a namespace that is the container's own.
+fn sysctl(id: &ContainerId, linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(String, String)>> {
+    let mut all: Vec<(String, String)> = linux.sysctl().clone().unwrap_or_default().into_iter().collect();
+    all.sort();
+    for (key, _) in &all {
+        let dotted = key.replace('/', ".");
+        let namespace = match dotted.as_str() {
+            k if k.starts_with("net.") => "network",
+            k if k.starts_with("fs.mqueue.") || IPC_SYSCTLS.contains(&k) => "ipc",
+            "kernel.hostname" | "kernel.domainname" => "uts",
+            k if k.starts_with("user.") => "user",
+            _ => {
+                let reason = format!("{key} is not kept per namespace: it would change the host");
+                return Err(refuse(id, "linux.sysctl", reason));
+            }
+        };
+        if !namespaces.is_private(namespace) {
+            let reason = format!("{key} needs a {namespace} namespace of the container's own");
+            return Err(refuse(id, "linux.sysctl", reason));
+        }
+        if key.split(['.', '/']).any(|part| part.is_empty()) {
+            return Err(refuse(id, "linux.sysctl", format!("{key:?} is no name")));
+        }
+    }
+    Ok(all)
+}
+
+/// sysctls of the IPC namespace: ipc_namespaces(7).
+const IPC_SYSCTLS: [&str; 9] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+    "kernel.msg_next_id",
+];
+
+fn absolute(id: &ContainerId, field: &str, paths: Option<&[String]>) -> Result<Vec<PathBuf>> {
+    let paths = paths.unwrap_or_default().iter().map(PathBuf::from);
+    paths
+        .map(|p| if p.is_absolute() { Ok(p) } else { Err(refuse(id, field, format!("{} is not absolute", p.display()))) })
+        .collect()
+}

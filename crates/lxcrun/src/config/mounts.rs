@@ -1,0 +1,267 @@
+//! `mounts`: the options of each, told apart by who takes them.
+
+use std::path::{Component, Path, PathBuf};
+
+use kernel::MountAttr;
+use oci_spec::runtime::{Linux, Mount, Spec};
+use protocol::init::{Attributes, Propagation};
+
+use crate::cgroup::Layout;
+use crate::error::refuse;
+use crate::{ContainerId, Host, Result};
+
+/// One mount, planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlannedMount {
+    /// For instance `mounts[3]`.
+    pub field: String,
+    pub destination: PathBuf,
+    pub what: What,
+    pub attributes: Attributes,
+    pub recursive_attributes: Attributes,
+    pub propagation: Vec<(Propagation, bool)>,
+    /// `ro` of a mount that others are still to be put into.
+    pub readonly_at_last: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A tree of the host.
+    Bind { source: PathBuf, recursive: bool },
+    /// A new file system.
+    Filesystem { fstype: String, source: Option<String>, options: Vec<String>, copy_up: bool },
+    /// The container's cgroups, below the destination or at it.
+    Cgroup { readonly: bool },
+}
+
+/// The options of one mount, sorted.
+#[derive(Debug, Default)]
+struct Options {
+    bind: Option<bool>,
+    attributes: Attributes,
+    recursive: Attributes,
+    propagation: Vec<(Propagation, bool)>,
+    /// Of the superblock: `sync` and the like. A bind mount has none of its own.
+    superblock: Vec<String>,
+    copy_up: bool,
+    data: Vec<String>,
+}
+
+/// Options that only say what is so anyway.
+const DEFAULTS: [&str; 7] = ["defaults", "async", "nodirsync", "nolazytime", "nomand", "noiversion", "loud"];
+
+/// Attributes by option, with what each adds and takes away.
+fn attribute(option: &str) -> Option<(MountAttr, MountAttr)> {
+    let none = MountAttr::empty();
+    Some(match option {
+        "ro" => (MountAttr::RDONLY, none),
+        "rw" => (none, MountAttr::RDONLY),
+        "nosuid" => (MountAttr::NOSUID, none),
+        "suid" => (none, MountAttr::NOSUID),
+        "nodev" => (MountAttr::NODEV, none),
+        "dev" => (none, MountAttr::NODEV),
+        "noexec" => (MountAttr::NOEXEC, none),
+        "exec" => (none, MountAttr::NOEXEC),
+        "nodiratime" => (MountAttr::NODIRATIME, none),
+        "diratime" => (none, MountAttr::NODIRATIME),
+        "nosymfollow" => (MountAttr::NOSYMFOLLOW, none),
+        "symfollow" => (none, MountAttr::NOSYMFOLLOW),
+        "noatime" => (MountAttr::NOATIME, MountAttr::ATIME),
+        "strictatime" => (MountAttr::STRICTATIME, MountAttr::ATIME),
+        // Relative updates are the absence of the other two.
+        "relatime" | "atime" => (none, MountAttr::ATIME),
+        "norelatime" | "nostrictatime" => (none, none),
+        _ => return None,
+    })
+}
+
+fn propagation(option: &str) -> Option<(Propagation, bool)> {
+    let (kind, recursive) = match option.strip_prefix('r') {
+        Some(kind) => (kind, true),
+        None => (option, false),
+    };
+    let kind = match kind {
+        "private" => Propagation::Private,
+        "shared" => Propagation::Shared,
+        "slave" => Propagation::Slave,
+        "unbindable" => Propagation::Unbindable,
+        _ => return None,
+    };
+    Some((kind, recursive))
+}
+
+fn merge(attributes: &mut Attributes, (set, clear): (MountAttr, MountAttr)) {
+    // The last word counts: what is taken away now was perhaps added before.
+    attributes.set = attributes.set & !clear.bits() | set.bits();
+    attributes.clear = attributes.clear & !set.bits() | clear.bits();
+}
+
+impl Options {
+    fn parse(id: &ContainerId, field: &str, options: &[String]) -> Result<Self> {
+        let mut parsed = Self::default();
+        for option in options {
+            let recursive = option.strip_prefix('r').and_then(attribute);
+            match option.as_str() {
+                "bind" => parsed.bind = Some(parsed.bind.unwrap_or(false)),
+                "rbind" => parsed.bind = Some(true),
+                "tmpcopyup" => parsed.copy_up = true,
+                "sync" | "dirsync" | "mand" | "lazytime" | "silent" | "iversion" => parsed.superblock.push(option.clone()),
+                "remount" | "idmap" | "ridmap" => {
+                    return Err(refuse(id, field, format!("option {option} is not supported by this version of lxcrun")));
+                }
+                name if DEFAULTS.contains(&name) => {}
+                name => match (attribute(name), propagation(name), recursive) {
+                    (Some(change), ..) => merge(&mut parsed.attributes, change),
+                    (None, Some(change), _) => parsed.propagation.push(change),
+                    (None, None, Some(change)) => merge(&mut parsed.recursive, change),
+                    (None, None, None) if name.is_empty() => {}
+                    (None, None, None) => parsed.data.push(option.clone()),
+                },
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+/// All mounts in the order of the specification.
+pub(super) fn mounts(id: &ContainerId, bundle: &Path, spec: &Spec, host: &Host) -> Result<Vec<PlannedMount>> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    mounts.iter().enumerate().map(|(index, m)| mount(id, bundle, &format!("mounts[{index}]"), m, host)).collect()
+}
+
+fn mount(id: &ContainerId, bundle: &Path, field: &str, mount: &Mount, host: &Host) -> Result<PlannedMount> {
+    let options = Options::parse(id, &format!("{field}.options"), mount.options().as_deref().unwrap_or_default())?;
+    // runc takes a relative destination as one below the root, and engines of old relied on it.
+    let destination = Path::new("/").join(mount.destination());
+    let fstype = mount.typ().as_deref().unwrap_or_default();
+    let is_bind = options.bind.is_some() || fstype == "bind";
+    check_destination(id, field, &destination, fstype, is_bind)?;
+    let mut planned = PlannedMount {
+        field: field.into(),
+        destination,
+        what: What::Cgroup { readonly: options.attributes.set & MountAttr::RDONLY.bits() != 0 },
+        attributes: options.attributes,
+        recursive_attributes: options.recursive,
+        propagation: options.propagation,
+        readonly_at_last: false,
+    };
+    if is_bind {
+        if let Some(option) = options.data.first().or(options.superblock.first()) {
+            return Err(refuse(id, format!("{field}.options"), format!("{option:?} means nothing for a bind mount")));
+        }
+        let Some(source) = mount.source().as_ref().filter(|s| !s.as_os_str().is_empty()) else {
+            return Err(refuse(id, format!("{field}.source"), "is missing"));
+        };
+        planned.what = What::Bind { source: bundle.join(source), recursive: options.bind.unwrap_or(false) };
+        return Ok(planned);
+    }
+    if fstype == "cgroup" {
+        if host.cgroup_layout() == Layout::None {
+            return Err(refuse(id, field, "this host has no cgroup file system mounted"));
+        }
+        return Ok(planned);
+    }
+    if fstype.is_empty() {
+        return Err(refuse(id, format!("{field}.type"), "is missing, and no option says bind"));
+    }
+    let source = mount.source().as_ref().map(|s| s.to_string_lossy().into_owned()).filter(|s| !s.is_empty());
+    for option in &options.data {
+        if option.split_once('=').is_some_and(|(_, value)| value.len() > 255) {
+            let name = option.split('=').next().unwrap_or_default();
+            let reason = format!("{name} is longer than the 255 bytes that fsconfig(2) takes");
+            return Err(refuse(id, format!("{field}.options"), reason));
+        }
+    }
+    planned.readonly_at_last = fstype == "tmpfs" && planned.attributes.set & MountAttr::RDONLY.bits() != 0;
+    planned.what = What::Filesystem {
+        fstype: fstype.into(),
+        source,
+        options: [options.superblock, options.data].concat(),
+        copy_up: options.copy_up && fstype == "tmpfs",
+    };
+    Ok(planned)
+}
+
+/// Nothing but a procfs may be put over /proc, and only known files below it may be covered: a program that
+/// reads /proc must be able to believe it. Source: runc's checkProcMount.
+fn check_destination(id: &ContainerId, field: &str, destination: &Path, fstype: &str, bind: bool) -> Result<()> {
+    const FILES: [&str; 12] = [
+        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
+        "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "sys/net/ipv4/ip_unprivileged_port_start",
+    ];
+    let plain = normalized(destination);
+    let Ok(below) = plain.strip_prefix("/proc") else { return Ok(()) };
+    let allowed = if below.as_os_str().is_empty() {
+        bind || fstype == "proc"
+    } else {
+        fstype == "proc" || FILES.iter().any(|file| below == Path::new(file))
+    };
+    if allowed {
+        return Ok(());
+    }
+    let reason = format!("{} cannot be mounted over: it is inside /proc", destination.display());
+    Err(refuse(id, format!("{field}.destination"), reason))
+}
+
+/// The path with `.` and `..` taken out, by its text alone.
+fn normalized(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::from("/"), |mut plain, component| {
+        match component {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::Normal(name) => plain.push(name),
+            _ => {}
+        }
+        plain
+    })
+}
+
+/// Whether /dev is the container's own and not a bind mount of somebody else's.
+pub(super) fn dev_is_ours(mounts: &[PlannedMount]) -> bool {
+    !mounts.iter().any(|m| normalized(&m.destination) == Path::new("/dev") && matches!(m.what, What::Bind { .. }))
+}
+
+/// `linux.rootfsPropagation`
+pub(super) fn rootfs_propagation(id: &ContainerId, linux: &Linux) -> Result<Option<(Propagation, bool)>> {
+    match linux.rootfs_propagation().as_deref() {
+        None | Some("") => Ok(None),
+        Some(text) => match propagation(text) {
+            Some(found) => Ok(Some(found)),
+            None => Err(refuse(id, "linux.rootfsPropagation", format!("{text:?} is no propagation type"))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[&str]) -> Options {
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        Options::parse(&"x".parse().unwrap(), "mounts[0].options", &options).unwrap()
+    }
+
+    #[test]
+    fn the_last_of_two_opposites_counts() {
+        assert_eq!(parse(&["ro", "rw"]).attributes, Attributes { set: 0, clear: MountAttr::RDONLY.bits() });
+        let ro = Attributes { set: MountAttr::RDONLY.bits(), clear: 0 };
+        assert_eq!(parse(&["rw", "ro"]).attributes, ro);
+    }
+
+    #[test]
+    fn recursive_options_are_not_taken_for_others() {
+        let parsed = parse(&["rbind", "rro", "rprivate", "relatime", "rnosuid"]);
+        assert_eq!(parsed.bind, Some(true));
+        assert_eq!(parsed.recursive.set, (MountAttr::RDONLY | MountAttr::NOSUID).bits());
+        assert_eq!(parsed.propagation, [(Propagation::Private, true)]);
+        assert_eq!(parsed.attributes, Attributes { set: 0, clear: MountAttr::ATIME.bits() });
+        assert!(parsed.data.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_knows_is_for_the_file_system() {
+        assert_eq!(parse(&["mode=755", "size=64k"]).data, ["mode=755", "size=64k"]);
+    }
+}

@@ -1,0 +1,136 @@
+//! `linux.namespaces`.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+
+use crate::error::refuse;
+use crate::{ContainerId, Result};
+
+/// The container's namespaces: what is not named is the host's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Namespaces(Vec<(&'static str, Sharing)>);
+
+/// Where one namespace comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// A new one.
+    New,
+    /// The one at this path.
+    Path(PathBuf),
+}
+
+/// The specification's name and liblxc's (which is the kernel's, in /proc/PID/ns).
+const NAMES: [(LinuxNamespaceType, &str, &str); 8] = [
+    (LinuxNamespaceType::User, "user", "user"),
+    (LinuxNamespaceType::Mount, "mount", "mnt"),
+    (LinuxNamespaceType::Pid, "pid", "pid"),
+    (LinuxNamespaceType::Uts, "uts", "uts"),
+    (LinuxNamespaceType::Ipc, "ipc", "ipc"),
+    (LinuxNamespaceType::Network, "network", "net"),
+    (LinuxNamespaceType::Cgroup, "cgroup", "cgroup"),
+    (LinuxNamespaceType::Time, "time", "time"),
+];
+
+impl Namespaces {
+    pub(crate) fn new(id: &ContainerId, linux: &Linux) -> Result<Self> {
+        let mut all = Vec::new();
+        for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
+            let field = format!("linux.namespaces[{index}]");
+            let (_, name, kernel) = NAMES
+                .into_iter()
+                .find(|(kind, ..)| *kind == namespace.typ())
+                .ok_or_else(|| refuse(id, &field, "is of an unknown type"))?;
+            if all.iter().any(|(other, _)| *other == name) {
+                return Err(refuse(id, field, format!("a second {name} namespace")));
+            }
+            let sharing = match namespace.path() {
+                None => Sharing::New,
+                Some(path) if path.as_os_str().is_empty() => Sharing::New,
+                Some(path) => {
+                    check_path(id, &format!("{field}.path"), path, kernel)?;
+                    Sharing::Path(path.clone())
+                }
+            };
+            all.push((name, sharing));
+        }
+        let namespaces = Self(all);
+        match namespaces.get("mount") {
+            Some(Sharing::New) => {}
+            Some(Sharing::Path(_)) => {
+                return Err(refuse(id, "linux.namespaces", "joining a mount namespace is not supported"));
+            }
+            None => return Err(refuse(id, "linux.namespaces", "a mount namespace is needed for root.path")),
+        }
+        Ok(namespaces)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Sharing> {
+        self.0.iter().find(|(n, _)| *n == name).map(|(_, sharing)| sharing)
+    }
+
+    pub(crate) fn is_new(&self, name: &str) -> bool {
+        self.get(name) == Some(&Sharing::New)
+    }
+
+    /// Whether it is not the host's: new, or that of somebody else who was named.
+    pub(crate) fn is_private(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    pub(crate) fn has_new_user(&self) -> bool {
+        self.is_new("user")
+    }
+
+    /// liblxc's names of the new ones, and name and path of the joined ones.
+    pub(crate) fn for_lxc(&self) -> (Vec<&'static str>, Vec<(&'static str, &Path)>) {
+        let kernel = |name: &str| NAMES.iter().find(|(_, n, _)| *n == name).map_or("", |(.., k)| *k);
+        let new = self.0.iter().filter(|(_, s)| *s == Sharing::New).map(|(n, _)| kernel(n)).collect();
+        let joined = self
+            .0
+            .iter()
+            .filter_map(|(n, s)| match s {
+                Sharing::Path(path) => Some((kernel(n), path.as_path())),
+                Sharing::New => None,
+            })
+            .collect();
+        (new, joined)
+    }
+
+    /// A name for the host itself is not the container's to set.
+    pub(crate) fn check_host_names(&self, id: &ContainerId, spec: &Spec) -> Result<()> {
+        for (field, value) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+            let Some(value) = value.as_deref().filter(|v| !v.is_empty()) else { continue };
+            if !self.is_private("uts") {
+                return Err(refuse(id, field, "needs a uts namespace of the container's own"));
+            }
+            if value.len() > 64 {
+                return Err(refuse(id, field, "is longer than 64 bytes"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fails unless `path` is a namespace of the right kind: nsfs files show their type as a link's target.
+fn check_path(id: &ContainerId, field: &str, path: &Path, kernel: &str) -> Result<()> {
+    let wrong = |reason: String| Err(refuse(id, field, format!("{}: {reason}", path.display())));
+    if !path.is_absolute() {
+        return wrong("is not absolute".into());
+    }
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) => return wrong(e.to_string()),
+    };
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+    let shown = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
+    let shown = shown.to_string_lossy();
+    // A namespace that is bind-mounted to a file shows that file; the file system's type tells it apart.
+    let is_nsfs = rustix::fs::fstatfs(&file).is_ok_and(|s| s.f_type == libc::NSFS_MAGIC);
+    let kind = shown.split_once(":[").map(|(kind, _)| kind.to_owned());
+    match kind {
+        _ if !is_nsfs => wrong("is not a namespace".into()),
+        Some(kind) if kind != kernel => wrong(format!("is a {kind} namespace, not a {kernel} one")),
+        _ => Ok(()),
+    }
+}

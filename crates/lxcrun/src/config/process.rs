@@ -1,0 +1,111 @@
+//! `process`.
+
+use oci_spec::runtime::{PosixRlimitType, Spec};
+use protocol::init::{Process, Stdio};
+use rustix::process::Resource;
+
+use super::{capabilities, seccomp};
+use crate::error::refuse;
+use crate::{ContainerId, Result};
+
+/// One `process.rlimits`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rlimit {
+    pub resource: Resource,
+    pub name: PosixRlimitType,
+    /// Soft limit, `u64::MAX` for none.
+    pub soft: u64,
+    /// Hard limit, likewise.
+    pub hard: u64,
+}
+
+/// The program of a container.
+pub(super) fn process(id: &ContainerId, spec: &Spec) -> Result<(Process, Vec<Rlimit>)> {
+    let Some(process) = spec.process() else { return Err(refuse(id, "process", "is missing")) };
+    exec_process(id, spec, process)
+}
+
+/// A program in the container of `spec`: its own, or that of an exec.
+pub(crate) fn exec_process(
+    id: &ContainerId,
+    spec: &Spec,
+    process: &oci_spec::runtime::Process,
+) -> Result<(Process, Vec<Rlimit>)> {
+    let args = process.args().clone().unwrap_or_default();
+    if args.is_empty() {
+        return Err(refuse(id, "process.args", "is empty"));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(refuse(id, "process.cwd", format!("{:?} is not absolute", process.cwd())));
+    }
+    let env = process.env().clone().unwrap_or_default();
+    for (field, list) in [("process.args", &args), ("process.env", &env)] {
+        if list.iter().any(|text| text.contains('\0')) {
+            return Err(refuse(id, field, "contains a NUL byte"));
+        }
+    }
+    let user = process.user();
+    let size = process.console_size().map(|size| {
+        let cut = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+        (cut(size.width()), cut(size.height()))
+    });
+    let seccomp = match spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
+        Some(wanted) => Some(seccomp::compile(id, wanted)?),
+        None => None,
+    };
+    let named = |label: &Option<String>| label.clone().filter(|l| !l.is_empty());
+    let planned = Process {
+        args,
+        env,
+        cwd: process.cwd().clone(),
+        uid: user.uid(),
+        gid: user.gid(),
+        additional_gids: user.additional_gids().clone().unwrap_or_default(),
+        set_groups: true,
+        umask: user.umask(),
+        stdio: if process.terminal().unwrap_or(false) { Stdio::Terminal(size) } else { Stdio::Fds([0, 1, 2]) },
+        preserved: Vec::new(),
+        capabilities: capabilities::capabilities(process.capabilities().as_ref()),
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        seccomp,
+        apparmor_profile: named(process.apparmor_profile()),
+        selinux_label: named(process.selinux_label()),
+    };
+    Ok((planned, rlimits(id, process)?))
+}
+
+fn rlimits(id: &ContainerId, process: &oci_spec::runtime::Process) -> Result<Vec<Rlimit>> {
+    let mut all: Vec<Rlimit> = Vec::new();
+    for (index, limit) in process.rlimits().iter().flatten().enumerate() {
+        let field = format!("process.rlimits[{index}]");
+        if all.iter().any(|other| other.name == limit.typ()) {
+            return Err(refuse(id, field, format!("a second {}", limit.typ())));
+        }
+        if limit.soft() > limit.hard() {
+            return Err(refuse(id, field, "the soft limit is above the hard one"));
+        }
+        all.push(Rlimit { resource: resource(limit.typ()), name: limit.typ(), soft: limit.soft(), hard: limit.hard() });
+    }
+    Ok(all)
+}
+
+fn resource(limit: PosixRlimitType) -> Resource {
+    match limit {
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
+    }
+}

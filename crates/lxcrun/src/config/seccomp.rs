@@ -1,0 +1,156 @@
+//! `linux.seccomp`: compiled here, outside the container, with libseccomp; the init only loads it.
+
+use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+};
+use protocol::init::Seccomp;
+
+use crate::error::refuse;
+use crate::{ContainerId, Result};
+
+const FIELD: &str = "linux.seccomp";
+
+/// The BPF program for a profile.
+pub(super) fn compile(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<Seccomp> {
+    let failed = |what: String| move |e: libseccomp::error::SeccompError| refuse(id, FIELD, format!("{what}: {e}"));
+    let default = action(id, wanted.default_action(), wanted.default_errno_ret())?;
+    let mut filter = ScmpFilterContext::new(default).map_err(failed("libseccomp".into()))?;
+    filter.set_ctl_nnp(false).map_err(failed("libseccomp".into()))?;
+    for arch in wanted.architectures().iter().flatten() {
+        filter.add_arch(architecture(*arch)).map_err(failed(format!("architecture {arch}")))?;
+    }
+    for (index, rule) in wanted.syscalls().iter().flatten().enumerate() {
+        let field = format!("{FIELD}.syscalls[{index}]");
+        if rule.names().is_empty() {
+            return Err(refuse(id, field, "names no system call"));
+        }
+        let action = action(id, rule.action(), rule.errno_ret())?;
+        if action == default {
+            // libseccomp refuses a rule that says what the default says already.
+            continue;
+        }
+        for name in rule.names() {
+            // A system call that this libseccomp or this machine doesn't know can't be called by its name: profiles
+            // list those of all machines, so the specification's users expect them to be passed over.
+            let Ok(syscall) = ScmpSyscall::from_name(name) else { continue };
+            add(&mut filter, action, syscall, rule.args().as_deref().unwrap_or_default())
+                .map_err(|e| refuse(id, &field, format!("{name}: {e}")))?;
+        }
+    }
+    let program = export(&filter).map_err(|e| refuse(id, FIELD, e))?;
+    Ok(Seccomp { program, flags: flags(wanted) })
+}
+
+/// libseccomp before 2.6 writes its program only to a descriptor.
+fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>, String> {
+    use std::io::{Read, Seek};
+    let memfd = rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| e.to_string())?;
+    filter.export_bpf(&memfd).map_err(|e| e.to_string())?;
+    let mut file = std::fs::File::from(memfd);
+    let mut program = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut program)).map_err(|e| e.to_string())?;
+    Ok(program)
+}
+
+/// Conditions of one rule must all hold; libseccomp can't compare one argument twice in one rule, so such
+/// conditions become rules of their own, as in runc.
+fn add(
+    filter: &mut ScmpFilterContext,
+    action: ScmpAction,
+    syscall: ScmpSyscall,
+    args: &[LinuxSeccompArg],
+) -> Result<(), libseccomp::error::SeccompError> {
+    let compares: Vec<ScmpArgCompare> = args.iter().map(compare).collect();
+    let twice = (0..6).any(|index| args.iter().filter(|a| a.index() == index).count() > 1);
+    if compares.is_empty() {
+        filter.add_rule(action, syscall)?;
+    } else if twice {
+        for compare in compares {
+            filter.add_rule_conditional(action, syscall, &[compare])?;
+        }
+    } else {
+        filter.add_rule_conditional(action, syscall, &compares)?;
+    }
+    Ok(())
+}
+
+fn compare(arg: &LinuxSeccompArg) -> ScmpArgCompare {
+    let index = u32::try_from(arg.index()).unwrap_or(u32::MAX);
+    let op = match arg.op() {
+        LinuxSeccompOperator::ScmpCmpNe => ScmpCompareOp::NotEqual,
+        LinuxSeccompOperator::ScmpCmpLt => ScmpCompareOp::Less,
+        LinuxSeccompOperator::ScmpCmpLe => ScmpCompareOp::LessOrEqual,
+        LinuxSeccompOperator::ScmpCmpEq => ScmpCompareOp::Equal,
+        LinuxSeccompOperator::ScmpCmpGe => ScmpCompareOp::GreaterEqual,
+        LinuxSeccompOperator::ScmpCmpGt => ScmpCompareOp::Greater,
+        // The specification's value is the mask, its valueTwo what is left under it.
+        LinuxSeccompOperator::ScmpCmpMaskedEq => {
+            return ScmpArgCompare::new(
+                index,
+                ScmpCompareOp::MaskedEqual(arg.value()),
+                arg.value_two().unwrap_or(0),
+            );
+        }
+    };
+    ScmpArgCompare::new(index, op, arg.value())
+}
+
+fn action(id: &ContainerId, action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction> {
+    let number = errno.unwrap_or(libc::EPERM.unsigned_abs());
+    let too_large = || refuse(id, FIELD, format!("errnoRet {number} is no error number"));
+    Ok(match action {
+        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => ScmpAction::KillThread,
+        LinuxSeccompAction::ScmpActKillProcess => ScmpAction::KillProcess,
+        LinuxSeccompAction::ScmpActTrap => ScmpAction::Trap,
+        LinuxSeccompAction::ScmpActErrno => ScmpAction::Errno(i32::try_from(number).map_err(|_| too_large())?),
+        LinuxSeccompAction::ScmpActTrace => ScmpAction::Trace(u16::try_from(number).map_err(|_| too_large())?),
+        LinuxSeccompAction::ScmpActLog => ScmpAction::Log,
+        LinuxSeccompAction::ScmpActAllow => ScmpAction::Allow,
+        LinuxSeccompAction::ScmpActNotify => {
+            return Err(refuse(id, FIELD, "SCMP_ACT_NOTIFY is not supported by this version of lxcrun"));
+        }
+    })
+}
+
+fn flags(wanted: &LinuxSeccomp) -> u64 {
+    let bit = |flag: &LinuxSeccompFilterFlag| match flag {
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+    };
+    match wanted.flags() {
+        Some(flags) => flags.iter().fold(0, |all, flag| all | u64::from(bit(flag))),
+        None => 0,
+    }
+}
+
+fn architecture(arch: Arch) -> ScmpArch {
+    match arch {
+        Arch::ScmpArchNative => ScmpArch::Native,
+        Arch::ScmpArchX86 => ScmpArch::X86,
+        Arch::ScmpArchX86_64 => ScmpArch::X8664,
+        Arch::ScmpArchX32 => ScmpArch::X32,
+        Arch::ScmpArchArm => ScmpArch::Arm,
+        Arch::ScmpArchAarch64 => ScmpArch::Aarch64,
+        Arch::ScmpArchMips => ScmpArch::Mips,
+        Arch::ScmpArchMips64 => ScmpArch::Mips64,
+        Arch::ScmpArchMips64n32 => ScmpArch::Mips64N32,
+        Arch::ScmpArchMipsel => ScmpArch::Mipsel,
+        Arch::ScmpArchMipsel64 => ScmpArch::Mipsel64,
+        Arch::ScmpArchMipsel64n32 => ScmpArch::Mipsel64N32,
+        Arch::ScmpArchPpc => ScmpArch::Ppc,
+        Arch::ScmpArchPpc64 => ScmpArch::Ppc64,
+        Arch::ScmpArchPpc64le => ScmpArch::Ppc64Le,
+        Arch::ScmpArchS390 => ScmpArch::S390,
+        Arch::ScmpArchS390x => ScmpArch::S390X,
+        Arch::ScmpArchParisc => ScmpArch::Parisc,
+        Arch::ScmpArchParisc64 => ScmpArch::Parisc64,
+        Arch::ScmpArchRiscv64 => ScmpArch::Riscv64,
+        Arch::ScmpArchLoongarch64 => ScmpArch::Loongarch64,
+        Arch::ScmpArchM68k => ScmpArch::M68k,
+        Arch::ScmpArchSh => ScmpArch::Sh,
+        Arch::ScmpArchSheb => ScmpArch::Sheb,
+    }
+}

@@ -1,0 +1,45 @@
+//! Fields that this version does not fulfil. Each is refused by name: a container that runs without what its
+//! specification asks for is worse than one that doesn't run.
+
+use oci_spec::runtime::Spec;
+
+use crate::error::refuse;
+use crate::{ContainerId, Result};
+
+pub(super) fn check(id: &ContainerId, spec: &Spec) -> Result<()> {
+    let mut asked: Vec<&str> = Vec::new();
+    let mut ask = |field, is_set: bool| {
+        if is_set {
+            asked.push(field);
+        }
+    };
+    if let Some(process) = spec.process() {
+        ask("process.scheduler", process.scheduler().is_some());
+        ask("process.ioPriority", process.io_priority().is_some());
+        ask("process.execCPUAffinity", process.exec_cpu_affinity().is_some());
+    }
+    if let Some(linux) = spec.linux() {
+        ask("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()));
+        ask("linux.intelRdt", linux.intel_rdt().is_some());
+        ask("linux.memoryPolicy", linux.memory_policy().is_some());
+        ask("linux.personality", linux.personality().is_some());
+        ask("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty()));
+        ask("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()));
+        if let Some(seccomp) = linux.seccomp() {
+            ask("linux.seccomp.listenerPath", seccomp.listener_path().is_some());
+            ask("linux.seccomp.listenerMetadata", seccomp.listener_metadata().is_some());
+        }
+    }
+    for mount in spec.mounts().iter().flatten() {
+        ask("mounts.uidMappings", mount.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()));
+        ask("mounts.gidMappings", mount.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()));
+    }
+    ask("solaris", spec.solaris().is_some());
+    ask("windows", spec.windows().is_some());
+    ask("vm", spec.vm().is_some());
+    ask("zos", spec.zos().is_some());
+    match asked.as_slice() {
+        [] => Ok(()),
+        [field, ..] => Err(refuse(id, *field, "is not supported by this version of lxcrun")),
+    }
+}

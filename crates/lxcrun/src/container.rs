@@ -1,0 +1,189 @@
+//! A container that exists: what every later process can find out about it.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use protocol::monitor::Exit;
+
+use crate::cgroup::{Cgroup, Hierarchies, ResourceStats};
+use crate::error::Context;
+use crate::monitor::Monitor;
+use crate::state::{self, OciState, State, StateDir, Status};
+use crate::{ContainerId, Error, Result};
+
+/// A container in a state root.
+#[derive(Debug)]
+pub struct Container {
+    pub(crate) directory: StateDir,
+    pub(crate) state: State,
+    monitor: Option<Monitor>,
+    terminal: Option<OwnedFd>,
+}
+
+impl Container {
+    pub(crate) fn new(
+        directory: StateDir,
+        state: State,
+        monitor: Option<Monitor>,
+        terminal: Option<OwnedFd>,
+    ) -> Self {
+        Self { directory, state, monitor, terminal }
+    }
+
+    /// Finds a container.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or [`Error::State`] when its state file can't be used.
+    pub fn load(root: &Path, id: &ContainerId) -> Result<Self> {
+        let directory = StateDir::open(root, id)?;
+        match directory.state()? {
+            Some(state) => Ok(Self::new(directory, state, None, None)),
+            None => Err(Error::NotFound { id: id.clone(), root: root.into() }),
+        }
+    }
+
+    /// Every container in `root`, by id. What is being removed meanwhile is left out.
+    ///
+    /// # Errors
+    /// When `root` can't be read; a root that isn't there has no containers.
+    pub fn list(root: &Path) -> std::io::Result<Vec<Self>> {
+        let entries = match std::fs::read_dir(root) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let ids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<ContainerId>().ok());
+        let mut all: Vec<Self> = ids.filter_map(|id| Self::load(root, &id).ok()).collect();
+        all.sort_by(|a, b| a.id().cmp(b.id()));
+        Ok(all)
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &ContainerId {
+        &self.state.id
+    }
+
+    /// Pid of its init in this PID namespace, as it was at `create`.
+    #[must_use]
+    pub fn init_pid(&self) -> Option<i32> {
+        self.state.init.map(|init| init.pid)
+    }
+
+    /// What it is doing now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let Some(init) = self.state.init else {
+            return if self.directory.is_locked() { Status::Creating } else { Status::Stopped };
+        };
+        if init.open().is_none() {
+            return Status::Stopped;
+        }
+        if self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen()) {
+            return Status::Paused;
+        }
+        if self.waits_at_gate() { Status::Created } else { Status::Running }
+    }
+
+    /// Whether the init still accepts a `start`. The gate's file is removed by `start`, but one that was killed
+    /// can't do that: a socket that nobody listens at tells.
+    fn waits_at_gate(&self) -> bool {
+        let gate = self.directory.short_path(state::GATE);
+        gate.exists() && std::os::unix::net::UnixStream::connect(gate).is_ok()
+    }
+
+    /// The state as the specification has it.
+    #[must_use]
+    pub fn oci_state(&self) -> OciState {
+        self.state.oci(self.status())
+    }
+
+    /// What it uses.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when this host's cgroups can't be found.
+    pub fn stats(&self) -> Result<ResourceStats> {
+        let mut stats = self.cgroup()?.stats();
+        stats.network_interfaces = self.network_interfaces();
+        Ok(stats)
+    }
+
+    /// Every process in it: pids in this PID namespace.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when this host's cgroups can't be found.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        Ok(self.cgroup()?.pids().into_iter().map(|pid| pid.as_raw_nonzero().get()).collect())
+    }
+
+    /// Freezes every process in it. Returns when all are.
+    ///
+    /// # Errors
+    /// [`Error::Status`] unless it is running or created, [`Error::Io`] when the kernel can't.
+    pub fn pause(&self) -> Result<()> {
+        match self.status() {
+            Status::Running | Status::Created => self.cgroup()?.set_frozen(true),
+            status => Err(self.cannot("pause", status)),
+        }
+    }
+
+    /// Thaws every process in it. Returns when all are.
+    ///
+    /// # Errors
+    /// [`Error::Status`] unless it is paused, [`Error::Io`] when the kernel can't.
+    pub fn resume(&self) -> Result<()> {
+        match self.status() {
+            Status::Paused => self.cgroup()?.set_frozen(false),
+            status => Err(self.cannot("resume", status)),
+        }
+    }
+
+    /// Changes what it may use. What `resources` does not mention stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] with the field that the kernel refused.
+    pub fn update(&self, resources: &oci_spec::runtime::LinuxResources) -> Result<()> {
+        match self.status() {
+            Status::Stopped | Status::Creating => Err(self.cannot("update", self.status())),
+            _ => self.cgroup()?.apply(resources),
+        }
+    }
+
+    /// Waits for the container's end. Only for one that this process created, with
+    /// [`keep_monitor`](crate::CreateOptions::keep_monitor).
+    ///
+    /// # Errors
+    /// [`Error::State`] for any other container.
+    pub fn wait(&mut self) -> Result<Exit> {
+        match self.monitor.as_mut() {
+            Some(monitor) => monitor.wait(),
+            None => Err(Error::State { id: self.id().clone(), reason: "is not a child of this process".into() }),
+        }
+    }
+
+    /// A pidfd of the monitor, readable when the container has ended and [`wait`](Self::wait) will not block.
+    #[must_use]
+    pub fn monitor_pidfd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.monitor.as_ref().map(Monitor::pidfd)
+    }
+
+    /// The master of the program's terminal, for a container that was created without a console socket.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    pub(crate) fn cgroup(&self) -> Result<Cgroup> {
+        let hierarchies = Hierarchies::probe().at(self.id(), "cannot read /proc/self/mountinfo")?;
+        Ok(Cgroup::new(self.id(), hierarchies, &self.state.cgroup))
+    }
+
+    pub(crate) fn cannot(&self, verb: &'static str, status: Status) -> Error {
+        Error::Status { id: self.id().clone(), verb, status }
+    }
+
+    /// Counters of the interfaces in the init's network namespace.
+    fn network_interfaces(&self) -> Vec<crate::cgroup::NetworkInterface> {
+        let Some(pid) = self.init_pid() else { return Vec::new() };
+        let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+        text.lines().skip(2).filter_map(crate::cgroup::NetworkInterface::parse).collect()
+    }
+}

@@ -1,0 +1,373 @@
+//! `create`: everything up to, but not including, the user's program.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use protocol::Channel;
+use protocol::init::{FdIndex, FromInit, Rootfs, Stdio as InitStdio, ToInit};
+use protocol::monitor::{Item, Plan as MonitorPlan};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::process::Pid;
+
+use crate::cgroup::Cgroup;
+use crate::config::{self, Plan};
+use crate::container::Container;
+use crate::error::{Context, refuse};
+use crate::monitor::Monitor;
+use crate::mounts;
+use crate::state::{self, ProcessId, State, StateDir, Status};
+use crate::{Bundle, ContainerId, Error, Host, Result, console, process};
+
+/// What `create` is asked for besides the bundle.
+#[derive(Debug, Default)]
+pub struct CreateOptions {
+    /// Standard input, output and error of a program without a terminal; those of this process by default.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// Where to send the master of the program's terminal.
+    pub console_socket: Option<PathBuf>,
+    /// Where to write the init's pid.
+    pub pid_file: Option<PathBuf>,
+    /// Descriptors that the program gets from 3 on.
+    pub preserve_fds: Vec<OwnedFd>,
+    /// Move the root instead of pivot_root(2), for a root on a ramdisk.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Give the container a copy of `root.path` in its own directory, which goes away with it.
+    pub copy_rootfs: bool,
+    /// Leave LXC's monitor as the container's parent, so that this process can wait for its end and LXC's tools see
+    /// the container. Otherwise the init becomes a child of the nearest subreaper.
+    pub keep_monitor: bool,
+}
+
+/// Makes a container from a bundle. Its program waits for [`Container::start`].
+///
+/// # Errors
+/// Any of [`Error`]; nothing is left behind then.
+pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOptions) -> Result<Container> {
+    let spec = bundle.spec();
+    let host = Host::probe(id)?;
+    let mut plan = Plan::new(id, bundle.path(), spec, &host)?;
+    check_terminal(id, &plan, &options)?;
+    let binds = mounts::open_binds(id, &plan)?;
+
+    let mut creation = Creation::begin(root, id, bundle, &plan, &host)?;
+    if options.copy_rootfs {
+        plan.rootfs = creation.copy_rootfs(&plan.rootfs)?;
+    }
+    let sources = mounts::Sources { rootfs: mounts::open_rootfs(id, &plan)?, binds };
+    let gate = creation.bind_gate()?;
+    let config = plan.lxc_config(spec, creation.directory()?.path(), options.keep_monitor);
+    creation.start_liblxc(&config)?;
+    let init = creation.meet_init(spec, &config)?;
+
+    let mut fds = FdTable::default();
+    let request = init_request(&creation, &plan, &options, sources, gate, &mut fds)?;
+    creation.send(&ToInit::Prepare(Box::new(request)), &fds)?;
+    drop(fds);
+    creation.expect(|m| matches!(m, FromInit::Mounted))?;
+    let state = creation.state.oci(Status::Creating).json();
+    for hook in &plan.create_runtime_hooks {
+        hook.run(&state, bundle.path()).map_err(|source| Error::Hook { id: id.clone(), source })?;
+    }
+    creation.proceed()?;
+    let terminal = creation.expect(|m| matches!(m, FromInit::Ready))?.into_iter().next();
+
+    process::set_rlimits(id, init, &plan.rlimits)?;
+    process::set_oom_score_adj(id, init, plan.oom_score_adj)?;
+    let terminal = match (terminal, &options.console_socket) {
+        (Some(master), Some(socket)) => {
+            console::send(id, socket, &master)?;
+            None
+        }
+        (terminal, _) => terminal,
+    };
+    creation.finish(bundle, options, terminal)
+}
+
+fn check_terminal(id: &ContainerId, plan: &Plan, options: &CreateOptions) -> Result<()> {
+    if options.console_socket.is_some() && !plan.terminal {
+        return Err(refuse(id, "process.terminal", "is false: a console socket would never be used"));
+    }
+    if plan.terminal && options.console_socket.is_none() && !options.keep_monitor {
+        return Err(refuse(id, "process.terminal", "needs a console socket when the container is detached"));
+    }
+    Ok(())
+}
+
+/// Descriptors on their way to the init.
+#[derive(Debug, Default)]
+pub(crate) struct FdTable(Vec<OwnedFd>);
+
+impl FdTable {
+    pub(crate) fn push(&mut self, fd: OwnedFd) -> FdIndex {
+        self.0.push(fd);
+        self.0.len() - 1
+    }
+
+    pub(crate) fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
+        self.0.iter().map(AsFd::as_fd).collect()
+    }
+}
+
+/// A container that is being made. Dropped before it is finished, it takes everything with it.
+struct Creation {
+    id: ContainerId,
+    directory: Option<StateDir>,
+    state: State,
+    cgroup: Cgroup,
+    monitor_cgroups: [Cgroup; 2],
+    monitor: Option<Monitor>,
+    init: Channel,
+}
+
+impl Creation {
+    /// Takes the id, and has a monitor load liblxc while we go on.
+    fn begin(root: &Path, id: &ContainerId, bundle: &Bundle, plan: &Plan, host: &Host) -> Result<Self> {
+        let hierarchies = host.hierarchies.clone();
+        let cgroup = Cgroup::new(id, hierarchies.clone(), plan.cgroup.container());
+        let monitor_cgroups = [plan.cgroup.monitor(), plan.cgroup.pivot()];
+        let directory = StateDir::create(root, id)?;
+        // liblxc wants to make it itself; somebody else's may hold processes, and limits that are not ours.
+        if let Some(existing) = cgroup.existing() {
+            return Err(refuse(id, "linux.cgroupsPath", format!("{} exists already", existing.display())));
+        }
+        let (init, init_end) = Channel::pair().at(id, "no channel for the init")?;
+        init.learn_senders().at(id, "no channel for the init")?;
+        let monitor = Monitor::spawn(id, init_end)?;
+        let state = State {
+            cgroup: plan.cgroup.container().into(),
+            monitor_cgroups: monitor_cgroups.clone(),
+            monitor: Some(monitor.process()?),
+            ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
+        };
+        let monitor_cgroups = monitor_cgroups.map(|path| Cgroup::new(id, hierarchies.clone(), &path));
+        let creation = Self {
+            id: id.clone(),
+            directory: Some(directory),
+            state,
+            cgroup,
+            monitor_cgroups,
+            monitor: Some(monitor),
+            init,
+        };
+        creation.directory()?.write_spec(bundle.config())?;
+        Ok(creation)
+    }
+
+    fn directory(&self) -> Result<&StateDir> {
+        self.directory.as_ref().ok_or_else(|| self.gone("state directory"))
+    }
+
+    fn monitor(&self) -> Result<&Monitor> {
+        self.monitor.as_ref().ok_or_else(|| self.gone("monitor"))
+    }
+
+    fn gone(&self, what: &str) -> Error {
+        Error::State { id: self.id.clone(), reason: format!("the {what} is gone") }
+    }
+
+    /// Copies a root file system into the container's directory.
+    fn copy_rootfs(&mut self, from: &Path) -> Result<PathBuf> {
+        let to = self.directory()?.path().join("rootfs");
+        let copy = || {
+            fs::create_dir(&to)?;
+            kernel::copy_tree(&fs::File::open(from)?, &fs::File::open(&to)?)
+        };
+        copy().at(&self.id, format!("cannot copy {} to {}", from.display(), to.display()))?;
+        self.state.rootfs.clone_from(&to);
+        Ok(to)
+    }
+
+    fn bind_gate(&self) -> Result<OwnedFd> {
+        let path = self.directory()?.short_path(state::GATE);
+        Ok(UnixListener::bind(path).at(&self.id, "cannot make the gate")?.into())
+    }
+
+    /// Sends the monitor its plan. What it will make is written down before.
+    fn start_liblxc(&self, config: &[Item]) -> Result<()> {
+        let directory = self.directory()?;
+        directory.write_state(&self.state)?;
+        let (name, root) = (self.id.to_string(), directory.root().to_owned());
+        self.monitor()?.start(&MonitorPlan { name, root, config: config.to_vec() })
+    }
+
+    /// Waits for the init's first word, and sets limits to what it and its children may use.
+    fn meet_init(&mut self, spec: &Spec, config: &[Item]) -> Result<Pid> {
+        let (_, sender) = self.receive(|m| matches!(m, FromInit::Hello))?;
+        let pid = sender.ok_or_else(|| self.gone("init's pid"))?;
+        self.state.init = Some(ProcessId::of(pid).at(&self.id, "the init has ended")?);
+        self.cgroup.check_member(pid)?;
+        if let Some(resources) = spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
+            self.cgroup.apply(resources)?;
+        }
+        // Only now: liblxc would read it when the monitor makes its handle, and lock it by a file of its own.
+        let text = config::render(config, &self.id, &self.state.bundle);
+        self.directory()?.write(state::CONFIG, text.as_bytes())?;
+        Ok(pid)
+    }
+
+    fn send(&self, message: &ToInit, fds: &FdTable) -> Result<()> {
+        match self.init.send(message, &fds.borrowed()) {
+            // It has given up: what it said before tells why.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => self.expect(|_| false).map(drop),
+            sent => sent.at(&self.id, "the init does not listen"),
+        }
+    }
+
+    fn proceed(&self) -> Result<()> {
+        self.send(&ToInit::Proceed, &FdTable::default())
+    }
+
+    /// Waits for one message of the init and returns the descriptors with it.
+    fn expect(&self, wanted: impl Fn(&FromInit) -> bool) -> Result<Vec<OwnedFd>> {
+        self.receive(wanted).map(|(fds, _)| fds)
+    }
+
+    fn receive(&self, wanted: impl Fn(&FromInit) -> bool) -> Result<(Vec<OwnedFd>, Option<Pid>)> {
+        let monitor = self.monitor()?;
+        let mut fds = [PollFd::new(&self.init, PollFlags::IN), PollFd::from_borrowed_fd(monitor.news(), PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).at(&self.id, "cannot wait for the init")?;
+        let init_speaks = !fds[0].revents().is_empty();
+        let log = || self.directory().map(StateDir::log_tail).unwrap_or_default();
+        if init_speaks {
+            let received = self.init.receive::<FromInit>().at(&self.id, "the init's message")?;
+            match received {
+                Some(received) => match received.message {
+                    FromInit::Failed(failure) => return Err(Error::Init { id: self.id.clone(), failure }),
+                    message if wanted(&message) => return Ok((received.fds, received.sender)),
+                    message => {
+                        let reason = format!("the init said {message:?} out of turn");
+                        return Err(Error::Liblxc { id: self.id.clone(), reason, log: log() });
+                    }
+                },
+                // Its end is closed in the monitor, too: the monitor knows more.
+                None => return Err(monitor.reason(log)),
+            }
+        }
+        Err(monitor.reason(log))
+    }
+
+    /// The last steps: the monitor retires or stays, the state is written, and the init goes to its gate.
+    fn finish(mut self, bundle: &Bundle, options: CreateOptions, terminal: Option<OwnedFd>) -> Result<Container> {
+        if !options.keep_monitor
+            && let Some(monitor) = self.monitor.take()
+        {
+            monitor.retire()?;
+            self.state.monitor = None;
+            for cgroup in &self.monitor_cgroups {
+                let problems = cgroup.remove();
+                if !problems.is_empty() {
+                    return Err(Error::Cleanup { id: self.id.clone(), problems });
+                }
+            }
+        }
+        self.directory()?.write_state(&self.state)?;
+        if let Some(file) = &options.pid_file {
+            write_pid_file(&self.id, &bundle.path().join(file), self.state.init.map_or(0, |i| i.pid))?;
+        }
+        self.init.send(&ToInit::Proceed, &[]).at(&self.id, "the init does not listen")?;
+        let mut directory = self.directory.take().ok_or_else(|| self.gone("state directory"))?;
+        directory.keep();
+        directory.unlock();
+        Ok(Container::new(directory, self.state.clone(), self.monitor.take(), terminal))
+    }
+}
+
+impl Drop for Creation {
+    fn drop(&mut self) {
+        let Some(directory) = self.directory.take() else { return };
+        if let Some(monitor) = self.monitor.take() {
+            let _ = monitor.retire();
+        }
+        let _ = self.cgroup.kill_all();
+        for cgroup in std::iter::once(&self.cgroup).chain(&self.monitor_cgroups) {
+            for problem in cgroup.remove() {
+                tracing::warn!("container {}: {problem}", self.id);
+            }
+        }
+        drop(directory);
+    }
+}
+
+/// What the init is asked to do, with the descriptors that it needs for it.
+fn init_request(
+    creation: &Creation,
+    plan: &Plan,
+    options: &CreateOptions,
+    sources: mounts::Sources,
+    gate: OwnedFd,
+    fds: &mut FdTable,
+) -> Result<protocol::init::Container> {
+    let id = &creation.id;
+    let mut process = plan.process.clone();
+    if !plan.terminal {
+        let stdio = match &options.stdio {
+            Some(fds) => fds.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>(),
+            None => own_stdio(),
+        };
+        let stdio = stdio.at(id, "standard input, output and error")?;
+        let indices: Vec<FdIndex> = stdio.into_iter().map(|fd| fds.push(fd)).collect();
+        process.stdio = InitStdio::Fds([indices[0], indices[1], indices[2]]);
+    }
+    for fd in &options.preserve_fds {
+        process.preserved.push(fds.push(fd.try_clone().at(id, "a preserved descriptor")?));
+    }
+    let tree = fds.push(sources.rootfs);
+    let mounts = mounts::for_init(id, plan, sources.binds, &creation.cgroup, fds)?;
+    Ok(protocol::init::Container {
+        rootfs: Rootfs {
+            tree,
+            path: plan.rootfs.clone(),
+            readonly: plan.rootfs_readonly,
+            propagation: plan.rootfs_propagation,
+            no_pivot: options.no_pivot,
+        },
+        mounts,
+        devices: plan.devices.clone(),
+        dev_links: plan.dev_links,
+        hostname: plan.hostname.clone(),
+        domainname: plan.domainname.clone(),
+        sysctl: plan.sysctl.clone(),
+        masked_paths: plan.masked_paths.clone(),
+        readonly_paths: plan.readonly_paths.clone(),
+        create_container_hooks: plan.create_container_hooks.clone(),
+        start_container_hooks: plan.start_container_hooks.clone(),
+        creating_state: creation.state.oci(Status::Creating).json(),
+        created_state: creation.state.oci(Status::Created).json(),
+        bundle: creation.state.bundle.clone(),
+        gate: fds.push(gate),
+        keyring: (!options.no_new_keyring).then(|| format!("_ses.{id}")),
+        process,
+    })
+}
+
+/// Copies of this process's standard input, output and error.
+pub(crate) fn own_stdio() -> io::Result<Vec<OwnedFd>> {
+    let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    own.iter().map(BorrowedFd::try_clone_to_owned).collect()
+}
+
+/// A detached clone of a tree of the host.
+pub(crate) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, path, flags)
+}
+
+/// Writes a pid file by rename, so that a reader sees all of it or nothing.
+pub(crate) fn write_pid_file(id: &ContainerId, path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}"));
+    fs::write(&temporary, pid.to_string())
+        .and_then(|()| fs::rename(&temporary, path))
+        .at(id, format!("cannot write the pid file {}", path.display()))
+}

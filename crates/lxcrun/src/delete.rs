@@ -1,0 +1,116 @@
+//! `delete`: takes everything away. Goes on past failures and returns them all.
+
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::cgroup::{Cgroup, Hierarchies, wait_for_end};
+use crate::config::{HookKind, hooks};
+use crate::state::{State, StateDir, Status};
+use crate::{Container, ContainerId, Error, Result};
+
+/// Removes a container. One that is not stopped only by `force`, which kills it first; a created one has no program
+/// yet and counts as stopped, as in runc. With `force` one that isn't there is no failure.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Status`], or [`Error::Cleanup`] with all that could not be removed.
+pub fn delete(root: &Path, id: &ContainerId, force: bool) -> Result<()> {
+    let directory = match StateDir::open(root, id) {
+        Err(Error::NotFound { .. }) if force => return Ok(()),
+        opened => opened?,
+    };
+    // A `create` at work is waited for; one that was killed has lost its lock.
+    directory.lock(FlockOperation::LockExclusive)?;
+    // Somebody else may have deleted it while we waited.
+    if !directory.path().exists() {
+        return if force { Ok(()) } else { Err(Error::NotFound { id: id.clone(), root: root.into() }) };
+    }
+    let Some(state) = directory.state()? else {
+        // Killed before it had made anything but the directory.
+        return directory.remove();
+    };
+    let container = Container::new(directory, state, None, None);
+    container.remove(force)
+}
+
+impl Container {
+    fn remove(self, force: bool) -> Result<()> {
+        let status = self.status();
+        if !force && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
+            return Err(self.cannot("delete", status));
+        }
+        let id = self.id().clone();
+        let mut problems = Vec::new();
+        let mut note = |what: &str, result: Result<()>| {
+            if let Err(e) = result {
+                problems.push(format!("{what}: {e}"));
+            }
+        };
+        note("processes", self.end_processes());
+        match Hierarchies::probe() {
+            Ok(hierarchies) => {
+                for path in std::iter::once(&self.state.cgroup).chain(&self.state.monitor_cgroups) {
+                    problems.extend(Cgroup::new(&id, hierarchies.clone(), path).remove());
+                }
+            }
+            Err(e) => problems.push(format!("cgroups: {e}")),
+        }
+        if !problems.is_empty() {
+            // The state stays, so that it can be tried again.
+            return Err(Error::Cleanup { id, problems });
+        }
+        let poststop = if self.state.poststop { self.directory.spec().ok() } else { None };
+        let Self { directory, state, .. } = self;
+        directory.remove()?;
+        if let Some(spec) = poststop {
+            run_poststop_hooks(&id, &state, &spec);
+        }
+        Ok(())
+    }
+
+    /// Ends the monitor of a `create` that was killed, and every process of the container.
+    fn end_processes(&self) -> Result<()> {
+        let status = self.status();
+        let unfinished = self.state.init.is_none();
+        if let Some(monitor) = self.state.monitor.and_then(crate::ProcessId::open) {
+            if unfinished {
+                let _ = pidfd_send_signal(&monitor, Signal::KILL);
+            } else if status != Status::Stopped {
+                // It is told of the init's end like any parent, and cleans up after liblxc.
+                self.kill_init();
+            }
+            let _ = wait_for_end(&monitor);
+        }
+        if status != Status::Stopped {
+            self.kill_init();
+        }
+        self.cgroup()?.kill_all()
+    }
+
+    fn kill_init(&self) {
+        let Some(init) = self.state.init.and_then(crate::ProcessId::open) else { return };
+        let _ = pidfd_send_signal(&init, Signal::KILL);
+        if self.status() == Status::Paused
+            && let Ok(cgroup) = self.cgroup()
+        {
+            let _ = cgroup.set_frozen(false);
+        }
+        let _ = wait_for_end(&init);
+    }
+}
+
+/// A failure is logged and changes nothing (runtime-spec, runtime.md, "Lifecycle", step 13).
+fn run_poststop_hooks(id: &ContainerId, state: &State, spec: &oci_spec::runtime::Spec) {
+    let json = state.oci(Status::Stopped).json();
+    match hooks(id, spec, HookKind::Poststop) {
+        Ok(hooks) => {
+            for hook in hooks {
+                if let Err(e) = hook.run(&json, &state.bundle) {
+                    tracing::warn!("container {id}: {e}");
+                }
+            }
+        }
+        Err(e) => tracing::warn!("container {id}: {e}"),
+    }
+}

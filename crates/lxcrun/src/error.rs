@@ -1,0 +1,167 @@
+//! What can go wrong, in words that name container, field and reason.
+
+use std::io;
+use std::path::PathBuf;
+
+use protocol::init::{Failure, FailureKind};
+
+use crate::{ContainerId, Status};
+
+/// A result of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong. `Display` holds the facts, [`std::error::Error::source`] what is below.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The id is none.
+    #[error("container id {id:?} {reason}")]
+    Id {
+        /// The text given.
+        id: String,
+        /// Why it is none.
+        reason: &'static str,
+    },
+    /// No such container.
+    #[error("container {id}: does not exist in {}", root.display())]
+    NotFound {
+        /// The container.
+        id: ContainerId,
+        /// The state root that was searched.
+        root: PathBuf,
+    },
+    /// The id is taken.
+    #[error("container {id}: already exists in {}", root.display())]
+    Exists {
+        /// The container.
+        id: ContainerId,
+        /// The state root.
+        root: PathBuf,
+    },
+    /// The bundle's config.json can't be used.
+    #[error("bundle {}: {field}: {reason}", bundle.display())]
+    Bundle {
+        /// The bundle directory.
+        bundle: PathBuf,
+        /// `config.json`, or the field in it.
+        field: String,
+        /// Why.
+        reason: String,
+    },
+    /// The specification asks for something that is wrong, or that can't be had.
+    #[error("container {id}: {field}: {reason}")]
+    Spec {
+        /// The container.
+        id: ContainerId,
+        /// The field, for instance `linux.namespaces[2].path`.
+        field: String,
+        /// Why.
+        reason: String,
+    },
+    /// The operation does not fit the container's status.
+    #[error("container {id}: cannot {verb}: it is {status}")]
+    Status {
+        /// The container.
+        id: ContainerId,
+        /// What was asked for.
+        verb: &'static str,
+        /// What it is.
+        status: Status,
+    },
+    /// A file or a call of the operating system.
+    #[error("container {id}: {what}")]
+    Io {
+        /// The container.
+        id: ContainerId,
+        /// What was done, to which path.
+        what: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The state file is damaged, or from another version.
+    #[error("container {id}: state file: {reason}")]
+    State {
+        /// The container.
+        id: ContainerId,
+        /// Why it can't be used.
+        reason: String,
+    },
+    /// liblxc refused a setting.
+    #[error("container {id}: {field}: liblxc refused {key} = {value:?}{log}")]
+    Refused {
+        /// The container.
+        id: ContainerId,
+        /// The field that the setting comes from.
+        field: String,
+        /// The LXC key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// The end of liblxc's log, with `: ` before it.
+        log: String,
+    },
+    /// liblxc or the monitor failed.
+    #[error("container {id}: {reason}{log}")]
+    Liblxc {
+        /// The container.
+        id: ContainerId,
+        /// Our own words.
+        reason: String,
+        /// The end of liblxc's log, with `: ` before it.
+        log: String,
+    },
+    /// The container's init could not do its work, or the program can't be executed.
+    #[error("container {id}: {}", failure.message)]
+    Init {
+        /// The container.
+        id: ContainerId,
+        /// What the init says.
+        failure: Failure,
+    },
+    /// A hook of the runtime namespace failed.
+    #[error("container {id}: {source}")]
+    Hook {
+        /// The container.
+        id: ContainerId,
+        /// Which one, and why.
+        #[source]
+        source: protocol::HookError,
+    },
+    /// Removing a container failed in places. Everything else was removed.
+    #[error("container {id}: could not remove everything: {}", problems.join("; "))]
+    Cleanup {
+        /// The container.
+        id: ContainerId,
+        /// What is left, and why.
+        problems: Vec<String>,
+    },
+}
+
+impl Error {
+    /// The exit code that tells a program that can't be executed (126) or isn't there (127) from everything else.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<u8> {
+        match self {
+            Self::Init { failure: Failure { kind: FailureKind::NotFound, .. }, .. } => Some(127),
+            Self::Init { failure: Failure { kind: FailureKind::NotExecutable, .. }, .. } => Some(126),
+            _ => None,
+        }
+    }
+}
+
+/// Adds the container and what was done to an error of the operating system.
+pub(crate) trait Context<T> {
+    /// `what` is what was done, for instance `cannot write /run/lxcrun/x/state.json`.
+    fn at(self, id: &ContainerId, what: impl Into<String>) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn at(self, id: &ContainerId, what: impl Into<String>) -> Result<T> {
+        self.map_err(|e| Error::Io { id: id.clone(), what: what.into(), source: e.into() })
+    }
+}
+
+/// A refusal of one field of the specification.
+pub(crate) fn refuse(id: &ContainerId, field: impl Into<String>, reason: impl Into<String>) -> Error {
+    Error::Spec { id: id.clone(), field: field.into(), reason: reason.into() }
+}

@@ -1,0 +1,218 @@
+//! `exec`: one more process in a running container.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use oci_spec::runtime::Process;
+use protocol::Channel;
+use protocol::init::{CONTROL_FD, Exec, FdIndex, FromInit, Stdio as InitStdio, ToInit};
+use protocol::monitor::Exit;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+
+use crate::config::exec_process;
+use crate::create::{FdTable, own_stdio, write_pid_file};
+use crate::error::{Context, refuse};
+use crate::monitor::spawn_helper;
+use crate::state::Status;
+use crate::{Container, ContainerId, Error, Result, console, embedded, process};
+
+/// What an exec is asked for besides its process.
+#[derive(Debug, Default)]
+pub struct ExecOptions {
+    /// Standard input, output and error without a terminal; those of this process by default.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// Where to send the master of the terminal.
+    pub console_socket: Option<PathBuf>,
+    /// Where to write the pid.
+    pub pid_file: Option<PathBuf>,
+    /// Descriptors that the process gets from 3 on.
+    pub preserve_fds: Vec<OwnedFd>,
+    /// Go on although the container is paused: the process runs when it is resumed.
+    pub ignore_paused: bool,
+}
+
+/// A process of an exec: a child of this process.
+#[derive(Debug)]
+pub struct ExecProcess {
+    id: ContainerId,
+    pid: Pid,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+}
+
+/// The namespaces of a process, by their files and their flags: namespaces(7).
+const NAMESPACES: [(&str, i32); 8] = [
+    ("user", libc::CLONE_NEWUSER),
+    ("mnt", libc::CLONE_NEWNS),
+    ("pid", libc::CLONE_NEWPID),
+    ("uts", libc::CLONE_NEWUTS),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("net", libc::CLONE_NEWNET),
+    ("cgroup", libc::CLONE_NEWCGROUP),
+    ("time", libc::CLONE_NEWTIME),
+];
+
+impl Container {
+    /// The process of an exec that says nothing else: the container's own environment, directory, user and rights.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the specification was not kept.
+    pub fn default_process(&self) -> Result<Process> {
+        self.directory.spec()?.process().clone().ok_or_else(|| refuse(self.id(), "process", "is missing"))
+    }
+
+    /// Executes a program in the container: in all its namespaces and cgroups, under its seccomp filter.
+    ///
+    /// # Errors
+    /// [`Error::Status`] unless it is running or created, [`Error::Spec`] for what is wrong with `wanted`,
+    /// [`Error::Init`] when the program can't be executed.
+    pub fn exec(&self, wanted: &Process, options: ExecOptions) -> Result<ExecProcess> {
+        match self.status() {
+            Status::Running | Status::Created => {}
+            Status::Paused if options.ignore_paused => {}
+            status => return Err(self.cannot("exec in it", status)),
+        }
+        let id = self.id();
+        let (mut planned, rlimits) = exec_process(id, &self.directory.spec()?, wanted)?;
+        let mut fds = FdTable::default();
+        if let InitStdio::Fds(_) = planned.stdio {
+            let stdio = options.stdio.map_or_else(own_stdio, |fds| Ok(fds.into())).at(id, "standard input and output")?;
+            let indices: Vec<FdIndex> = stdio.into_iter().map(|fd| fds.push(fd)).collect();
+            planned.stdio = InitStdio::Fds([indices[0], indices[1], indices[2]]);
+        }
+        planned.preserved = options.preserve_fds.into_iter().map(|fd| fds.push(fd)).collect();
+
+        let init = self.state.init.and_then(crate::ProcessId::open);
+        let init = init.ok_or_else(|| self.cannot("exec in it", Status::Stopped))?;
+        let request = Exec {
+            container: fds.push(init),
+            namespaces: self.other_namespaces().at(id, "the container's namespaces")?,
+            process: planned,
+        };
+        let (channel, helper_end) = Channel::pair().at(id, "no channel for the exec")?;
+        channel.learn_senders().at(id, "no channel for the exec")?;
+        let program = embedded::init().at(id, "cannot start a helper process")?;
+        let mut helper = spawn_helper(id, program, "lxcrun: exec", vec![(helper_end.into(), CONTROL_FD)])?;
+        let mut cleanup = KillOnDrop(Some(Pid::from_child(&helper)));
+        self.cgroup()?.enter(Pid::from_child(&helper))?;
+        expect(id, &channel, |m| matches!(m, FromInit::Hello))?;
+        let sent = channel.send(&ToInit::Exec(Box::new(request)), &fds.borrowed());
+        if let Err(e) = sent {
+            // It has given up: what it said before tells why.
+            expect(id, &channel, |_| false)?;
+            return Err(e).at(id, "the exec does not listen");
+        }
+        let (_, sender) = expect(id, &channel, |m| matches!(m, FromInit::Hello))?;
+        let pid = sender.ok_or_else(|| refuse(id, "exec", "its pid is unknown"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).at(id, "the exec has ended")?;
+        helper.wait().at(id, "cannot wait for a helper process")?;
+        cleanup.0 = Some(pid);
+
+        let terminal = expect(id, &channel, |m| matches!(m, FromInit::Ready))?.0.into_iter().next();
+        process::set_rlimits(id, pid, &rlimits)?;
+        process::set_oom_score_adj(id, pid, wanted.oom_score_adj())?;
+        let terminal = match (terminal, &options.console_socket) {
+            (Some(master), Some(socket)) => {
+                console::send(id, socket, &master)?;
+                None
+            }
+            (terminal, _) => terminal,
+        };
+        if let Some(file) = &options.pid_file {
+            write_pid_file(id, file, pid.as_raw_nonzero().get())?;
+        }
+        channel.send(&ToInit::Proceed, &[]).at(id, "the exec does not listen")?;
+        match channel.receive::<FromInit>().at(id, "the exec's message")?.map(|r| r.message) {
+            Some(FromInit::Failed(failure)) => return Err(Error::Init { id: id.clone(), failure }),
+            // The exec has closed it.
+            _ => cleanup.0 = None,
+        }
+        Ok(ExecProcess { id: id.clone(), pid, pidfd, terminal })
+    }
+
+    /// Those namespaces of the container that this process is not in already.
+    fn other_namespaces(&self) -> io::Result<u32> {
+        let pid = self.init_pid().unwrap_or(0);
+        let mut flags = 0;
+        for (name, flag) in NAMESPACES {
+            let own = match std::fs::read_link(format!("/proc/self/ns/{name}")) {
+                // This kernel has no such namespaces.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                own => own?,
+            };
+            if own != std::fs::read_link(format!("/proc/{pid}/ns/{name}"))? {
+                flags |= flag.unsigned_abs();
+            }
+        }
+        Ok(flags)
+    }
+}
+
+/// Waits for one message of the init; its failure is the error.
+fn expect(id: &ContainerId, channel: &Channel, wanted: impl Fn(&FromInit) -> bool) -> Result<(Vec<OwnedFd>, Option<Pid>)> {
+    match channel.receive::<FromInit>().at(id, "the exec's message")? {
+        Some(received) => match received.message {
+            FromInit::Failed(failure) => Err(Error::Init { id: id.clone(), failure }),
+            message if wanted(&message) => Ok((received.fds, received.sender)),
+            message => Err(refuse(id, "exec", format!("its process said {message:?} out of turn"))),
+        },
+        None => Err(refuse(id, "exec", "its process ended early: the container may have ended")),
+    }
+}
+
+/// Kills and reaps a child that is not wanted any more.
+struct KillOnDrop(Option<Pid>);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        let Some(pid) = self.0 else { return };
+        if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+    }
+}
+
+impl ExecProcess {
+    /// Its pid in this PID namespace.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Readable when it has ended.
+    #[must_use]
+    pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// The master of its terminal, when it was not sent to a console socket.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it has ended.
+    pub fn kill(&self, signal: Signal) -> Result<()> {
+        pidfd_send_signal(&self.pidfd, signal).at(&self.id, "cannot signal the process")
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when somebody else in this process has waited for it.
+    pub fn wait(&self) -> Result<Exit> {
+        let wait = || waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        let status = rustix::io::retry_on_intr(wait).at(&self.id, "cannot wait for the process")?;
+        let status = status.ok_or_else(|| refuse(&self.id, "exec", "no status"))?;
+        let number = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
+        Ok(match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(number(code)),
+            (None, Some(signal)) => Exit::Signal(number(signal)),
+            (None, None) => Exit::Code(u8::MAX),
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! `kill`: signals to the init, or to every process.
+
+use std::str::FromStr;
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::error::Context;
+use crate::state::Status;
+use crate::{Container, Result};
+
+impl Container {
+    /// Sends a signal to the init. By pidfd: never to a later process with its number.
+    ///
+    /// # Errors
+    /// [`Error::Status`] when it has ended.
+    pub fn kill(&self, signal: Signal) -> Result<()> {
+        let Some(init) = self.state.init.and_then(crate::ProcessId::open) else {
+            return Err(self.cannot("kill", Status::Stopped));
+        };
+        match pidfd_send_signal(&init, signal) {
+            Err(rustix::io::Errno::SRCH) => Err(self.cannot("kill", Status::Stopped)),
+            sent => sent.at(self.id(), "cannot signal the init"),
+        }
+    }
+
+    /// Sends a signal to every process in it, also when its init has ended and others live on in a shared PID
+    /// namespace.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the kernel refuses.
+    pub fn kill_all(&self, signal: Signal) -> Result<()> {
+        let cgroup = self.cgroup()?;
+        cgroup.signal_all(signal)
+    }
+}
+
+/// A signal by name (`TERM`, `SIGTERM`, `sigterm`, `RTMIN+3`) or number.
+///
+/// # Errors
+/// What was given, when it is none.
+pub fn parse_signal(text: &str) -> Result<Signal, String> {
+    let none = || format!("unknown signal {text:?}");
+    if let Ok(number) = text.parse::<i32>() {
+        return kernel::signal_of(number).ok_or_else(none);
+    }
+    let upper = text.to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    for (base, start) in [("RTMIN", libc::SIGRTMIN()), ("RTMAX", libc::SIGRTMAX())] {
+        if let Some(offset) = name.strip_prefix(base) {
+            let offset = if offset.is_empty() { Ok(0) } else { offset.parse::<i32>() };
+            return offset.ok().and_then(|o| kernel::signal_of(start + o)).ok_or_else(none);
+        }
+    }
+    let known = nix::sys::signal::Signal::from_str(&format!("SIG{name}")).map_err(|_| none())?;
+    kernel::signal_of(known as i32).ok_or_else(none)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for text in ["TERM", "SIGTERM", "sigterm", "15"] {
+            assert_eq!(parse_signal(text).unwrap(), Signal::TERM, "{text}");
+        }
+        assert_eq!(parse_signal("RTMIN+3").unwrap().as_raw(), libc::SIGRTMIN() + 3);
+        for text in ["", "0", "NOPE", "-1", "1000", "SIG"] {
+            assert!(parse_signal(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The monitor process, seen from outside.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use protocol::Channel;
+use protocol::monitor::{CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::error::Context;
+use crate::state::ProcessId;
+use crate::{ContainerId, Error, Result, embedded};
+
+/// A file to execute keeps clear of the numbers that its process gives its descriptors.
+const ABOVE_CHILD_FDS: i32 = 16;
+
+/// A monitor, waiting for its plan or at work.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    id: ContainerId,
+    child: Child,
+    pidfd: OwnedFd,
+    control: Channel,
+}
+
+impl Monitor {
+    /// Spawns a monitor that waits for a plan. It will start an init that has `init_channel`.
+    pub(crate) fn spawn(id: &ContainerId, init_channel: Channel) -> Result<Self> {
+        let what = "cannot start the monitor";
+        let (control, child_control) = Channel::pair().at(id, what)?;
+        let init = embedded::init().at(id, what)?;
+        let mappings = vec![
+            (child_control.into(), CONTROL_FD),
+            (init_channel.into(), INIT_FD),
+            (init, INIT_PROGRAM_FD),
+        ];
+        let program = embedded::monitor().at(id, what)?;
+        let child = spawn_helper(id, program, &format!("lxcrun: monitor of {id}"), mappings)?;
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).at(id, what)?;
+        Ok(Self { id: id.clone(), child, pidfd, control })
+    }
+
+    pub(crate) fn process(&self) -> Result<ProcessId> {
+        ProcessId::of(Pid::from_child(&self.child)).at(&self.id, "the monitor has ended")
+    }
+
+    pub(crate) fn start(&self, plan: &Plan) -> Result<()> {
+        self.control.send(plan, &[]).at(&self.id, "the monitor does not listen")
+    }
+
+    /// Becomes readable when the monitor has something to say, or has ended.
+    pub(crate) fn news(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
+    }
+
+    /// Why the container did not come up. `log` is the end of liblxc's.
+    pub(crate) fn reason(&self, log: impl Fn() -> String) -> Error {
+        let id = self.id.clone();
+        match self.control.receive::<FromMonitor>().ok().flatten().map(|r| r.message) {
+            Some(FromMonitor::Refused(item)) => {
+                Error::Refused { id, field: item.field, key: item.key, value: item.value, log: log() }
+            }
+            Some(FromMonitor::Failed(reason)) => Error::Liblxc { id, reason, log: log() },
+            Some(FromMonitor::Exited(exit)) => {
+                Error::Liblxc { id, reason: format!("the init ended early ({exit:?})"), log: log() }
+            }
+            None => Error::Liblxc { id, reason: "the monitor ended early".into(), log: log() },
+        }
+    }
+
+    /// Waits for the container's end.
+    pub(crate) fn wait(&mut self) -> Result<Exit> {
+        let said = self.control.receive::<FromMonitor>();
+        self.child.wait().at(&self.id, "cannot wait for the monitor")?;
+        match said {
+            Ok(Some(received)) => match received.message {
+                FromMonitor::Exited(exit) => Ok(exit),
+                other => Err(Error::Liblxc { id: self.id.clone(), reason: format!("{other:?}"), log: String::new() }),
+            },
+            // Killed: and the kernel has killed the container with it (lxc.monitor.signal.pdeath).
+            Ok(None) | Err(_) => Ok(Exit::Signal(9)),
+        }
+    }
+
+    /// Ends it, and returns when it has ended. liblxc has nothing left to do once the init is at its gate.
+    pub(crate) fn retire(mut self) -> Result<()> {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        self.child.wait().at(&self.id, "cannot wait for the monitor").map(drop)
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Spawns the program in `file`, which sees `mappings` and nothing else, with no environment.
+pub(crate) fn spawn_helper(
+    id: &ContainerId,
+    file: OwnedFd,
+    name: &str,
+    mappings: Vec<(OwnedFd, i32)>,
+) -> Result<Child> {
+    let what = "cannot start a helper process";
+    // The path is opened in the child after its numbers are given, so the file must not be one of them.
+    let file = rustix::io::fcntl_dupfd_cloexec(file, ABOVE_CHILD_FDS).at(id, what)?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    command.arg0(name).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mappings = mappings.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
+    command.fd_mappings(mappings).map_err(std::io::Error::other).at(id, what)?;
+    command.spawn().at(id, what)
+}

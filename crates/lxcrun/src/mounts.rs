@@ -1,0 +1,166 @@
+//! Mounts on their way from the plan to the init: the host's trees are opened here, where the host's paths mean
+//! something, and handed over as detached clones.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use kernel::{MountAttr, set_mount_attributes};
+use protocol::init::{Attributes, Mount, Propagation, Source};
+use rustix::fs::FileType;
+
+use crate::cgroup::{Cgroup, Layout};
+use crate::config::{Plan, PlannedMount, Sharing, What};
+use crate::create::{FdTable, clone_tree};
+use crate::error::refuse;
+use crate::{ContainerId, Result};
+
+/// Everything of the host that the container is to see.
+pub(crate) struct Sources {
+    pub rootfs: OwnedFd,
+    /// One for each bind mount, in their order.
+    pub binds: Vec<OwnedFd>,
+}
+
+/// Clones the root file system's tree.
+pub(crate) fn open_rootfs(id: &ContainerId, plan: &Plan) -> Result<OwnedFd> {
+    let rootfs = clone_tree(&plan.rootfs, true)
+        .map_err(|e| refuse(id, "root.path", format!("{}: {}", plan.rootfs.display(), std::io::Error::from(e))))?;
+    follow_host(id, plan, &rootfs, "root.path")?;
+    Ok(rootfs)
+}
+
+/// Clones the sources of all bind mounts.
+pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<OwnedFd>> {
+    let mut binds = Vec::new();
+    for mount in &plan.mounts {
+        let What::Bind { source, recursive } = &mount.what else { continue };
+        let field = format!("{}.source", mount.field);
+        let tree = clone_tree(source, *recursive)
+            .map_err(|e| refuse(id, &field, format!("{}: {}", source.display(), std::io::Error::from(e))))?;
+        if mount.propagation.is_empty() {
+            follow_host(id, plan, &tree, &field)?;
+        }
+        binds.push(tree);
+    }
+    Ok(binds)
+}
+
+/// Without a wish for the contrary a container sees what the host mounts later, but not the other way round.
+fn follow_host(id: &ContainerId, plan: &Plan, tree: &OwnedFd, field: &str) -> Result<()> {
+    if matches!(plan.rootfs_propagation, Some((Propagation::Shared, _))) {
+        return Ok(());
+    }
+    let none = MountAttr::empty();
+    set_mount_attributes(tree, true, none, none, Some(kernel::Propagation::Slave), None)
+        .map_err(|e| refuse(id, field, format!("propagation: {e}")))
+}
+
+/// The mounts as the init gets them.
+pub(crate) fn for_init(
+    id: &ContainerId,
+    plan: &Plan,
+    binds: Vec<OwnedFd>,
+    cgroup: &Cgroup,
+    fds: &mut FdTable,
+) -> Result<Vec<Mount>> {
+    let mut binds = binds.into_iter();
+    let mut mounts = Vec::new();
+    for planned in &plan.mounts {
+        match &planned.what {
+            What::Bind { .. } => {
+                let Some(tree) = binds.next() else { return Err(refuse(id, &planned.field, "was not opened")) };
+                mounts.push(tree_mount(id, planned, tree, fds)?);
+            }
+            What::Filesystem { fstype, source, options, copy_up } => {
+                let source = Source::Filesystem {
+                    fstype: fstype.clone(),
+                    source: source.clone(),
+                    options: options.clone(),
+                    copy_up: *copy_up,
+                };
+                mounts.push(of_planned(planned, source));
+            }
+            What::Cgroup { readonly } => {
+                let own = matches!(plan.namespaces.get("cgroup"), Some(Sharing::New));
+                mounts.extend(cgroup_mounts(id, planned, *readonly, own, cgroup, fds)?);
+            }
+        }
+    }
+    Ok(mounts)
+}
+
+fn of_planned(planned: &PlannedMount, source: Source) -> Mount {
+    Mount {
+        field: planned.field.clone(),
+        destination: planned.destination.clone(),
+        source,
+        attributes: planned.attributes,
+        recursive_attributes: planned.recursive_attributes,
+        propagation: planned.propagation.clone(),
+        readonly_at_last: planned.readonly_at_last,
+        links: Vec::new(),
+    }
+}
+
+fn tree_mount(id: &ContainerId, planned: &PlannedMount, tree: OwnedFd, fds: &mut FdTable) -> Result<Mount> {
+    let stat = rustix::fs::fstat(&tree).map_err(|e| refuse(id, &planned.field, e.to_string()))?;
+    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Ok(of_planned(planned, Source::Tree { fd: fds.push(tree), directory }))
+}
+
+/// `type: cgroup`: the container's own part of every hierarchy. With a cgroup namespace of its own the container
+/// mounts the hierarchies itself, and the namespace shows only its part; otherwise its directories are bound.
+fn cgroup_mounts(
+    id: &ContainerId,
+    planned: &PlannedMount,
+    readonly: bool,
+    own_namespace: bool,
+    cgroup: &Cgroup,
+    fds: &mut FdTable,
+) -> Result<Vec<Mount>> {
+    let hardened = MountAttr::NOSUID | MountAttr::NODEV | MountAttr::NOEXEC;
+    let bits = if readonly { hardened | MountAttr::RDONLY } else { hardened };
+    let mut one = |mountpoint: &Path, destination: &Path, fstype: &str, option: Option<&str>| -> Result<Mount> {
+        let mut mount = if own_namespace {
+            let source = Source::Filesystem {
+                fstype: fstype.into(),
+                source: Some("cgroup".into()),
+                options: option.map(str::to_owned).into_iter().collect(),
+                copy_up: false,
+            };
+            of_planned(planned, source)
+        } else {
+            let path = mountpoint.join(cgroup.path());
+            let tree = clone_tree(&path, false)
+                .map_err(|e| refuse(id, &planned.field, format!("{}: {e}", path.display())))?;
+            tree_mount(id, planned, tree, fds)?
+        };
+        mount.destination = destination.into();
+        mount.attributes = Attributes { set: bits.bits(), clear: 0 };
+        Ok(mount)
+    };
+    if cgroup.layout() == Layout::Unified {
+        let unified = cgroup.hierarchies().unified().map(|h| h.mountpoint.clone()).unwrap_or_default();
+        return Ok(vec![one(&unified, &planned.destination, "cgroup2", None)?]);
+    }
+    let tmpfs = Source::Filesystem {
+        fstype: "tmpfs".into(),
+        source: Some("tmpfs".into()),
+        options: vec!["mode=755".into()],
+        copy_up: false,
+    };
+    let mut top = of_planned(planned, tmpfs);
+    top.attributes = Attributes { set: bits.bits(), clear: 0 };
+    top.readonly_at_last = readonly;
+    let mut below = Vec::new();
+    for hierarchy in cgroup.hierarchies().legacy() {
+        let Some(name) = hierarchy.mountpoint.file_name().and_then(|n| n.to_str()) else { continue };
+        let option = hierarchy.controllers.join(",");
+        below.push(one(&hierarchy.mountpoint, &planned.destination.join(name), "cgroup", Some(&option))?);
+        // cpu,cpuacct is also called cpu, and cpuacct.
+        let others = hierarchy.controllers.iter().filter(|c| *c != name && !c.contains('='));
+        top.links.extend(others.map(|c| (c.clone(), name.to_owned())));
+    }
+    Ok(std::iter::once(top).chain(below).collect())
+}
+

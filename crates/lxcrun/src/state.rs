@@ -1,0 +1,369 @@
+//! A container's directory below the state root, and what is written there.
+//!
+//! ```text
+//! ROOT/ID/state.json    who and what; written whole, by rename
+//!         spec.json     the specification, as it was at `create`
+//!         config        the LXC configuration, for people and for LXC's tools
+//!         gate          the socket at which the init waits for `start`
+//!         log           liblxc's log
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Context;
+use crate::{ContainerId, Error, Result};
+
+/// The layout of state.json.
+const VERSION: u32 = 1;
+const STATE: &str = "state.json";
+const SPEC: &str = "spec.json";
+/// The LXC configuration, where LXC's tools look for it.
+pub(crate) const CONFIG: &str = "config";
+/// The socket at which the init waits.
+pub(crate) const GATE: &str = "gate";
+
+/// What a container is doing. Source: runtime-spec, runtime.md, "State"; `paused` as in runc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// `create` is at work, or was killed at it.
+    Creating,
+    /// Everything is there, the program waits for `start`.
+    Created,
+    /// The program runs.
+    Running,
+    /// All its processes are frozen.
+    Paused,
+    /// Its init has ended.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// A process, told apart from a later one with the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its pid in the runtime's PID namespace.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot: field 22 of proc_pid_stat(5).
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// The process that has this pid now.
+    pub(crate) fn of(pid: Pid) -> io::Result<Self> {
+        let pid = pid.as_raw_nonzero().get();
+        Ok(Self { pid, start_time: stat(pid)?.1 })
+    }
+
+    /// A pidfd, when the process is still there and is no zombie.
+    pub(crate) fn open(self) -> Option<OwnedFd> {
+        let pidfd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+        // Looked at after the pidfd is open: if it is the same process now, it is the one that the pidfd holds.
+        let (state, start_time) = stat(self.pid).ok()?;
+        (start_time == self.start_time && !matches!(state, 'Z' | 'X')).then_some(pidfd)
+    }
+}
+
+/// State and start time of a process.
+fn stat(pid: i32) -> io::Result<(char, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name is in parentheses and may contain anything, so count from the last one.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let state = fields.first().and_then(|s| s.chars().next());
+    let start_time = fields.get(19).and_then(|s| s.parse().ok());
+    state.zip(start_time).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat")))
+}
+
+/// What state.json holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub version: u32,
+    pub id: ContainerId,
+    pub oci_version: String,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    /// RFC 3339.
+    pub created: String,
+    pub annotations: BTreeMap<String, String>,
+    /// The container's cgroup below the root of every hierarchy, and those of liblxc's monitor.
+    pub cgroup: String,
+    pub monitor_cgroups: [String; 2],
+    /// LXC's monitor; `create` removes it when it retires.
+    pub monitor: Option<ProcessId>,
+    pub init: Option<ProcessId>,
+    /// Whether spec.json has hooks for `start` and `delete`, so that most never need to read it.
+    pub poststart: bool,
+    pub poststop: bool,
+}
+
+impl State {
+    pub(crate) fn new(id: &ContainerId, bundle: &Path, rootfs: &Path, spec: &Spec) -> Self {
+        Self {
+            version: VERSION,
+            id: id.clone(),
+            oci_version: spec.version().clone(),
+            bundle: bundle.into(),
+            rootfs: rootfs.into(),
+            created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
+            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            cgroup: String::new(),
+            monitor_cgroups: Default::default(),
+            monitor: None,
+            init: None,
+            poststart: spec.hooks().as_ref().is_some_and(|h| h.poststart().as_ref().is_some_and(|l| !l.is_empty())),
+            poststop: spec.hooks().as_ref().is_some_and(|h| h.poststop().as_ref().is_some_and(|l| !l.is_empty())),
+        }
+    }
+
+    /// The state as the specification has it: for hooks, and for `state`.
+    pub(crate) fn oci(&self, status: Status) -> OciState {
+        let pid = if status == Status::Stopped { 0 } else { self.init.map_or(0, |i| i.pid) };
+        OciState {
+            oci_version: self.oci_version.clone(),
+            id: self.id.clone(),
+            status,
+            pid,
+            bundle: self.bundle.clone(),
+            rootfs: self.rootfs.clone(),
+            created: self.created.clone(),
+            annotations: self.annotations.clone(),
+            owner: "root".into(),
+        }
+    }
+}
+
+/// The OCI state, with what `runc state` adds. Source: runtime-spec, runtime.md, "State".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OciState {
+    /// `ociVersion` of the bundle.
+    pub oci_version: String,
+    /// The container.
+    pub id: ContainerId,
+    /// Pid of the init in the runtime's PID namespace; 0 when it has ended.
+    #[serde(default)]
+    pub pid: i32,
+    /// What it is doing.
+    pub status: Status,
+    /// The bundle's absolute path.
+    pub bundle: PathBuf,
+    /// The root file system's absolute path.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// The bundle's annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Who created it.
+    pub owner: String,
+}
+
+impl OciState {
+    /// As JSON, for a hook's standard input.
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// A container's directory. Dropped before [`StateDir::keep`] it is removed again.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    id: ContainerId,
+    root: PathBuf,
+    path: PathBuf,
+    /// The directory, open; while `create` works on it, it is locked by this descriptor.
+    fd: OwnedFd,
+    remove: bool,
+}
+
+impl StateDir {
+    /// Makes the directory, locked, for a container that does not exist yet.
+    pub(crate) fn create(root: &Path, id: &ContainerId) -> Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(root).at(id, format!("cannot make {}", root.display()))?;
+        let root = fs::canonicalize(root).at(id, format!("cannot use {}", root.display()))?;
+        let path = root.join(id.as_str());
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists { id: id.clone(), root }),
+            made => made.at(id, format!("cannot make {}", path.display()))?,
+        }
+        let fd = open_directory(&path).at(id, format!("cannot open {}", path.display()))?;
+        let directory = Self { id: id.clone(), root, path, fd, remove: true };
+        directory.lock(FlockOperation::LockExclusive)?;
+        Ok(directory)
+    }
+
+    /// Opens the directory of a container.
+    pub(crate) fn open(root: &Path, id: &ContainerId) -> Result<Self> {
+        let path = root.join(id.as_str());
+        let fd = match open_directory(&path) {
+            Err(rustix::io::Errno::NOENT) => return Err(Error::NotFound { id: id.clone(), root: root.into() }),
+            opened => opened.at(id, format!("cannot open {}", path.display()))?,
+        };
+        let root = fs::canonicalize(root).at(id, format!("cannot use {}", root.display()))?;
+        Ok(Self { id: id.clone(), path: root.join(id.as_str()), root, fd, remove: false })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A path of a file in it that is short enough for a socket's address, for as long as `self` lives.
+    pub(crate) fn short_path(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{file}", self.fd.as_raw_fd()))
+    }
+
+    /// Waits until no `create`, `start` or `delete` is at work on it, and keeps others out.
+    pub(crate) fn lock(&self, operation: FlockOperation) -> Result<()> {
+        rustix::io::retry_on_intr(|| flock(&self.fd, operation)).at(&self.id, format!("cannot lock {}", self.path.display()))
+    }
+
+    /// Whether somebody else holds the lock.
+    pub(crate) fn is_locked(&self) -> bool {
+        match flock(&self.fd, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {
+                let _ = flock(&self.fd, FlockOperation::Unlock);
+                false
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Writes a file that is there whole or not at all.
+    pub(crate) fn write(&self, file: &str, content: &[u8]) -> Result<()> {
+        let temporary = self.path.join(format!(".{file}"));
+        let write = || {
+            let mut open = fs::OpenOptions::new();
+            let mut out = open.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            out.write_all(content)?;
+            drop(out);
+            fs::rename(&temporary, self.path.join(file))
+        };
+        write().at(&self.id, format!("cannot write {}", self.path.join(file).display()))
+    }
+
+    pub(crate) fn write_state(&self, state: &State) -> Result<()> {
+        let json = serde_json::to_vec(state).map_err(|e| self.damaged(e.to_string()))?;
+        self.write(STATE, &json)
+    }
+
+    pub(crate) fn write_spec(&self, config: &[u8]) -> Result<()> {
+        self.write(SPEC, config)
+    }
+
+    /// Reads state.json; `None` when `create` did not come so far.
+    pub(crate) fn state(&self) -> Result<Option<State>> {
+        let text = match fs::read(self.path.join(STATE)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.at(&self.id, format!("cannot read {}", self.path.join(STATE).display()))?,
+        };
+        let state: State = serde_json::from_slice(&text).map_err(|e| self.damaged(e.to_string()))?;
+        if state.version != VERSION {
+            return Err(self.damaged(format!("is of version {}, this lxcrun writes {VERSION}", state.version)));
+        }
+        Ok(Some(state))
+    }
+
+    /// The specification as it was at `create`.
+    pub(crate) fn spec(&self) -> Result<Spec> {
+        let file = File::open(self.path.join(SPEC)).at(&self.id, format!("cannot open {}", self.path.join(SPEC).display()))?;
+        serde_json::from_reader(io::BufReader::new(file)).map_err(|e| self.damaged(format!("{SPEC}: {e}")))
+    }
+
+    fn damaged(&self, reason: String) -> Error {
+        Error::State { id: self.id.clone(), reason }
+    }
+
+    /// The end of liblxc's log, for an error: `: reason`, or nothing.
+    pub(crate) fn log_tail(&self) -> String {
+        let text = fs::read_to_string(self.path.join(crate::config::LOG_FILE)).unwrap_or_default();
+        // The first error is the cause, those that follow only say who was affected by it.
+        let reasons: Vec<&str> = text.lines().filter_map(|l| l.split_once("ERROR").map(|(_, r)| r.trim())).take(3).collect();
+        if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
+    }
+
+    /// Makes it stay.
+    pub(crate) fn keep(&mut self) {
+        self.remove = false;
+    }
+
+    /// Unlocks it.
+    pub(crate) fn unlock(&self) {
+        let _ = flock(&self.fd, FlockOperation::Unlock);
+    }
+
+    /// Removes it with everything in it.
+    pub(crate) fn remove(mut self) -> Result<()> {
+        self.remove = false;
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.at(&self.id, format!("cannot remove {}", self.path.display())),
+        }
+    }
+}
+
+impl AsFd for StateDir {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        if self.remove {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_not_kept_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let id: ContainerId = "x".parse().unwrap();
+        let directory = StateDir::create(root.path(), &id).unwrap();
+        directory.write("a", b"b").unwrap();
+        assert!(matches!(StateDir::create(root.path(), &id), Err(Error::Exists { .. })));
+        drop(directory);
+        assert!(matches!(StateDir::open(root.path(), &id), Err(Error::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_pid_of_another_process_is_not_opened() {
+        let own = ProcessId::of(rustix::process::getpid()).unwrap();
+        assert!(own.open().is_some());
+        assert!(ProcessId { start_time: own.start_time + 1, ..own }.open().is_none());
+    }
+}

@@ -1,0 +1,65 @@
+//! What the runtime tells the monitor, and what it hears back.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The monitor's end of its channel.
+pub const CONTROL_FD: i32 = 3;
+/// The init's end of the init's channel: the monitor only passes it on.
+pub const INIT_FD: i32 = 4;
+/// The init's program, a sealed memfd: liblxc executes `/proc/self/fd/5` in the container.
+pub const INIT_PROGRAM_FD: i32 = 5;
+
+/// One line of LXC configuration and the field of the specification that it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// The LXC key.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// For instance `linux.namespaces`.
+    pub field: String,
+}
+
+/// Everything the monitor needs to start one container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// The container's id, and liblxc's name for it.
+    pub name: String,
+    /// The state root, liblxc's `lxcpath`.
+    pub root: PathBuf,
+    /// The whole configuration, in order.
+    pub config: Vec<Item>,
+}
+
+/// What the monitor says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum FromMonitor {
+    /// liblxc refused an item of the configuration. Its reason is in the log.
+    Refused(Item),
+    /// The container could not be started: our own reason. liblxc's is in the log.
+    Failed(String),
+    /// The container's init has ended: exit status, or the signal that ended it.
+    Exited(Exit),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// By exit(2).
+    Code(u8),
+    /// By a signal.
+    Signal(u8),
+}
+
+impl Exit {
+    /// The shell's number for it: the code itself, or 128 + signal.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => signal.saturating_add(128),
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! Whatever is wrong: a clear error that names it, an exit code that isn't 0, and nothing left behind.
+//!
+//! `refused` checks all of that, and of lxcrun also that the error names the container.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use lxcrun_test::{Bundle, Container, Need, cgroup_parent, hierarchies, tests, until_exit};
+use serde_json::{Value, json};
+
+tests![
+    a_bundle_that_does_not_exist_is_refused,
+    a_bundle_without_config_is_refused,
+    a_config_that_is_a_directory_is_refused,
+    a_config_that_is_no_json_is_refused,
+    a_config_that_ends_early_is_refused,
+    an_empty_config_is_refused,
+    a_config_that_is_no_object_is_refused,
+    a_huge_config_is_refused.lxcrun_only("others read all of it"),
+    a_value_of_a_wrong_type_is_refused_by_name,
+    an_unknown_major_version_is_refused.lxcrun_only("runc doesn't look at the version"),
+    a_missing_version_is_refused.lxcrun_only("runc doesn't look at the version"),
+    an_unknown_property_is_ignored,
+    a_property_that_is_not_supported_is_refused_by_name.lxcrun_only("others support it or ignore it"),
+    a_missing_root_is_refused,
+    a_root_that_is_a_file_is_refused,
+    a_root_that_is_not_in_the_config_is_refused,
+    an_id_with_a_slash_or_dots_is_refused,
+    an_id_with_other_characters_is_refused,
+    an_empty_id_is_refused,
+    an_id_of_300_characters_is_refused,
+    an_id_that_climbs_deletes_nothing,
+    a_missing_id_is_refused,
+    a_duplicate_id_is_refused_and_the_first_lives_on,
+    start_twice_is_refused_and_the_container_runs_on,
+    start_of_a_stopped_container_is_refused,
+    every_verb_refuses_an_unknown_container,
+    delete_by_force_of_an_unknown_container_is_fine,
+    delete_twice_is_refused,
+    an_unknown_signal_is_refused_by_name,
+    a_missing_process_is_refused,
+    empty_args_are_refused,
+    a_relative_working_directory_is_refused,
+    an_unknown_capability_is_refused_by_name.lxcrun_only("runc only warns"),
+    an_unknown_resource_limit_is_refused_by_name,
+    a_resource_limit_with_soft_above_hard_is_refused
+        .lxcrun_only("runc gives the limit's number, not its name"),
+    a_resource_limit_above_what_we_may_is_refused.lxcrun_only("runc gives the limit's number, not its name"),
+    an_unknown_device_type_is_refused_by_name,
+    an_unknown_device_rule_is_refused,
+    an_unknown_device_access_is_refused.lxcrun_only("others pass it over"),
+    a_missing_mount_source_is_refused_by_name,
+    a_relative_mount_destination_is_refused.lxcrun_only("runc takes it with a warning"),
+    an_unknown_file_system_is_refused_by_name,
+    an_unknown_mount_option_is_refused,
+    a_directory_bound_over_a_file_is_refused,
+    an_unknown_namespace_is_refused_by_name,
+    a_namespace_listed_twice_is_refused,
+    a_namespace_path_that_does_not_exist_is_refused_by_name,
+    a_namespace_path_that_is_no_namespace_is_refused,
+    an_unknown_propagation_is_refused_by_name,
+    an_unknown_seccomp_action_is_refused_by_name,
+    cpus_that_do_not_exist_are_refused.needs(Need::Controller("cpuset")),
+    a_cpu_quota_that_is_too_small_is_refused.needs(Need::CgroupV1("cpu")),
+    a_memory_limit_that_is_too_small_is_refused.needs(Need::Controller("memory")),
+    a_cgroup_with_processes_is_refused.lxcrun_only("runc 1.1 only warns"),
+    a_cgroup_path_that_climbs_stays_in_its_hierarchy,
+    a_full_disk_for_the_state_is_refused.lxcrun_only("runc 1.1 fails without a reason"),
+    a_state_root_that_is_a_file_is_refused,
+    a_pid_file_that_cannot_be_written_is_refused,
+    a_missing_liblxc_is_told.lxcrun_only("others don't use it"),
+];
+
+fn bare() -> Container {
+    Bundle::busybox().build()
+}
+
+fn a_bundle_that_does_not_exist_is_refused() {
+    let container = bare();
+    let missing = container.path("no-such-bundle");
+    let created = container.call("create").arg("--bundle").arg(missing).arg(container.id()).output();
+    container.refuses(created, &["no-such-bundle"]);
+}
+
+fn a_bundle_without_config_is_refused() {
+    let container = bare();
+    fs::remove_file(container.path("config.json")).expect("our config");
+    container.refused(&["config.json"]);
+}
+
+fn a_config_that_is_a_directory_is_refused() {
+    let container = bare();
+    fs::remove_file(container.path("config.json")).expect("our config");
+    fs::create_dir(container.path("config.json")).expect("a directory");
+    container.refused(&["director"]);
+}
+
+fn a_config_that_is_no_json_is_refused() {
+    Bundle::busybox().text("this is no JSON").refused(&[]);
+}
+
+fn a_config_that_ends_early_is_refused() {
+    Bundle::busybox().text(r#"{ "ociVersion": "1.0.2", "process": {"#).refused(&[]);
+}
+
+fn an_empty_config_is_refused() {
+    Bundle::busybox().text("").refused(&[]);
+}
+
+fn a_config_that_is_no_object_is_refused() {
+    Bundle::busybox().text("[]").refused(&[]);
+    Bundle::busybox().text([0xff, 0xfe, 0x00]).refused(&[]);
+}
+
+fn a_huge_config_is_refused() {
+    Bundle::busybox().set("/annotations/huge", "x".repeat(100 << 20)).refused(&["config.json"]);
+}
+
+fn a_value_of_a_wrong_type_is_refused_by_name() {
+    let wrong: [(&str, Value, &str); 8] = [
+        ("/process/args", json!("sh"), "args"),
+        ("/process/user/uid", json!("root"), "uid"),
+        ("/process/user/uid", json!(-1), "uid"),
+        ("/process/noNewPrivileges", json!("yes"), "noNewPrivileges"),
+        ("/mounts", json!({}), "mounts"),
+        ("/linux/resources/memory", json!({ "limit": "64m" }), "limit"),
+        ("/linux/namespaces", json!(["pid"]), "namespaces"),
+        ("/hostname", json!(7), "hostname"),
+    ];
+    for (field, value, word) in wrong {
+        Bundle::busybox().set(field, value).refused(&[word]);
+    }
+}
+
+fn an_unknown_major_version_is_refused() {
+    for version in ["2.0.0", "0.9.0", "x", ""] {
+        Bundle::busybox().set("/ociVersion", version).refused(&["ociVersion", version]);
+    }
+}
+
+fn a_missing_version_is_refused() {
+    Bundle::busybox().set("/ociVersion", Value::Null).refused(&["ociVersion"]);
+}
+
+fn an_unknown_property_is_ignored() {
+    let bundle = Bundle::busybox().set("/someday", json!({ "a": 1 })).set("/linux/someday", true);
+    bundle.set("/process/someday", json!([])).run().assert_ok();
+}
+
+fn a_property_that_is_not_supported_is_refused_by_name() {
+    Bundle::busybox().set("/linux/intelRdt", json!({ "closID": "x" })).refused(&["linux.intelRdt"]);
+    Bundle::busybox().set("/vm", json!({ "kernel": { "path": "/k" } })).refused(&["vm"]);
+}
+
+fn a_missing_root_is_refused() {
+    Bundle::busybox().set("/root/path", "no-such-root").refused(&["no-such-root"]);
+}
+
+fn a_root_that_is_a_file_is_refused() {
+    Bundle::busybox().set("/root/path", "config.json").refused(&["director"]);
+}
+
+fn a_root_that_is_not_in_the_config_is_refused() {
+    Bundle::busybox().set("/root", Value::Null).refused(&["root"]);
+}
+
+fn an_id_with_a_slash_or_dots_is_refused() {
+    for id in ["a/b", "/", "..", ".", "../escaped", "a/../../escaped", "/tmp/absolute"] {
+        let container = Bundle::busybox().id(id).build();
+        container.refused(&[]);
+        assert!(!container.path("escaped").exists(), "{id}");
+    }
+}
+
+fn an_id_with_other_characters_is_refused() {
+    for id in ["a b", "a\nb", "a\tb", "ü", "a:b", "a*", "a%2fb", "a\\b", "a\u{1b}[31m"] {
+        let container = Bundle::busybox().id(id).build();
+        container.refuses_quoted(container.create());
+    }
+}
+
+fn an_empty_id_is_refused() {
+    Bundle::busybox().id("").refused(&["id"]);
+}
+
+fn an_id_of_300_characters_is_refused() {
+    let container = Bundle::busybox().id(&"i".repeat(300)).build();
+    container.refuses_quoted(container.create());
+}
+
+fn an_id_that_climbs_deletes_nothing() {
+    let bundle = Bundle::busybox();
+    let file = bundle.make_dir("victim").join("state.json");
+    fs::write(&file, "{}").expect("a file");
+    let container = bundle.id("../victim").build();
+    container.delete().assert_fails();
+    container.delete_force();
+    assert!(file.exists());
+}
+
+fn a_missing_id_is_refused() {
+    let container = bare();
+    for verb in ["create", "start", "state", "kill", "delete", "run", "exec", "ps"] {
+        container.call(verb).output().assert_fails();
+    }
+}
+
+fn a_duplicate_id_is_refused_and_the_first_lives_on() {
+    let container = Bundle::busybox().args(["sleep", "1000"]).start();
+    let twice = container.create();
+    twice.assert_fails().assert_stderr_contains("exist");
+    container.call_with_bundle("run").arg(container.id()).output().assert_fails();
+    assert_eq!(container.status(), "running");
+    assert_eq!(container.state()["pid"], container.pid());
+    container.finish();
+}
+
+fn start_twice_is_refused_and_the_container_runs_on() {
+    let container = Bundle::busybox().args(["sleep", "1000"]).start();
+    container.start().assert_fails().assert_stderr_contains("running");
+    assert_eq!(container.status(), "running");
+    container.finish();
+}
+
+fn start_of_a_stopped_container_is_refused() {
+    let container = Bundle::busybox().start();
+    container.until_stopped();
+    container.start().assert_fails().assert_stderr_contains("stopped");
+}
+
+fn every_verb_refuses_an_unknown_container() {
+    let container = bare();
+    for verb in ["start", "state", "kill", "delete", "ps"] {
+        let output = container.verb(verb);
+        container.refuses(output, &["not exist"]);
+    }
+    let output = container.exec(["true"]);
+    container.refuses(output, &["not exist"]);
+}
+
+fn delete_by_force_of_an_unknown_container_is_fine() {
+    bare().delete_force().assert_ok();
+}
+
+fn delete_twice_is_refused() {
+    let container = Bundle::busybox().start();
+    container.until_stopped();
+    container.delete().assert_ok();
+    let again = container.delete();
+    container.refuses(again, &["not exist"]);
+}
+
+fn an_unknown_signal_is_refused_by_name() {
+    let container = Bundle::busybox().args(["sleep", "1000"]).start();
+    for signal in ["NOPE", "SIGNOPE", "TERMINATE"] {
+        container.kill(signal).assert_fails().assert_stderr_contains(signal);
+    }
+    for signal in ["999", "TERM KILL", "-1"] {
+        container.kill(signal).assert_fails();
+    }
+    assert_eq!(container.status(), "running");
+}
+
+fn a_missing_process_is_refused() {
+    Bundle::busybox().set("/process", Value::Null).refused(&["process"]);
+}
+
+fn empty_args_are_refused() {
+    Bundle::busybox().set("/process/args", json!([])).refused(&["args"]);
+    Bundle::busybox().set("/process/args", Value::Null).refused(&["args"]);
+}
+
+fn a_relative_working_directory_is_refused() {
+    Bundle::busybox().cwd("tmp").refused(&["cwd"]);
+    Bundle::busybox().cwd("").refused(&["cwd"]);
+}
+
+fn an_unknown_capability_is_refused_by_name() {
+    for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+        let bundle = Bundle::busybox().push(&format!("/process/capabilities/{set}"), "CAP_NOPE");
+        bundle.refused(&["process.capabilities", "CAP_NOPE"]);
+    }
+}
+
+fn with_limit(name: &str, soft: u64, hard: u64) -> Bundle {
+    Bundle::busybox().push("/process/rlimits", json!({ "type": name, "soft": soft, "hard": hard }))
+}
+
+fn an_unknown_resource_limit_is_refused_by_name() {
+    with_limit("RLIMIT_NOPE", 1, 1).refused(&["RLIMIT_NOPE"]);
+}
+
+fn a_resource_limit_with_soft_above_hard_is_refused() {
+    with_limit("RLIMIT_CORE", 2, 1).refused(&["RLIMIT_CORE"]);
+}
+
+fn a_resource_limit_above_what_we_may_is_refused() {
+    // Above what the kernel lets anybody have.
+    Bundle::busybox()
+        .set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 1, "hard": 1u64 << 40 }]))
+        .refused(&["RLIMIT_NOFILE", "not permitted"]);
+}
+
+fn an_unknown_device_type_is_refused_by_name() {
+    let device = json!({ "path": "/dev/odd", "type": "q", "major": 1, "minor": 3 });
+    Bundle::busybox().push("/linux/devices", device).refused(&["device", "q"]);
+}
+
+fn an_unknown_device_rule_is_refused() {
+    let rule = json!({ "allow": true, "type": "q", "access": "r" });
+    Bundle::busybox().push("/linux/resources/devices", rule).refused(&["device", "q"]);
+}
+
+fn an_unknown_device_access_is_refused() {
+    let rule = json!({ "allow": true, "type": "c", "major": 1, "minor": 3, "access": "z" });
+    Bundle::busybox().push("/linux/resources/devices", rule).refused(&["access", "z"]);
+}
+
+fn a_missing_mount_source_is_refused_by_name() {
+    Bundle::busybox().bind("/no/such/source", "/data", &[]).refused(&["/no/such/source"]);
+}
+
+fn a_relative_mount_destination_is_refused() {
+    Bundle::busybox().mount("data", "tmpfs", "tmpfs", &[]).refused(&["mounts", "data"]);
+}
+
+fn an_unknown_file_system_is_refused_by_name() {
+    Bundle::busybox().mount("/data", "nopefs", "nope", &[]).refused(&["/data"]);
+}
+
+fn an_unknown_mount_option_is_refused() {
+    Bundle::busybox().mount("/data", "tmpfs", "tmpfs", &["nope=1"]).refused(&["/data"]);
+}
+
+fn a_directory_bound_over_a_file_is_refused() {
+    let bundle = Bundle::busybox();
+    let source = bundle.make_dir("source");
+    bundle.bind(source, "/etc/passwd", &[]).refused(&["/etc/passwd"]);
+}
+
+fn an_unknown_namespace_is_refused_by_name() {
+    Bundle::busybox().namespace("nope", None).refused(&["nope"]);
+}
+
+fn a_namespace_listed_twice_is_refused() {
+    Bundle::busybox().push("/linux/namespaces", json!({ "type": "pid" })).refused(&["pid"]);
+}
+
+fn a_namespace_path_that_does_not_exist_is_refused_by_name() {
+    Bundle::busybox().namespace("network", Some("/no/such/namespace")).refused(&["/no/such/namespace"]);
+}
+
+fn a_namespace_path_that_is_no_namespace_is_refused() {
+    let bundle = Bundle::busybox();
+    let file = bundle.make_file("file", "");
+    bundle.namespace("network", file.to_str()).refused(&["namespace"]);
+    Bundle::busybox().namespace("network", Some("/")).refused(&["namespace"]);
+}
+
+fn an_unknown_propagation_is_refused_by_name() {
+    Bundle::busybox().set("/linux/rootfsPropagation", "nope").refused(&["rootfsPropagation", "nope"]);
+}
+
+fn an_unknown_seccomp_action_is_refused_by_name() {
+    let filter = json!({ "defaultAction": "SCMP_ACT_NOPE" });
+    Bundle::busybox().set("/linux/seccomp", filter).refused(&["SCMP_ACT_NOPE"]);
+}
+
+fn cpus_that_do_not_exist_are_refused() {
+    Bundle::busybox().resource("cpu", json!({ "cpus": "4000-4001" })).refused(&["cpus"]);
+    Bundle::busybox().resource("cpu", json!({ "cpus": "many" })).refused(&["cpus"]);
+}
+
+fn a_cpu_quota_that_is_too_small_is_refused() {
+    Bundle::busybox().resource("cpu", json!({ "quota": 1, "period": 100_000 })).refused(&["quota"]);
+}
+
+fn a_memory_limit_that_is_too_small_is_refused() {
+    Bundle::busybox().resource("memory", json!({ "limit": 4096 })).refused(&["memory"]);
+}
+
+fn a_cgroup_with_processes_is_refused() {
+    let path = format!("{}/busy", cgroup_parent());
+    let dirs: Vec<_> = hierarchies().iter().map(|h| h.mount.join(&path[1..])).collect();
+    let mut guest = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("a process");
+    for dir in &dirs {
+        fs::create_dir_all(dir).expect("a cgroup");
+        for file in ["cpuset.cpus", "cpuset.mems"].map(|name| dir.join(name)).iter().filter(|f| f.exists()) {
+            fs::write(file, "0").expect("a cpuset");
+        }
+        fs::write(dir.join("cgroup.procs"), guest.id().to_string()).expect("a process for the cgroup");
+    }
+    let created = std::panic::catch_unwind(|| {
+        Bundle::busybox().set("/linux/cgroupsPath", path.as_str()).refused(&["cgroup", &path]);
+    });
+    let still_there = dirs.iter().all(|dir| dir.exists());
+    guest.kill().expect("our child");
+    until_exit(guest.id());
+    guest.wait().expect("our child");
+    dirs.iter().for_each(|dir| fs::remove_dir(dir).expect("our cgroup"));
+    created.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    assert!(still_there, "the cgroup wasn't ours to remove");
+}
+
+fn a_cgroup_path_that_climbs_stays_in_its_hierarchy() {
+    let bundle = Bundle::busybox();
+    let path = format!("/../../../../../..{}/{}", cgroup_parent(), bundle.key());
+    let container = bundle.set("/linux/cgroupsPath", path).build();
+    let run = container.run(); // after which nothing is left
+    if run.code() != 0 {
+        run.assert_fails().assert_stderr_contains("cgroup");
+    }
+}
+
+fn a_full_disk_for_the_state_is_refused() {
+    let bundle = Bundle::busybox();
+    let root = bundle.path("root");
+    let script = format!(
+        "mount -t tmpfs -o size=16k full {0}; cat /dev/zero > {0}/filler 2>/dev/null || true",
+        root.display()
+    );
+    bundle.host(script).refused(&["no space left"]);
+}
+
+fn a_state_root_that_is_a_file_is_refused() {
+    let container = bare();
+    fs::remove_dir(container.path("root")).expect("our state root");
+    fs::write(container.path("root"), "").expect("a file");
+    container.create().assert_fails().assert_stderr_contains("root");
+    fs::remove_file(container.path("root")).expect("our file");
+}
+
+fn a_pid_file_that_cannot_be_written_is_refused() {
+    let container = bare();
+    let created = container.create_with(|call| call.arg("--pid-file").arg("/no/such/dir/pid"));
+    container.refuses(created, &["/no/such/dir"]);
+}
+
+fn a_missing_liblxc_is_told() {
+    let script = "for lib in /usr/lib/*/liblxc.so* /lib/*/liblxc.so* /usr/lib/liblxc.so*; do \
+                  if test -e $lib; then mount --bind /dev/null $lib; fi; done";
+    let container = Bundle::busybox().host(script).build();
+    let created = container.create();
+    created.assert_fails().assert_stderr_contains("liblxc");
+    container.assert_gone(&created);
+}

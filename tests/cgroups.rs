@@ -1,0 +1,178 @@
+//! The cgroups of a container, and the limits in them: in the files, and in what they do.
+
+use std::fs;
+use std::path::PathBuf;
+
+use lxcrun_test::{Bundle, Cgroups, Container, Need, cgroup_parent, hierarchies, tests};
+use serde_json::json;
+
+tests![
+    the_container_has_a_cgroup_in_every_hierarchy,
+    the_cgroup_is_that_of_the_spec,
+    a_relative_path_is_below_some_parent,
+    a_cgroup_that_exists_is_used_and_removed,
+    the_memory_limit_is_set.needs(Need::Controller("memory")),
+    the_memory_limit_kills.needs(Need::Controller("memory")),
+    the_memory_reservation_is_set.needs(Need::Controller("memory")),
+    the_swap_limit_is_set.needs(Need::CgroupV1("memory")),
+    the_oom_killer_can_be_disabled.needs(Need::CgroupV1("memory")),
+    the_cpu_shares_are_set.needs(Need::CgroupV1("cpu")),
+    the_cpu_quota_is_set.needs(Need::Controller("cpu")),
+    the_cpu_quota_throttles.needs(Need::Controller("cpu")),
+    the_cpus_and_memory_nodes_are_set.needs(Need::Controller("cpuset")),
+    the_pids_limit_is_set.needs(Need::Controller("pids")),
+    the_pids_limit_stops_forks.needs(Need::Controller("pids")),
+    a_limit_of_minus_one_is_no_limit.needs(Need::Controller("pids")),
+    the_huge_page_limit_is_set.needs(Need::Controller("hugetlb")),
+    a_unified_value_is_refused_on_version_one.needs(Need::CgroupV1("memory")),
+];
+
+fn sleeper(bundle: Bundle) -> Container {
+    bundle.args(["sleep", "1000"]).start()
+}
+
+fn cgroups(container: &Container) -> Cgroups {
+    Cgroups::of(container.pid())
+}
+
+fn the_container_has_a_cgroup_in_every_hierarchy() {
+    let container = sleeper(Bundle::busybox());
+    let own = Cgroups::of(std::process::id());
+    for controller in hierarchies().iter().flat_map(|h| h.controllers()) {
+        assert_ne!(cgroups(&container).dir(controller), own.dir(controller), "{controller}");
+    }
+    container.finish(); // and none is left
+}
+
+fn with_path() -> (Bundle, String) {
+    let bundle = Bundle::busybox();
+    let path = format!("{}/{}", cgroup_parent(), bundle.key());
+    (bundle.set("/linux/cgroupsPath", path.as_str()), path)
+}
+
+fn the_cgroup_is_that_of_the_spec() {
+    let (bundle, path) = with_path();
+    let container = sleeper(bundle);
+    assert!(cgroups(&container).dir("pids").ends_with(&path[1..]), "{:?}", cgroups(&container).dir("pids"));
+    container.finish();
+}
+
+fn a_relative_path_is_below_some_parent() {
+    let bundle = Bundle::busybox();
+    let name = bundle.key().to_owned();
+    let container = sleeper(bundle.set("/linux/cgroupsPath", name.as_str()));
+    assert!(cgroups(&container).dir("pids").ends_with(name));
+}
+
+fn a_cgroup_that_exists_is_used_and_removed() {
+    let (bundle, path) = with_path();
+    let dirs: Vec<PathBuf> = hierarchies().iter().map(|h| h.mount.join(&path[1..])).collect();
+    dirs.iter().for_each(|dir| fs::create_dir_all(dir).expect("a cgroup"));
+    let container = sleeper(bundle);
+    assert!(cgroups(&container).dir("pids").ends_with(&path[1..]));
+    container.finish();
+}
+
+fn with_memory(bytes: u64) -> Bundle {
+    Bundle::busybox().resource("memory", json!({ "limit": bytes }))
+}
+
+fn the_memory_limit_is_set() {
+    let container = sleeper(with_memory(64 << 20));
+    assert_eq!(cgroups(&container).read("memory", "memory.limit_in_bytes", "memory.max"), "67108864");
+}
+
+fn the_memory_limit_kills() {
+    // The shell itself has to hold all of it.
+    let eat = "x=$(head -c 60000000 /dev/zero | tr '\\0' x); echo survived";
+    let memory = json!({ "limit": 32 << 20, "swap": 32 << 20 });
+    Bundle::busybox().resource("memory", memory).sh(eat).run().assert_exit(137).assert_stdout("");
+}
+
+fn the_memory_reservation_is_set() {
+    let container = sleeper(Bundle::busybox().resource("memory", json!({ "reservation": 16 << 20 })));
+    let reservation = cgroups(&container).read("memory", "memory.soft_limit_in_bytes", "memory.low");
+    assert_eq!(reservation, "16777216");
+}
+
+fn the_swap_limit_is_set() {
+    let container =
+        sleeper(Bundle::busybox().resource("memory", json!({ "limit": 32 << 20, "swap": 48 << 20 })));
+    let dir = cgroups(&container).dir("memory");
+    match fs::read_to_string(dir.join("memory.memsw.limit_in_bytes")) {
+        Ok(limit) => assert_eq!(limit, "50331648\n"),
+        Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::NotFound),
+    }
+}
+
+fn the_oom_killer_can_be_disabled() {
+    let container = sleeper(Bundle::busybox().resource("memory", json!({ "disableOOMKiller": true })));
+    let control = cgroups(&container).read("memory", "memory.oom_control", "");
+    assert!(control.contains("oom_kill_disable 1"), "{control}");
+}
+
+fn the_cpu_shares_are_set() {
+    let container = sleeper(Bundle::busybox().resource("cpu", json!({ "shares": 512 })));
+    assert_eq!(cgroups(&container).read("cpu", "cpu.shares", ""), "512");
+}
+
+fn with_half_a_cpu() -> Bundle {
+    Bundle::busybox().resource("cpu", json!({ "quota": 10000, "period": 20000 }))
+}
+
+fn the_cpu_quota_is_set() {
+    let container = sleeper(with_half_a_cpu());
+    let dir = cgroups(&container).dir("cpu");
+    let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
+    match read("cpu.max") {
+        Some(both) => assert_eq!(both, "10000 20000\n"),
+        None => {
+            assert_eq!(read("cpu.cfs_quota_us").as_deref(), Some("10000\n"));
+            assert_eq!(read("cpu.cfs_period_us").as_deref(), Some("20000\n"));
+        }
+    }
+}
+
+fn the_cpu_quota_throttles() {
+    let container = with_half_a_cpu().sh("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done").start();
+    let stat = cgroups(&container).dir("cpu").join("cpu.stat");
+    container.until_stopped();
+    let stat = fs::read_to_string(stat).expect("cpu.stat");
+    let throttled = stat.lines().find_map(|line| line.strip_prefix("nr_throttled "));
+    assert!(throttled.is_some_and(|n| n != "0"), "{stat}");
+}
+
+fn the_cpus_and_memory_nodes_are_set() {
+    let container = sleeper(Bundle::busybox().resource("cpu", json!({ "cpus": "0", "mems": "0" })));
+    assert_eq!(cgroups(&container).read("cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+    assert_eq!(cgroups(&container).read("cpuset", "cpuset.mems", "cpuset.mems"), "0");
+    let allowed = container.exec(["grep", "Cpus_allowed_list", "/proc/1/status"]);
+    allowed.assert_ok().assert_stdout("Cpus_allowed_list:\t0\n");
+}
+
+fn the_pids_limit_is_set() {
+    let container = sleeper(Bundle::busybox().resource("pids", json!({ "limit": 17 })));
+    assert_eq!(cgroups(&container).read("pids", "pids.max", "pids.max"), "17");
+}
+
+fn the_pids_limit_stops_forks() {
+    let script = "for i in 1 2 3 4 5 6 7 8; do sleep 100 & done; echo all";
+    let run = Bundle::busybox().resource("pids", json!({ "limit": 4 })).sh(script).run();
+    run.assert_fails().assert_stdout("").assert_stderr_contains("can't fork");
+}
+
+fn a_limit_of_minus_one_is_no_limit() {
+    let container = sleeper(Bundle::busybox().resource("pids", json!({ "limit": -1 })));
+    assert_eq!(cgroups(&container).read("pids", "pids.max", "pids.max"), "max");
+}
+
+fn the_huge_page_limit_is_set() {
+    let limits = json!([{ "pageSize": "2MB", "limit": 4 << 20 }]);
+    let container = sleeper(Bundle::busybox().resource("hugepageLimits", limits));
+    let limit = cgroups(&container).read("hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max");
+    assert_eq!(limit, "4194304");
+}
+
+fn a_unified_value_is_refused_on_version_one() {
+    Bundle::busybox().resource("unified", json!({ "memory.max": "1000000" })).refused(&["unified"]);
+}

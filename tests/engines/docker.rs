@@ -1,0 +1,46 @@
+//! Docker.
+
+use lxcrun_test::engines::{Docker, Engine, IDLE, until};
+
+docker_like_tests! { Docker has [
+    the_default_seccomp_profile_blocks,
+    init_reaps_and_passes_signals_on,
+    health_checks_run_in_the_container,
+    oom_kills_with_137_and_is_an_event,
+] }
+
+fn the_default_seccomp_profile_blocks() {
+    let output = Docker::get().run("", "unshare -U true");
+    output.assert_exit(1).assert_stderr_contains("Operation not permitted");
+    Docker::get().run("--security-opt seccomp=unconfined", "unshare -U true").assert_ok();
+}
+
+fn init_reaps_and_passes_signals_on() {
+    let container = Docker::get().start("--init", "trap 'exit 9' TERM; echo up; sleep 1000 & wait");
+    container.await_log("up\n");
+    container.exec("", "cat /proc/1/comm").assert_ok().assert_stdout("docker-init\n");
+    container.call(&["stop", "-t", "20"]).assert_ok();
+    assert_eq!(container.inspect("{{.State.ExitCode}}"), "9");
+}
+
+fn health_checks_run_in_the_container() {
+    let options = "--health-cmd test${IFS}-e${IFS}/well --health-interval 200ms --health-retries 1";
+    let container = Docker::get().start(options, IDLE);
+    let health = |wanted| until(|| container.inspect("{{.State.Health.Status}}") == wanted);
+    assert!(health("unhealthy"), "{}", container.inspect("{{json .State.Health}}"));
+    container.exec("", "touch /well").assert_ok();
+    assert!(health("healthy"), "{}", container.inspect("{{json .State.Health}}"));
+}
+
+fn oom_kills_with_137_and_is_an_event() {
+    let docker = Docker::get();
+    let container = docker.start("--memory 32m --memory-swap 32m", "exec tail /dev/zero");
+    container.call(&["wait"]).assert_stdout("137\n");
+    assert_eq!(container.inspect("{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
+    // It is one as soon as it happens, not just at the end.
+    let lasting = docker.start("--memory 32m --memory-swap 32m", "tail /dev/zero; exec sleep 1000");
+    let filter = format!("container={lasting}");
+    let events = ["events", "--since", "1m", "--until", "0s", "--filter", &filter, "--format", "{{.Action}}"];
+    let told = until(|| docker.call(&events).assert_ok().lines().contains(&"oom"));
+    assert!(told, "{}", docker.call(&events));
+}

@@ -1,0 +1,199 @@
+//! Further processes in a container: exec and ps.
+
+use std::fs;
+
+use lxcrun_test::{Bundle, ConsoleSocket, Container, Output, tests, until_exit};
+use serde_json::{Value, json};
+
+tests![
+    exec_runs_a_program_in_the_container,
+    exec_passes_arguments_exactly,
+    exec_gives_the_exit_code,
+    exec_gives_128_and_the_signal,
+    exec_takes_the_environment_of_the_spec_and_its_own,
+    exec_takes_a_directory,
+    exec_takes_a_user_and_group,
+    exec_takes_a_process_file,
+    exec_takes_a_umask_of_its_process_file.not_on("runc", "1.1 ignores it"),
+    exec_has_the_capabilities_of_the_container,
+    exec_has_a_terminal_over_the_console_socket,
+    exec_detached_writes_its_pid_file,
+    exec_is_in_the_cgroups_of_the_container,
+    exec_passes_stdin,
+    exec_of_a_missing_program_says_so,
+    exec_of_a_missing_program_is_127.lxcrun_only("runc's code for it is 255"),
+    exec_in_a_created_container_works,
+    exec_in_a_stopped_container_is_refused,
+    exec_in_an_unknown_container_is_refused,
+    the_end_of_exec_is_not_that_of_the_container,
+    ps_lists_the_processes,
+    ps_prints_numbers_as_json,
+];
+
+fn sleeper() -> Container {
+    Bundle::busybox().args(["sleep", "1000"]).env("SPEC=spec").start()
+}
+
+fn exec_runs_a_program_in_the_container() {
+    let container = sleeper();
+    let links = ["mnt", "pid", "net", "ipc", "uts"].map(|ns| {
+        let link = fs::read_link(format!("/proc/{}/ns/{ns}", container.pid())).expect("a namespace");
+        format!("{}\n", link.display())
+    });
+    let script = "for ns in mnt pid net ipc uts; do readlink /proc/self/ns/$ns; done";
+    container.exec(["sh", "-c", script]).assert_ok().assert_stdout(&links.concat());
+}
+
+fn exec_passes_arguments_exactly() {
+    let run =
+        sleeper().exec(["sh", "-c", r#"for a; do echo "[$a]"; done"#, "sh", "", "-x", "a b", "--", "'"]);
+    run.assert_ok().assert_stdout("[]\n[-x]\n[a b]\n[--]\n[']\n");
+}
+
+fn exec_gives_the_exit_code() {
+    let container = sleeper();
+    for code in [0, 1, 42, 255] {
+        container.exec(["sh", "-c", &format!("exit {code}")]).assert_exit(code);
+    }
+}
+
+fn exec_gives_128_and_the_signal() {
+    sleeper().exec(["sh", "-c", "kill -KILL $$"]).assert_exit(137);
+}
+
+fn exec_takes_the_environment_of_the_spec_and_its_own() {
+    let run = sleeper().exec_with(&["--env", "MORE=a b", "--env", "AND="], ["env"]);
+    for variable in ["SPEC=spec\n", "MORE=a b\n", "AND=\n", "PATH=/usr/local/sbin"] {
+        run.assert_ok().assert_stdout_contains(variable);
+    }
+}
+
+fn exec_takes_a_directory() {
+    sleeper().exec_with(&["--cwd", "/tmp"], ["/bin/pwd"]).assert_ok().assert_stdout("/tmp\n");
+}
+
+fn exec_takes_a_user_and_group() {
+    let container = sleeper();
+    container.exec_with(&["--user", "1000:1001"], ["sh", "-c", "id -u; id -g"]).assert_stdout("1000\n1001\n");
+    container.exec_with(&["--user", "1000"], ["id", "-u"]).assert_stdout("1000\n");
+}
+
+fn exec_takes_a_process_file() {
+    let container = sleeper();
+    let process = json!({
+        "args": ["sh", "-c", "pwd; echo $A; id -u; ulimit -n; grep CapBnd /proc/self/status"],
+        "cwd": "/tmp",
+        "env": ["PATH=/bin", "A=file"],
+        "user": { "uid": 1000, "gid": 1000 },
+        "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 99, "hard": 99 }],
+        "capabilities": { "bounding": ["CAP_KILL"] },
+    });
+    let run = exec_process(&container, &process);
+    run.assert_ok().assert_stdout("/tmp\nfile\n1000\n99\nCapBnd:\t0000000000000020\n");
+}
+
+fn exec_process(container: &Container, process: &Value) -> Output {
+    let file = container.path("process.json");
+    fs::write(&file, process.to_string()).expect("a process file");
+    container.call("exec").arg("--process").arg(file).arg(container.id()).output()
+}
+
+fn exec_takes_a_umask_of_its_process_file() {
+    let user = json!({ "uid": 0, "gid": 0, "umask": 0o77 });
+    let process = json!({ "args": ["/bin/sh", "-c", "umask"], "cwd": "/", "user": user });
+    exec_process(&sleeper(), &process).assert_ok().assert_stdout("0077\n");
+}
+
+fn exec_has_the_capabilities_of_the_container() {
+    let container = sleeper();
+    let of_init = container.exec(["sh", "-c", "grep -E 'CapBnd|NoNew' /proc/1/status"]);
+    let own = container.exec(["sh", "-c", "grep -E 'CapBnd|NoNew' /proc/$$/status"]);
+    own.assert_ok().assert_stdout(&of_init.assert_ok().stdout);
+}
+
+fn exec_has_a_terminal_over_the_console_socket() {
+    let container = sleeper();
+    let socket = ConsoleSocket::new(container.path("console"));
+    let path = socket.path().to_str().expect("UTF-8");
+    let script = "test -t 0 && echo terminal; echo controlling > /dev/tty";
+    let options = ["--tty", "--detach", "--console-socket", path];
+    let run = container.exec_with(&options, ["sh", "-c", script]);
+    assert_eq!(socket.receive().read_to_end(), "terminal\r\ncontrolling\r\n");
+    run.assert_ok();
+}
+
+fn exec_detached_writes_its_pid_file() {
+    let container = sleeper();
+    let file = container.path("exec.pid");
+    let options = ["--detach", "--pid-file", file.to_str().expect("UTF-8")];
+    container.exec_with(&options, ["sleep", "2000"]).assert_ok();
+    let pid: u32 = fs::read_to_string(file).expect("the pid file").parse().expect("a number");
+    let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("its command line");
+    assert_eq!(command, "sleep\u{0}2000\u{0}");
+    container.finish();
+    until_exit(pid);
+}
+
+fn exec_is_in_the_cgroups_of_the_container() {
+    let container = sleeper();
+    let run = container.exec(["cat", "/proc/self/cgroup"]);
+    let of_init = container.proc("cgroup");
+    run.assert_ok().assert_stdout(&of_init);
+}
+
+fn exec_passes_stdin() {
+    let container = sleeper();
+    let input = container.path("input");
+    fs::write(&input, "from stdin").expect("a file");
+    let output = container.path("output");
+    let open = fs::File::open(input).expect("the input");
+    let into = fs::File::create(&output).expect("the output");
+    let call =
+        container.call("exec").arg(container.id()).arg("cat").stdio(open, into, std::process::Stdio::null());
+    call.output().assert_ok();
+    assert_eq!(fs::read_to_string(output).expect("the output"), "from stdin");
+}
+
+fn exec_of_a_missing_program_says_so() {
+    let run = sleeper().exec(["no-such-program"]);
+    run.assert_fails().assert_stderr_contains("no-such-program");
+}
+
+fn exec_of_a_missing_program_is_127() {
+    sleeper().exec(["no-such-program"]).assert_exit(127).assert_stderr_contains("executable file not found");
+}
+
+fn exec_in_a_created_container_works() {
+    let container = Bundle::busybox().args(["sleep", "1000"]).create();
+    container.exec(["echo", "early"]).assert_ok().assert_stdout("early\n");
+}
+
+fn exec_in_a_stopped_container_is_refused() {
+    let container = Bundle::busybox().start();
+    container.until_stopped();
+    container.exec(["true"]).assert_fails().assert_stderr_contains("stopped");
+}
+
+fn exec_in_an_unknown_container_is_refused() {
+    Bundle::busybox().build().exec(["true"]).assert_fails().assert_stderr_contains("does not exist");
+}
+
+fn the_end_of_exec_is_not_that_of_the_container() {
+    let container = sleeper();
+    container.exec(["false"]).assert_exit(1);
+    assert_eq!(container.status(), "running");
+}
+
+fn ps_lists_the_processes() {
+    let container = sleeper();
+    let list = container.verb("ps");
+    list.assert_ok().assert_stdout_contains("sleep 1000");
+    assert_eq!(list.lines().len(), 2, "a heading and the process{list}");
+}
+
+fn ps_prints_numbers_as_json() {
+    let container = sleeper();
+    let list = container.call("ps").args(["--format", "json", container.id()]).output();
+    let numbers: Value = serde_json::from_str(&list.assert_ok().stdout).expect("JSON");
+    assert_eq!(numbers, json!([container.pid()]));
+}

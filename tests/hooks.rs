@@ -1,0 +1,252 @@
+//! Hooks: six kinds, in their order, in their namespaces, with the state on stdin.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use lxcrun_test::{Bundle, Container, tests};
+use serde_json::{Value, json};
+
+tests![
+    all_hooks_run_in_order.not_on("runc", "1.1 runs poststart hooks at the end of create"),
+    hooks_run_in_the_namespaces_that_are_theirs,
+    the_state_on_stdin_has_the_status_of_the_moment
+        .not_on("runc", "1.1 runs poststart hooks at the end of create"),
+    the_state_on_stdin_names_the_container,
+    hooks_get_exactly_the_environment_of_the_spec,
+    hooks_get_their_arguments,
+    two_hooks_of_a_kind_run_one_after_the_other,
+    a_failing_prestart_hook_aborts_create,
+    a_failing_create_runtime_hook_aborts_create,
+    a_failing_create_container_hook_aborts_create,
+    a_failing_start_container_hook_aborts_start,
+    a_failing_poststart_hook_changes_nothing.lxcrun_only("runc 1.1 and crun stop the container"),
+    a_failing_poststop_hook_changes_nothing.not_on("runc", "1.1 leaves the remaining hooks out"),
+    poststop_hooks_run_after_a_failed_create,
+    a_hook_that_takes_too_long_is_killed,
+    a_hook_that_does_not_exist_aborts_create,
+    a_hook_that_is_no_absolute_path_is_refused.lxcrun_only("runc and crun run it, or try to"),
+    a_hook_sees_the_network_namespace_before_the_program_runs,
+];
+
+const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// A bundle with a directory that is at the same path on the host and in the container, for hooks to write to.
+struct Notes {
+    dir: PathBuf,
+}
+
+impl Notes {
+    fn new() -> (Bundle, Notes) {
+        let bundle = Bundle::busybox();
+        let dir = bundle.make_dir("notes");
+        let place = dir.to_str().expect("UTF-8").to_owned();
+        (bundle.bind(&dir, &place, &[]), Notes { dir })
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.join(name)).unwrap_or_default()
+    }
+
+    /// A hook that runs `script` in the directory of the notes.
+    fn hook(&self, script: &str) -> Value {
+        let script = format!("cd {}; {script}", self.dir.display());
+        json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] })
+    }
+
+    /// All six kinds run `script`, in which KIND is the kind.
+    fn on_all(&self, bundle: Bundle, script: &str) -> Bundle {
+        KINDS.iter().fold(bundle, |bundle, kind| {
+            bundle.push(&format!("/hooks/{kind}"), self.hook(&script.replace("KIND", kind)))
+        })
+    }
+}
+
+/// Creates, starts, ends and deletes it. The notes go with what is returned.
+#[must_use]
+fn whole_life(bundle: Bundle) -> Container {
+    let container = bundle.start();
+    container.until_stopped();
+    container.delete().assert_ok();
+    container
+}
+
+fn all_hooks_run_in_order() {
+    let (bundle, notes) = Notes::new();
+    let program = format!("echo program >> {}/order", notes.dir.display());
+    let container = notes.on_all(bundle, "echo KIND >> order").sh(&program).create();
+    container.pid();
+    assert_eq!(notes.read("order"), "prestart\ncreateRuntime\ncreateContainer\n");
+    container.start().assert_ok();
+    container.until_stopped();
+    let mut order = notes.read("order");
+    // The program doesn't wait for poststart hooks, nor they for it.
+    order = order.replace("program\n", "");
+    assert_eq!(order, "prestart\ncreateRuntime\ncreateContainer\nstartContainer\npoststart\n");
+    container.delete().assert_ok();
+    assert!(notes.read("order").ends_with("poststop\n"));
+}
+
+fn hooks_run_in_the_namespaces_that_are_theirs() {
+    let (bundle, notes) = Notes::new();
+    let script = "for ns in mnt pid net; do readlink /proc/self/ns/$ns; done > KIND";
+    let container = notes.on_all(bundle, script).args(["sleep", "1000"]).create();
+    let link = |pid: &str, ns: &str| fs::read_link(format!("/proc/{pid}/ns/{ns}")).expect("a namespace");
+    let of = |pid: &str| ["mnt", "pid", "net"].map(|ns| format!("{}\n", link(pid, ns).display())).concat();
+    let (host, inside) = (of("self"), of(&container.pid().to_string()));
+    container.start().assert_ok();
+    container.finish();
+    for kind in ["prestart", "createRuntime", "poststart", "poststop"] {
+        assert_eq!(notes.read(kind), host, "{kind} runs in the runtime's namespaces");
+    }
+    for kind in ["createContainer", "startContainer"] {
+        assert_eq!(notes.read(kind), inside, "{kind} runs in the container's namespaces");
+    }
+}
+
+fn states() -> (Container, impl Fn(&str) -> Value) {
+    let (bundle, notes) = Notes::new();
+    let bundle = bundle.set("/annotations", json!({ "a": "b" }));
+    let container = notes.on_all(bundle, "cat > KIND").args(["sleep", "1000"]).start();
+    container.finish();
+    (container, move |kind| serde_json::from_str(&notes.read(kind)).unwrap_or_else(|e| panic!("{kind}: {e}")))
+}
+
+fn the_state_on_stdin_has_the_status_of_the_moment() {
+    let (_container, state) = states();
+    let status = KINDS.map(|kind| state(kind)["status"].as_str().unwrap_or_default().to_owned());
+    assert_eq!(status, ["creating", "creating", "creating", "created", "running", "stopped"]);
+}
+
+fn the_state_on_stdin_names_the_container() {
+    let (container, state) = states();
+    for kind in KINDS {
+        let state = state(kind);
+        assert_eq!(state["id"], container.id(), "{kind}");
+        assert_eq!(state["bundle"], container.dir().to_str().expect("UTF-8"), "{kind}");
+        assert_eq!(state["annotations"], json!({ "a": "b" }), "{kind}");
+        assert!(state["ociVersion"].is_string(), "{kind}");
+    }
+    for kind in ["prestart", "createRuntime", "poststart"] {
+        assert_eq!(state(kind)["pid"], container.pid(), "{kind}");
+    }
+}
+
+fn hooks_get_exactly_the_environment_of_the_spec() {
+    let (bundle, notes) = Notes::new();
+    let mut hook = notes.hook("/usr/bin/tr '\\0' '\\n' < /proc/$$/environ > env");
+    hook["env"] = json!(["A=1", "B=x y"]);
+    let _life = whole_life(bundle.push("/hooks/createRuntime", hook));
+    assert_eq!(notes.read("env"), "A=1\nB=x y\n");
+}
+
+fn hooks_get_their_arguments() {
+    let (bundle, notes) = Notes::new();
+    let script = format!("for a; do echo \"[$a]\"; done > {}/args", notes.dir.display());
+    let hook = json!({ "path": "/bin/sh", "args": ["any name", "-c", script, "sh", "", "a b"] });
+    let _life = whole_life(bundle.push("/hooks/createRuntime", hook));
+    assert_eq!(notes.read("args"), "[]\n[a b]\n");
+}
+
+fn two_hooks_of_a_kind_run_one_after_the_other() {
+    let (bundle, notes) = Notes::new();
+    let bundle = notes.on_all(bundle, "echo 1 >> KIND");
+    let _life = whole_life(notes.on_all(bundle, "echo 2 >> KIND"));
+    assert_eq!(KINDS.map(|kind| notes.read(kind)), ["1\n2\n"; 6]);
+}
+
+/// A hook of this kind fails: create says so, the second hook doesn't run, and nothing is left.
+fn aborts_create(kind: &str) {
+    let (bundle, notes) = Notes::new();
+    let bundle = bundle.push(&format!("/hooks/{kind}"), notes.hook("echo why >&2; exit 3"));
+    let bundle = bundle.push(&format!("/hooks/{kind}"), notes.hook("echo second > second"));
+    let program = format!("echo ran > {}/program", notes.dir.display());
+    let container = bundle.sh(&program).build();
+    container.refused(&["hook", "3"]);
+    assert_eq!(notes.read("second") + &notes.read("program"), "");
+}
+
+fn a_failing_prestart_hook_aborts_create() {
+    aborts_create("prestart");
+}
+
+fn a_failing_create_runtime_hook_aborts_create() {
+    aborts_create("createRuntime");
+}
+
+fn a_failing_create_container_hook_aborts_create() {
+    aborts_create("createContainer");
+}
+
+fn a_failing_start_container_hook_aborts_start() {
+    let (bundle, notes) = Notes::new();
+    let program = format!("echo ran > {}/program", notes.dir.display());
+    let container = bundle.push("/hooks/startContainer", notes.hook("exit 3")).sh(&program).create();
+    container.pid();
+    container.start();
+    container.until_stopped();
+    assert_eq!(notes.read("program"), "");
+    let deleted = container.delete_force();
+    container.assert_gone(deleted.assert_ok());
+}
+
+fn a_failing_poststart_hook_changes_nothing() {
+    let (bundle, notes) = Notes::new();
+    let bundle = bundle.push("/hooks/poststart", notes.hook("exit 3"));
+    let container =
+        bundle.push("/hooks/poststart", notes.hook("echo 2 > second")).args(["sleep", "1000"]).start();
+    assert_eq!(container.status(), "running");
+    assert_eq!(notes.read("second"), "2\n");
+    container.finish();
+}
+
+fn a_failing_poststop_hook_changes_nothing() {
+    let (bundle, notes) = Notes::new();
+    let bundle = bundle.push("/hooks/poststop", notes.hook("exit 3"));
+    let _life = whole_life(bundle.push("/hooks/poststop", notes.hook("echo 2 > second")));
+    assert_eq!(notes.read("second"), "2\n");
+}
+
+fn poststop_hooks_run_after_a_failed_create() {
+    let (bundle, notes) = Notes::new();
+    let bundle = bundle.push("/hooks/createRuntime", notes.hook("exit 3"));
+    let container = bundle.push("/hooks/poststop", notes.hook("echo x > poststop")).build();
+    container.refused(&["hook"]);
+    assert_eq!(notes.read("poststop"), "x\n");
+}
+
+fn a_hook_that_takes_too_long_is_killed() {
+    for kind in ["createRuntime", "createContainer"] {
+        let (bundle, notes) = Notes::new();
+        let mut hook = notes.hook("echo $$ > pid; exec sleep 1000");
+        hook["timeout"] = json!(1);
+        let start = Instant::now();
+        let container = bundle.push(&format!("/hooks/{kind}"), hook).build();
+        container.refused(&["hook"]);
+        assert!(start.elapsed() < Duration::from_secs(30), "{kind}: killed late");
+        assert_ne!(notes.read("pid"), "");
+    }
+}
+
+fn a_hook_that_does_not_exist_aborts_create() {
+    Bundle::busybox()
+        .push("/hooks/createRuntime", json!({ "path": "/no/such/hook" }))
+        .refused(&["/no/such/hook"]);
+}
+
+fn a_hook_that_is_no_absolute_path_is_refused() {
+    Bundle::busybox()
+        .push("/hooks/createRuntime", json!({ "path": "bin/true" }))
+        .refused(&["hooks", "bin/true"]);
+}
+
+fn a_hook_sees_the_network_namespace_before_the_program_runs() {
+    let (bundle, notes) = Notes::new();
+    let script = "read -r state; pid=${state#*\\\"pid\\\":}; pid=${pid%%[,\\}]*}; \
+                  nsenter --net=/proc/$((pid))/ns/net ls /sys/class/net > seen 2>&1; \
+                  nsenter --net=/proc/$((pid))/ns/net sh -c 'wc -l < /proc/net/dev' > lines 2>&1";
+    let _life = whole_life(bundle.push("/hooks/createRuntime", notes.hook(script)));
+    // Two lines of heading, and the loopback.
+    assert_eq!(notes.read("lines"), "3\n", "{}", notes.read("seen"));
+}

@@ -1,0 +1,222 @@
+//! create, start, state, kill, delete, run, list.
+
+use std::fs;
+
+use lxcrun_test::{Bundle, tests, until_exit};
+use serde_json::{Value, json};
+
+tests![
+    a_life_goes_from_created_over_running_to_stopped,
+    nothing_runs_before_start,
+    state_has_the_fields_of_the_specification,
+    state_tells_the_annotations,
+    a_created_container_that_is_deleted_by_force_never_ran,
+    a_created_container_can_be_killed,
+    a_running_container_is_deleted_only_by_force,
+    delete_removes_a_stopped_container,
+    the_pid_file_holds_the_init,
+    the_pid_file_of_run_holds_the_init,
+    create_leaves_the_init_to_the_subreaper_of_its_caller,
+    the_subreaper_sees_a_death_by_signal,
+    no_process_of_the_runtime_stays_after_create,
+    run_detached_returns_while_the_program_runs,
+    run_removes_the_container_at_its_end,
+    run_with_keep_leaves_it_stopped,
+    list_shows_every_container,
+    list_can_print_json_and_ids,
+    the_bundle_may_be_the_working_directory,
+    the_root_may_be_an_absolute_path_elsewhere,
+    two_containers_of_one_bundle_live_side_by_side,
+    an_id_may_have_every_allowed_character,
+];
+
+fn sleeper() -> Bundle {
+    Bundle::busybox().args(["sleep", "1000"])
+}
+
+fn a_life_goes_from_created_over_running_to_stopped() {
+    let container = sleeper().create();
+    assert_eq!(container.status(), "created");
+    container.pid();
+    container.start().assert_ok();
+    assert_eq!(container.status(), "running");
+    container.kill("KILL").assert_ok();
+    container.until_stopped();
+    assert_eq!(container.status(), "stopped");
+    let deleted = container.delete();
+    container.assert_gone(deleted.assert_ok());
+}
+
+fn nothing_runs_before_start() {
+    let container = Bundle::busybox().sh("echo ran").create();
+    container.pid();
+    assert_eq!(container.stdout(), "");
+    container.start().assert_ok();
+    container.until_stopped();
+    assert_eq!(container.stdout(), "ran\n");
+}
+
+fn state_has_the_fields_of_the_specification() {
+    let container = sleeper().create();
+    let state = container.state();
+    assert_eq!(state["id"], container.id());
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["bundle"], container.dir().to_str().expect("a value"));
+    assert!(state["ociVersion"].as_str().expect("a value").starts_with("1."), "{state}");
+    assert!(fs::exists(format!("/proc/{}", state["pid"])).expect("a value"), "{state}");
+    container.kill("KILL").assert_ok();
+    container.until_stopped();
+    assert!(matches!(&container.state()["pid"], Value::Null | Value::Number(_)));
+}
+
+fn state_tells_the_annotations() {
+    let annotations = json!({ "org.example.key": "value", "empty": "" });
+    let container = sleeper().set("/annotations", annotations.clone()).create();
+    assert_eq!(container.state()["annotations"], annotations);
+}
+
+fn a_created_container_that_is_deleted_by_force_never_ran() {
+    let container = Bundle::busybox().sh("echo ran").create();
+    let pid = container.pid();
+    let deleted = container.delete_force();
+    until_exit(pid);
+    assert_eq!(container.stdout(), "");
+    container.assert_gone(deleted.assert_ok());
+}
+
+fn a_created_container_can_be_killed() {
+    let container = sleeper().create();
+    container.pid();
+    container.kill("KILL").assert_ok();
+    container.until_stopped();
+    assert_eq!(container.status(), "stopped");
+    container.delete().assert_ok();
+}
+
+fn a_running_container_is_deleted_only_by_force() {
+    let container = sleeper().start();
+    container.delete().assert_fails();
+    assert_eq!(container.status(), "running");
+    let deleted = container.delete_force();
+    container.assert_gone(deleted.assert_ok());
+}
+
+fn delete_removes_a_stopped_container() {
+    let container = Bundle::busybox().start();
+    container.until_stopped();
+    let deleted = container.delete();
+    container.assert_gone(deleted.assert_ok());
+    container.verb("state").assert_fails();
+}
+
+fn pid_in(path: &std::path::Path) -> u32 {
+    let text = fs::read_to_string(path).expect("the pid file");
+    text.parse().unwrap_or_else(|_| panic!("the pid file holds {text:?}, not just a number"))
+}
+
+fn the_pid_file_holds_the_init() {
+    let container = sleeper().build();
+    let file = container.path("pid");
+    container.create_with(|call| call.arg("--pid-file").arg(&file)).assert_ok();
+    assert_eq!(pid_in(&file), container.pid());
+}
+
+fn the_pid_file_of_run_holds_the_init() {
+    let container = sleeper().build();
+    let file = container.path("pid");
+    container.spawn(|call| call.arg("--detach").arg("--pid-file").arg(&file)).wait().assert_ok();
+    assert_eq!(pid_in(&file), container.pid());
+}
+
+fn create_leaves_the_init_to_the_subreaper_of_its_caller() {
+    let container = Bundle::busybox().sh("exit 42").build();
+    assert_eq!(container.life_under_subreaper(), "exited 42");
+    container.delete().assert_ok();
+}
+
+fn the_subreaper_sees_a_death_by_signal() {
+    // The first process of a pid namespace is immune to its own signals; without one, it isn't.
+    let container = Bundle::busybox().without_namespace("pid").sh("kill -TERM $$; sleep 100").build();
+    assert_eq!(container.life_under_subreaper(), "killed 15");
+    container.delete().assert_ok();
+}
+
+fn no_process_of_the_runtime_stays_after_create() {
+    let container = sleeper().create();
+    assert_eq!(container.processes_on_host(), [container.pid()]);
+    container.start().assert_ok();
+    assert_eq!(container.processes_on_host(), [container.pid()]);
+}
+
+fn run_detached_returns_while_the_program_runs() {
+    let container = sleeper().build();
+    container.spawn(|call| call.arg("--detach")).wait().assert_ok();
+    assert_eq!(container.status(), "running");
+}
+
+fn run_removes_the_container_at_its_end() {
+    let container = Bundle::busybox().build();
+    container.run().assert_ok(); // and nothing is left
+    container.verb("state").assert_fails();
+}
+
+fn run_with_keep_leaves_it_stopped() {
+    let container = Bundle::busybox().build();
+    container.spawn(|call| call.arg("--keep")).wait().assert_ok();
+    assert_eq!(container.status(), "stopped");
+    container.delete().assert_ok();
+}
+
+fn list_shows_every_container() {
+    let container = sleeper().create();
+    let pid = container.pid().to_string();
+    let list = container.call("list").output();
+    let line = list.assert_ok().stdout.lines().find(|line| line.contains(container.id()));
+    let words: Vec<&str> = line.unwrap_or_else(|| panic!("not listed{list}")).split_whitespace().collect();
+    assert_eq!(words[..4], [container.id(), &pid, "created", container.dir().to_str().expect("a value")]);
+}
+
+fn list_can_print_json_and_ids() {
+    let container = sleeper().create();
+    let quiet = container.call("list").arg("--quiet").output();
+    quiet.assert_ok().assert_stdout(&format!("{}\n", container.id()));
+    let list = container.call("list").args(["--format", "json"]).output();
+    let all: Value = serde_json::from_str(&list.assert_ok().stdout).expect("JSON");
+    assert_eq!(all[0]["id"], container.id());
+    assert_eq!(all[0]["status"], "created");
+    assert_eq!(all[0]["pid"], container.pid());
+}
+
+fn the_bundle_may_be_the_working_directory() {
+    let container = Bundle::busybox().args(["echo", "here"]).build();
+    let run = container.call("run").current_dir(container.dir()).arg(container.id()).output();
+    run.assert_ok().assert_stdout("here\n");
+}
+
+fn the_root_may_be_an_absolute_path_elsewhere() {
+    let bundle = Bundle::busybox().args(["cat", "/here"]);
+    let elsewhere = bundle.path("elsewhere");
+    fs::rename(bundle.rootfs(""), &elsewhere).expect("a value");
+    fs::write(elsewhere.join("here"), "elsewhere").expect("a value");
+    bundle.set("/root/path", elsewhere.to_str()).run().assert_ok().assert_stdout("elsewhere");
+}
+
+fn two_containers_of_one_bundle_live_side_by_side() {
+    let first = sleeper().start();
+    let id = format!("{}-twin", first.id());
+    let on_twin = |verb: &str| first.call(verb).arg(&id).output();
+    first.call_with_bundle("create").arg(&id).output().assert_ok();
+    on_twin("start").assert_ok();
+    first.kill("KILL").assert_ok();
+    first.until_stopped();
+    first.delete().assert_ok();
+    on_twin("state").assert_ok().assert_stdout_contains("running");
+    first.call("delete").arg("--force").arg(&id).output().assert_ok();
+}
+
+fn an_id_may_have_every_allowed_character() {
+    let bundle = Bundle::busybox();
+    let id = format!("{}-A_z.+9", bundle.key());
+    let container = bundle.id(&id).create();
+    assert_eq!(container.state()["id"], id);
+}

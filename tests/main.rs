@@ -1,0 +1,52 @@
+//! The black-box suite of an OCI runtime: a module per capability, each test a sentence about the runtime.
+//!
+//! `cargo test --test oci` runs it on the lxcrun built beside it, `RUNTIME=runc cargo test --test oci` on a peer.
+
+use std::process::ExitCode;
+
+mod bad_input;
+mod cgroups;
+mod cli;
+mod crash;
+mod crun;
+mod devices;
+mod engines;
+mod exec;
+mod exit_codes;
+mod hooks;
+mod host;
+mod lifecycle;
+mod mounts;
+mod namespaces;
+mod process;
+mod seccomp;
+mod signals;
+mod symlinks;
+mod sysctl;
+mod terminal;
+
+fn main() -> ExitCode {
+    let modules = [
+        lifecycle::tests,
+        process::tests,
+        exit_codes::tests,
+        terminal::tests,
+        mounts::tests,
+        symlinks::tests,
+        namespaces::tests,
+        devices::tests,
+        cgroups::tests,
+        seccomp::tests,
+        sysctl::tests,
+        hooks::tests,
+        signals::tests,
+        exec::tests,
+        cli::tests,
+        bad_input::tests,
+        crash::tests,
+        host::tests,
+        engines::tests,
+    ];
+    let tests = modules.into_iter().flat_map(|tests| tests());
+    lxcrun_test::main(lxcrun_test::differing(tests, "crun", crun::DIFFERENCES))
+}

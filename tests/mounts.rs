@@ -1,0 +1,400 @@
+//! Mounts and their options, the root, masked and read-only paths.
+
+use std::fs;
+use std::path::PathBuf;
+
+use lxcrun_test::{Bundle, Output, tests};
+use serde_json::json;
+
+tests![
+    a_bind_mount_is_writable_by_default,
+    a_read_only_bind_mount_cannot_be_written,
+    a_bind_mount_leaves_what_is_below_it_out,
+    a_recursive_bind_mount_takes_what_is_below_it_along,
+    a_read_only_recursive_bind_is_read_only_at_its_top_alone,
+    rro_is_read_only_all_the_way_down,
+    a_file_can_be_bound,
+    a_file_can_be_bound_read_only,
+    a_bind_mount_needs_no_type,
+    a_relative_source_is_below_the_bundle,
+    a_missing_target_is_made,
+    a_missing_target_of_a_file_is_made,
+    a_target_with_dots_stays_inside,
+    names_with_spaces_commas_and_unicode_work,
+    words_of_options_in_paths_mean_nothing,
+    a_tmpfs_has_its_size_and_mode,
+    a_tmpfs_has_the_mode_of_what_it_covers,
+    mounts_nest_in_their_order,
+    a_later_mount_covers_an_earlier_one,
+    flags_of_mounts_are_set,
+    flags_of_bind_mounts_are_set,
+    atime_flags_are_set,
+    a_mount_is_private_or_slave_unless_told_otherwise,
+    every_propagation_of_a_mount_is_set,
+    a_slave_mount_sees_what_the_host_mounts_later,
+    a_shared_mount_shows_the_host_what_the_container_mounts,
+    every_propagation_of_the_root_is_set.not_on("runc", "it sets that of the old root only"),
+    a_read_only_root_cannot_be_written,
+    mounts_in_a_read_only_root_can_be_written,
+    targets_are_made_in_a_read_only_root,
+    masked_paths_are_empty,
+    masked_paths_that_are_missing_are_fine,
+    readonly_paths_cannot_be_written,
+    proc_is_the_containers_own,
+    sys_is_read_only,
+    the_cgroup_mount_shows_the_containers_cgroups,
+    the_old_root_is_out_of_sight,
+    a_mount_on_the_root_itself_or_above_is_harmless,
+];
+
+/// A directory of the host with a file in it, for binding.
+fn with_source(bundle: Bundle) -> (Bundle, PathBuf) {
+    let dir = bundle.make_dir("source");
+    bundle.make_file("source/file", "from the host\n");
+    (bundle, dir)
+}
+
+fn busybox_with_source() -> (Bundle, PathBuf) {
+    with_source(Bundle::busybox())
+}
+
+/// The options that the mount table of the container has for `place`: of the mount, then of the file system.
+fn flags(run: &Output, place: &str) -> Vec<String> {
+    let line = run.assert_ok().lines().into_iter().rfind(|line| line.split(' ').nth(4) == Some(place));
+    let line = line.unwrap_or_else(|| panic!("nothing is mounted at {place}{run}"));
+    let (left, right) = line.split_once(" - ").expect("a mount table");
+    let of_mount = left.split(' ').nth(5).expect("options");
+    let of_superblock = right.split(' ').nth(2).expect("options");
+    of_mount.split(',').chain(of_superblock.split(',')).map(str::to_owned).collect()
+}
+
+/// The propagation that the mount table has for `place`: `shared`, `master`, `unbindable`, or nothing.
+fn propagation(run: &Output, place: &str) -> String {
+    let line = run.assert_ok().lines().into_iter().rfind(|line| line.split(' ').nth(4) == Some(place));
+    let line = line.unwrap_or_else(|| panic!("nothing is mounted at {place}{run}"));
+    let (left, _) = line.split_once(" - ").expect("a mount table");
+    let words: Vec<&str> = left.split(' ').skip(6).map(|w| w.split(':').next().unwrap_or(w)).collect();
+    words.join(" ")
+}
+
+const TABLE: [&str; 2] = ["cat", "/proc/self/mountinfo"];
+
+fn a_bind_mount_is_writable_by_default() {
+    let (bundle, source) = busybox_with_source();
+    let container = bundle.bind(&source, "/data", &[]).sh("cat /data/file; echo new > /data/new").build();
+    container.run().assert_ok().assert_stdout("from the host\n");
+    assert_eq!(fs::read_to_string(source.join("new")).expect("the new file"), "new\n");
+}
+
+fn a_read_only_bind_mount_cannot_be_written() {
+    let (bundle, source) = busybox_with_source();
+    let container = bundle.bind(&source, "/data", &["ro"]).sh("cat /data/file; echo new > /data/new").build();
+    container.run().assert_exit(1).assert_stdout("from the host\n").assert_stderr_contains("read-only");
+    assert!(!source.join("new").exists());
+}
+
+/// A source with a tmpfs mounted at `source/below`, in the runtime's own mount namespace.
+fn with_submount(options: &[&str]) -> Bundle {
+    let (bundle, source) = busybox_with_source();
+    let below = bundle.make_dir("source/below");
+    let script = format!("mount -t tmpfs below {0}; echo deep > {0}/deep", below.display());
+    bundle.host(script).bind(source, "/data", options)
+}
+
+fn a_bind_mount_leaves_what_is_below_it_out() {
+    with_submount(&[]).sh("ls /data/below").run().assert_ok().assert_stdout("");
+}
+
+fn a_recursive_bind_mount_takes_what_is_below_it_along() {
+    with_submount(&["rbind"]).sh("cat /data/below/deep").run().assert_ok().assert_stdout("deep\n");
+}
+
+fn a_read_only_recursive_bind_is_read_only_at_its_top_alone() {
+    let script = "(echo x > /data/x) 2>/dev/null || echo top; echo x > /data/below/x && echo below";
+    with_submount(&["rbind", "ro"]).sh(script).run().assert_ok().assert_stdout("top\nbelow\n");
+}
+
+fn rro_is_read_only_all_the_way_down() {
+    let run = with_submount(&["rbind", "rro"]).sh("echo x > /data/below/x").run();
+    run.assert_exit(1).assert_stderr_contains("read-only");
+}
+
+fn a_file_can_be_bound() {
+    let (bundle, source) = busybox_with_source();
+    let run = bundle.bind(source.join("file"), "/etc/passwd", &[]).args(["cat", "/etc/passwd"]).run();
+    run.assert_ok().assert_stdout("from the host\n");
+}
+
+fn a_file_can_be_bound_read_only() {
+    let (bundle, source) = busybox_with_source();
+    let run = bundle.bind(source.join("file"), "/file", &["ro"]).sh("echo x > /file").run();
+    run.assert_exit(1).assert_stderr_contains("read-only");
+}
+
+fn a_bind_mount_needs_no_type() {
+    let (bundle, source) = busybox_with_source();
+    let mount = json!({ "destination": "/data", "source": source, "options": ["rbind"] });
+    let run = bundle.push("/mounts", mount).args(["cat", "/data/file"]).run();
+    run.assert_ok().assert_stdout("from the host\n");
+}
+
+fn a_relative_source_is_below_the_bundle() {
+    let (bundle, _) = busybox_with_source();
+    let run = bundle.bind("source", "/data", &[]).args(["cat", "/data/file"]).run();
+    run.assert_ok().assert_stdout("from the host\n");
+}
+
+fn a_missing_target_is_made() {
+    let (bundle, source) = busybox_with_source();
+    let run = bundle.bind(source, "/very/new/place", &[]).args(["cat", "/very/new/place/file"]).run();
+    run.assert_ok().assert_stdout("from the host\n");
+}
+
+fn a_missing_target_of_a_file_is_made() {
+    let (bundle, source) = busybox_with_source();
+    let run = bundle.bind(source.join("file"), "/new/file", &[]).args(["cat", "/new/file"]).run();
+    run.assert_ok().assert_stdout("from the host\n");
+}
+
+fn a_target_with_dots_stays_inside() {
+    let (bundle, source) = busybox_with_source();
+    let container = bundle.bind(source, "/../../../../dots", &[]).args(["cat", "/dots/file"]).build();
+    container.run().assert_ok().assert_stdout("from the host\n");
+    assert!(!container.path("dots").exists());
+}
+
+fn names_with_spaces_commas_and_unicode_work() {
+    for name in ["a b", "a,b", "ü\u{2603}", "tab\there", "back\\slash", "#hash", "\"quoted\"", "new\nline"] {
+        let bundle = Bundle::busybox();
+        bundle.make_dir(name);
+        bundle.make_file(&format!("{name}/file"), name);
+        let source = bundle.path(name);
+        let run = bundle.bind(source, &format!("/{name}"), &[]).args(["cat", &format!("/{name}/file")]).run();
+        run.assert_ok().assert_stdout(name);
+    }
+}
+
+fn words_of_options_in_paths_mean_nothing() {
+    let bundle = Bundle::busybox();
+    let source = bundle.make_dir("optional,create=dir,relative");
+    bundle.make_file("optional,create=dir,relative/ro", "x");
+    let run = bundle.bind(source, "/create=file,ro/optional", &[]).sh("ls /create=file,ro/optional").run();
+    run.assert_ok().assert_stdout("ro\n");
+}
+
+fn a_tmpfs_has_its_size_and_mode() {
+    let options = ["size=1024k", "mode=1750", "uid=0", "gid=8"];
+    let script = "stat -c '%a %u %g' /t; head -c 2000000 /dev/zero > /t/big; stat -c %s /t/big";
+    let run = Bundle::busybox().mount("/t", "tmpfs", "tmpfs", &options).sh(script).run();
+    run.assert_ok().assert_stdout("1750 0 8\n1048576\n");
+}
+
+fn a_tmpfs_has_the_mode_of_what_it_covers() {
+    let bundle = Bundle::busybox().mount("/tmp", "tmpfs", "tmpfs", &[]);
+    bundle.args(["stat", "-c", "%a", "/tmp"]).run().assert_ok().assert_stdout("1777\n");
+}
+
+fn mounts_nest_in_their_order() {
+    let (bundle, source) = busybox_with_source();
+    let bundle = bundle.mount("/a", "tmpfs", "tmpfs", &[]).bind(&source, "/a/b", &[]);
+    let bundle = bundle.mount("/a/b/c", "tmpfs", "tmpfs", &[]).bind(source.join("file"), "/a/b/c/d", &["ro"]);
+    bundle.sh("cat /a/b/file /a/b/c/d").run().assert_ok().assert_stdout("from the host\nfrom the host\n");
+}
+
+fn a_later_mount_covers_an_earlier_one() {
+    let (bundle, source) = busybox_with_source();
+    let bundle = bundle.bind(source, "/data", &[]).mount("/data", "tmpfs", "tmpfs", &[]);
+    bundle.args(["ls", "/data"]).run().assert_ok().assert_stdout("");
+}
+
+fn flags_of_mounts_are_set() {
+    for flag in ["nosuid", "nodev", "noexec", "ro", "sync", "dirsync", "noatime", "nodiratime"] {
+        let run = Bundle::busybox().mount("/t", "tmpfs", "tmpfs", &[flag]).args(TABLE).run();
+        assert!(flags(&run, "/t").iter().any(|f| f == flag), "{flag} is missing{run}");
+    }
+    let opposites = ["nosuid", "suid", "nodev", "dev", "noexec", "exec", "ro", "rw"];
+    let run = Bundle::busybox().mount("/t", "tmpfs", "tmpfs", &opposites).args(TABLE).run();
+    let flags = flags(&run, "/t");
+    assert!(!flags.iter().any(|f| ["nosuid", "nodev", "noexec", "ro"].contains(&f.as_str())), "{run}");
+}
+
+fn flags_of_bind_mounts_are_set() {
+    let (bundle, source) = busybox_with_source();
+    let run = bundle.bind(source, "/data", &["nosuid", "nodev", "noexec", "ro"]).args(TABLE).run();
+    let flags = flags(&run, "/data");
+    for flag in ["nosuid", "nodev", "noexec", "ro"] {
+        assert!(flags.iter().any(|f| f == flag), "{flag} is missing{run}");
+    }
+}
+
+fn atime_flags_are_set() {
+    for (option, shown) in [("relatime", "relatime"), ("noatime", "noatime"), ("strictatime", "")] {
+        let run = Bundle::busybox().mount("/t", "tmpfs", "tmpfs", &[option]).args(TABLE).run();
+        let flags = flags(&run, "/t");
+        let atime: Vec<&str> = flags.iter().map(String::as_str).filter(|f| f.ends_with("atime")).collect();
+        assert_eq!(atime.join(","), shown, "{option}{run}");
+    }
+}
+
+/// A source that is a mount of its own and shared, in the runtime's own mount namespace.
+fn with_shared_source(options: &[&str]) -> Bundle {
+    let (bundle, source) = busybox_with_source();
+    let script = format!("mount --bind {0} {0}; mount --make-shared {0}", source.display());
+    bundle.host(script).bind(source, "/data", options)
+}
+
+fn a_mount_is_private_or_slave_unless_told_otherwise() {
+    let run = with_shared_source(&[]).args(TABLE).run();
+    assert!(["", "master"].contains(&propagation(&run, "/data").as_str()), "{run}");
+}
+
+fn every_propagation_of_a_mount_is_set() {
+    let kinds = [("private", ""), ("slave", "master"), ("shared", "shared"), ("unbindable", "unbindable")];
+    for (kind, shown) in kinds {
+        for option in [kind.to_owned(), format!("r{kind}")] {
+            let run = with_shared_source(&[&option]).args(TABLE).run();
+            let found = propagation(&run, "/data");
+            // A shared mount may be a slave of another as well.
+            assert!(found.split(' ').any(|word| word == shown), "{option}: {found:?}{run}");
+        }
+    }
+}
+
+/// A program that tells it is ready, waits for a line, and then runs `then`.
+fn meet(bundle: Bundle, then: &str) -> (Bundle, lxcrun_test::Fifo, lxcrun_test::Fifo) {
+    let meeting = bundle.make_dir("meeting");
+    let ready = lxcrun_test::Fifo::new(meeting.join("ready"));
+    let go = lxcrun_test::Fifo::new(meeting.join("go"));
+    let script = format!("echo ready > /meeting/ready; read x < /meeting/go; {then}");
+    (bundle.bind(meeting, "/meeting", &[]).sh(&script), ready, go)
+}
+
+fn a_slave_mount_sees_what_the_host_mounts_later() {
+    let (bundle, mut ready, mut go) = meet(with_shared_source(&["rslave"]), "cat /data/later/file");
+    let later = bundle.make_dir("source/later");
+    let container = bundle.build();
+    let running = container.spawn(|call| call);
+    assert_eq!(ready.line(), "ready");
+    let mount = format!("mount -t tmpfs later {0}; echo late > {0}/file", later.display());
+    running.in_mount_namespace(&mount).assert_ok();
+    go.send("go");
+    running.wait().assert_ok().assert_stdout("late\n");
+}
+
+fn a_shared_mount_shows_the_host_what_the_container_mounts() {
+    let bundle = with_shared_source(&["rshared"]).capabilities(&["CAP_SYS_ADMIN"]);
+    let bundle = bundle.set("/linux/rootfsPropagation", "shared");
+    let bundle = bundle.set("/process/noNewPrivileges", false);
+    let (bundle, mut ready, mut go) = meet(bundle, "true");
+    let inner = bundle.make_dir("source/inner");
+    let bundle = bundle
+        .sh("mount -t tmpfs inner /data/inner || exit; echo ready > /meeting/ready; read x < /meeting/go");
+    let container = bundle.build();
+    let running = container.spawn(|call| call);
+    assert_eq!(ready.line(), "ready");
+    let seen = running.in_mount_namespace("cat /proc/self/mountinfo");
+    assert!(seen.assert_ok().stdout.contains(inner.to_str().expect("UTF-8")), "{seen}");
+    go.send("go");
+    running.wait().assert_ok();
+}
+
+fn every_propagation_of_the_root_is_set() {
+    let kinds = [
+        ("private", ""),
+        ("rprivate", ""),
+        ("rslave", "master"),
+        ("shared", "shared"),
+        ("rshared", "shared"),
+        ("unbindable", "unbindable"),
+        ("runbindable", "unbindable"),
+    ];
+    for (option, shown) in kinds {
+        // Only a root that comes from a shared mount can be a slave.
+        let bundle = Bundle::busybox().set("/linux/rootfsPropagation", option);
+        let script = format!("mount --bind {0} {0}; mount --make-shared {0}", bundle.rootfs("").display());
+        let run = bundle.host(script).args(TABLE).run();
+        let found = propagation(&run, "/");
+        assert!(found.split(' ').any(|word| word == shown), "{option}: {found:?}{run}");
+    }
+}
+
+fn a_read_only_root_cannot_be_written() {
+    let bundle = Bundle::busybox().set("/root/readonly", true).sh("echo x > /etc/new");
+    bundle.run().assert_exit(1).assert_stderr_contains("read-only");
+}
+
+fn mounts_in_a_read_only_root_can_be_written() {
+    let bundle = Bundle::busybox().set("/root/readonly", true).mount("/tmp", "tmpfs", "tmpfs", &[]);
+    bundle.sh("echo x > /tmp/x && echo x > /dev/shm/x && echo x > /dev/null").run().assert_ok();
+}
+
+fn targets_are_made_in_a_read_only_root() {
+    let (bundle, source) = busybox_with_source();
+    let bundle = bundle.set("/root/readonly", true).bind(source, "/new/place", &[]).cwd("/new/dir");
+    bundle.sh("cat /new/place/file; echo x > /new/x").run().assert_exit(1).assert_stdout("from the host\n");
+}
+
+fn masked_paths_are_empty() {
+    let bundle = Bundle::busybox().set("/linux/maskedPaths", json!(["/proc/meminfo", "/bin", "/secret"]));
+    fs::create_dir(bundle.rootfs("secret")).expect("a directory");
+    fs::write(bundle.rootfs("secret/key"), "key").expect("a file");
+    fs::create_dir(bundle.rootfs("tools")).expect("a directory");
+    fs::hard_link(bundle.rootfs("bin/busybox"), bundle.rootfs("tools/busybox")).expect("a link");
+    let script = "b=/tools/busybox; $b ls -A /bin /secret; $b wc -c < /proc/meminfo; $b touch /secret/x";
+    let run = bundle.args(["/tools/busybox", "sh", "-c", script]).run();
+    run.assert_exit(1).assert_stdout("/bin:\n\n/secret:\n0\n").assert_stderr_contains("read-only");
+}
+
+fn masked_paths_that_are_missing_are_fine() {
+    let paths = json!(["/proc/no-such-thing", "/no/such/path"]);
+    let bundle = Bundle::busybox().set("/linux/maskedPaths", paths.clone());
+    bundle.set("/linux/readonlyPaths", paths).run().assert_ok();
+}
+
+fn readonly_paths_cannot_be_written() {
+    let bundle = Bundle::busybox().set("/linux/readonlyPaths", json!(["/etc", "/proc/sys"]));
+    let script = "echo x > /etc/passwd || echo x > /proc/sys/kernel/hostname || cat /etc/passwd";
+    let run = bundle.sh(script).run();
+    run.assert_ok().assert_stdout_contains("root:x:0").assert_stderr_contains("read-only");
+}
+
+fn proc_is_the_containers_own() {
+    let run = Bundle::busybox().sh("cd /proc; echo [0-9]*").run();
+    run.assert_ok().assert_stdout("1\n");
+}
+
+fn sys_is_read_only() {
+    let run = Bundle::busybox().args(TABLE).run();
+    assert!(flags(&run, "/sys").iter().any(|f| f == "ro"), "{run}");
+}
+
+fn the_cgroup_mount_shows_the_containers_cgroups() {
+    let script = "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null | sort -u";
+    let run = Bundle::busybox().sh(script).run();
+    // The shell and the two programs of the pipe, as numbered in the container, and nobody of the host.
+    assert!(run.assert_ok().lines().contains(&"1"), "{run}");
+    assert!(run.lines().iter().all(|line| line.len() == 1), "{run}");
+}
+
+fn the_old_root_is_out_of_sight() {
+    let container = Bundle::busybox().args(TABLE).build();
+    let run = container.run();
+    run.assert_ok();
+    let host = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let roots = |table: &str| {
+        let mounts = table.lines().map(|line| line.split(' ').skip(3).take(2).collect::<Vec<_>>().join(" "));
+        mounts.filter(|mount| mount == "/ /").count()
+    };
+    assert_eq!(roots(&host), 1, "this test expects a root that is its file system's");
+    assert_eq!(roots(&run.stdout), 0, "{run}");
+}
+
+fn a_mount_on_the_root_itself_or_above_is_harmless() {
+    for place in ["/", "/..", "/../.."] {
+        let (bundle, source) = busybox_with_source();
+        let container = bundle.bind(source.clone(), place, &[]).args(["true"]).build();
+        // It may work or be refused, but it must not reach the host.
+        container.run();
+        assert!(source.join("file").exists());
+    }
+}

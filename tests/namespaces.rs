@@ -1,0 +1,178 @@
+//! Namespaces: new, the host's, or those at a path.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use lxcrun_test::{Bundle, Container, HostSnapshot, read_line, tests};
+use serde_json::json;
+
+tests![
+    a_listed_namespace_is_new,
+    an_omitted_namespace_is_the_hosts,
+    a_namespace_with_a_path_is_entered,
+    a_pid_namespace_with_a_path_is_entered,
+    a_new_cgroup_namespace_hides_the_path,
+    a_new_network_has_nothing_but_loopback,
+    the_host_name_is_set,
+    the_host_name_of_the_host_stays_as_it_is,
+    the_domain_name_is_set.not_on("runc", "1.1.5 doesn't know it"),
+    a_host_name_without_its_namespace_is_refused.lxcrun_only("runc's words for it differ by version"),
+    a_path_of_another_kind_is_refused,
+    the_hosts_pid_namespace_shows_the_host,
+    the_hosts_network_shows_its_interfaces,
+    the_hosts_mount_namespace_stays_as_it_is.lxcrun_only("runc 1.1 leaves a mount on the host").alone(),
+    a_mount_namespace_with_a_path_stays_as_it_is.lxcrun_only("runc 1.1 changes its root"),
+];
+
+/// The kinds that a container can leave out or enter like any other, as the spec and as /proc call them.
+const KINDS: [(&str, &str); 4] = [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("cgroup", "cgroup")];
+
+fn link(pid: &str, kind: &str) -> String {
+    let path = fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a namespace");
+    path.to_string_lossy().into_owned()
+}
+
+fn sleeper(bundle: Bundle) -> Container {
+    bundle.args(["sleep", "1000"]).create()
+}
+
+fn init_link(container: &Container, kind: &str) -> String {
+    link(&container.pid().to_string(), kind)
+}
+
+fn a_listed_namespace_is_new() {
+    let container = sleeper(Bundle::busybox().namespace("cgroup", None));
+    for kind in ["pid", "net", "ipc", "uts", "mnt", "cgroup"] {
+        assert_ne!(init_link(&container, kind), link("self", kind), "{kind}");
+    }
+    assert_eq!(init_link(&container, "user"), link("self", "user"));
+}
+
+fn an_omitted_namespace_is_the_hosts() {
+    let container = sleeper(
+        KINDS
+            .iter()
+            .fold(Bundle::busybox(), |bundle, (name, _)| bundle.without_namespace(name))
+            .without_namespace("pid")
+            .edit(without_hostname),
+    );
+    for kind in ["pid", "net", "ipc", "uts", "cgroup"] {
+        assert_eq!(init_link(&container, kind), link("self", kind), "{kind}");
+    }
+}
+
+fn without_hostname(spec: &mut serde_json::Value) {
+    spec.as_object_mut().expect("a spec").remove("hostname");
+}
+
+fn a_namespace_with_a_path_is_entered() {
+    let first = sleeper(Bundle::busybox().namespace("cgroup", None));
+    for (name, kind) in KINDS {
+        let path = format!("/proc/{}/ns/{kind}", first.pid());
+        let second = sleeper(Bundle::busybox().edit(without_hostname).namespace(name, Some(&path)));
+        assert_eq!(init_link(&second, kind), init_link(&first, kind), "{kind}");
+    }
+}
+
+fn a_pid_namespace_with_a_path_is_entered() {
+    let first = sleeper(Bundle::busybox());
+    first.start().assert_ok();
+    let path = format!("/proc/{}/ns/pid", first.pid());
+    let run = Bundle::busybox().namespace("pid", Some(&path)).sh("echo $$; cat /proc/1/cmdline").run();
+    let (own, rest) = run.assert_ok().stdout.split_once('\n').expect("two lines");
+    assert_ne!(own, "1");
+    assert_eq!(rest, "sleep\u{0}1000\u{0}");
+    assert_eq!(first.status(), "running", "the end of the second isn't that of the first");
+}
+
+fn a_new_cgroup_namespace_hides_the_path() {
+    let run = Bundle::busybox().namespace("cgroup", None).args(["cat", "/proc/self/cgroup"]).run();
+    assert!(run.assert_ok().lines().iter().all(|line| line.ends_with(":/")), "{run}");
+    let container = Bundle::busybox().args(["cat", "/proc/self/cgroup"]).build();
+    container.run().assert_ok().assert_stdout_contains(container.id());
+}
+
+fn a_new_network_has_nothing_but_loopback() {
+    let run = Bundle::busybox().sh("ls /sys/class/net; ip -o addr show lo").run();
+    run.assert_ok().assert_stdout_contains("127.0.0.1/8");
+    assert_eq!(run.lines()[0], "lo");
+    assert!(run.lines()[1].contains("lo"), "only the loopback{run}");
+}
+
+fn the_host_name_is_set() {
+    Bundle::busybox()
+        .set("/hostname", "my.host")
+        .args(["hostname"])
+        .run()
+        .assert_ok()
+        .assert_stdout("my.host\n");
+}
+
+fn the_host_name_of_the_host_stays_as_it_is() {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").expect("our host name");
+    let bundle = Bundle::busybox().edit(without_hostname).without_namespace("uts");
+    bundle.args(["hostname"]).run().assert_ok().assert_stdout(&name);
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").expect("our host name"), name);
+}
+
+fn the_domain_name_is_set() {
+    let bundle = Bundle::busybox().set("/domainname", "my.domain").set("/ociVersion", "1.1.0");
+    bundle.args(["cat", "/proc/sys/kernel/domainname"]).run().assert_ok().assert_stdout("my.domain\n");
+}
+
+fn a_host_name_without_its_namespace_is_refused() {
+    Bundle::busybox().without_namespace("uts").refused(&["hostname", "uts"]);
+}
+
+fn a_path_of_another_kind_is_refused() {
+    let bundle = Bundle::busybox().namespace("network", Some("/proc/self/ns/uts"));
+    bundle.refused(&["namespace"]);
+}
+
+fn the_hosts_pid_namespace_shows_the_host() {
+    let run = Bundle::busybox().without_namespace("pid").sh("cat /proc/1/comm; echo $$").run();
+    let host = fs::read_to_string("/proc/1/comm").expect("the host's init");
+    assert_eq!(run.assert_ok().lines()[0], host.trim_end());
+    assert_ne!(run.lines()[1], "1");
+}
+
+fn the_hosts_network_shows_its_interfaces() {
+    let container = Bundle::busybox().without_namespace("network").args(["cat", "/proc/net/dev"]).build();
+    let run = container.run();
+    for interface in fs::read_dir("/sys/class/net").expect("interfaces").flatten() {
+        run.assert_ok().assert_stdout_contains(&interface.file_name().to_string_lossy());
+    }
+}
+
+/// It works, or is refused by name.
+fn works_or_is_refused(container: &Container) {
+    let run = container.run();
+    if run.code() != 0 {
+        run.assert_fails().assert_stderr_contains("mount");
+    }
+}
+
+fn the_hosts_mount_namespace_stays_as_it_is() {
+    let before = HostSnapshot::take();
+    let bundle = Bundle::busybox().without_namespace("mount");
+    let bundle = bundle.set("/mounts", json!([])).set("/linux/maskedPaths", json!([]));
+    works_or_is_refused(&bundle.set("/linux/readonlyPaths", json!([])).build());
+    before.assert_unchanged();
+}
+
+fn a_mount_namespace_with_a_path_stays_as_it_is() {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = command.spawn().expect("unshare");
+    // What it echoes comes from within its namespace.
+    writeln!(holder.stdin.as_ref().expect("stdin"), "ready").expect("write");
+    assert_eq!(read_line(holder.stdout.as_mut().expect("stdout")), "ready");
+    let mounts = || fs::read_to_string(format!("/proc/{}/mountinfo", holder.id())).expect("mountinfo");
+    let before = mounts();
+    let path = format!("/proc/{}/ns/mnt", holder.id());
+    works_or_is_refused(&Bundle::busybox().namespace("mount", Some(&path)).build());
+    assert_eq!(mounts(), before);
+    drop(holder.stdin.take());
+    holder.wait().expect("our child");
+}

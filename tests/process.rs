@@ -1,0 +1,194 @@
+//! What the program gets: arguments, environment, directory, user, limits, capabilities.
+
+use lxcrun_test::{Bundle, tests};
+use serde_json::json;
+
+tests![
+    the_program_gets_its_arguments_exactly,
+    the_environment_is_exactly_that_of_the_spec,
+    home_comes_from_the_users_entry_in_passwd,
+    home_of_the_spec_wins,
+    the_program_is_looked_up_on_the_path_of_the_spec,
+    a_program_may_be_a_path,
+    the_program_starts_in_its_directory,
+    a_missing_directory_is_made,
+    a_user_and_groups_are_set,
+    a_user_need_not_be_in_passwd,
+    a_umask_is_set,
+    the_umask_is_022_by_default,
+    limits_of_resources_are_set,
+    capabilities_of_root_are_exact,
+    capabilities_of_a_user_are_exact_in_all_five_sets,
+    without_capabilities_root_has_none,
+    no_new_privileges_is_on_where_asked_for,
+    no_new_privileges_is_off_where_not,
+    the_oom_score_is_set,
+    the_program_is_process_one_and_leads_its_session,
+    the_program_inherits_no_descriptor_but_its_three,
+    no_signal_is_blocked_or_ignored,
+    a_thousand_arguments_arrive,
+];
+
+fn the_program_gets_its_arguments_exactly() {
+    let script = r#"for a; do echo "[$a]"; done"#;
+    let run = Bundle::busybox().args(["sh", "-c", script, "sh", "", "a b", "'\"$x", "ünï\n", "-x"]).run();
+    run.assert_ok().assert_stdout("[]\n[a b]\n['\"$x]\n[ünï\n]\n[-x]\n");
+}
+
+fn the_environment_is_exactly_that_of_the_spec() {
+    let env = json!(["PATH=/bin", "HOME=/h", "A=b=c", "EMPTY=", "SPACED= x y "]);
+    let run = Bundle::busybox().args(["env"]).set("/process/env", env).run();
+    let mut lines = run.assert_ok().lines();
+    lines.sort_unstable();
+    assert_eq!(lines, ["A=b=c", "EMPTY=", "HOME=/h", "PATH=/bin", "SPACED= x y "]);
+}
+
+fn home_comes_from_the_users_entry_in_passwd() {
+    Bundle::busybox().sh("echo $HOME").user(1000, 1000).run().assert_ok().assert_stdout("/tmp\n");
+}
+
+fn home_of_the_spec_wins() {
+    Bundle::busybox().sh("echo $HOME").env("HOME=/mine").run().assert_ok().assert_stdout("/mine\n");
+}
+
+fn the_program_is_looked_up_on_the_path_of_the_spec() {
+    let bundle = Bundle::busybox().args(["hello"]).set("/process/env", json!(["PATH=/nowhere:/opt"]));
+    std::fs::create_dir(bundle.rootfs("opt")).expect("set up the root");
+    std::fs::copy("/bin/busybox", bundle.rootfs("opt/busybox")).expect("set up the root");
+    let script = "#!/bin/sh\necho hello from $0\n";
+    std::fs::write(bundle.rootfs("opt/hello"), script).expect("set up the root");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(bundle.rootfs("opt/hello"), executable).expect("set up the root");
+    bundle.run().assert_ok().assert_stdout("hello from /opt/hello\n");
+}
+
+fn a_program_may_be_a_path() {
+    Bundle::busybox().args(["/bin/echo", "x"]).run().assert_ok().assert_stdout("x\n");
+    Bundle::busybox().args(["./echo", "x"]).cwd("/bin").run().assert_ok().assert_stdout("x\n");
+}
+
+fn the_program_starts_in_its_directory() {
+    Bundle::busybox().sh("/bin/pwd; echo $PWD").cwd("/tmp").run().assert_ok().assert_stdout("/tmp\n/tmp\n");
+}
+
+fn a_missing_directory_is_made() {
+    Bundle::busybox().args(["/bin/pwd"]).cwd("/new/er").run().assert_ok().assert_stdout("/new/er\n");
+}
+
+fn a_user_and_groups_are_set() {
+    let bundle = Bundle::busybox().sh("id -u; id -g; id -G; grep -E 'Uid|Gid' /proc/self/status");
+    let run = bundle.user(1000, 1001).set("/process/user/additionalGids", json!([10, 20])).run();
+    let ids = "Uid:\t1000\t1000\t1000\t1000\nGid:\t1001\t1001\t1001\t1001\n";
+    run.assert_ok().assert_stdout(&format!("1000\n1001\n1001 10 20\n{ids}"));
+}
+
+fn a_user_need_not_be_in_passwd() {
+    Bundle::busybox().sh("id -u; echo $HOME").user(4242, 4242).run().assert_ok().assert_stdout("4242\n/\n");
+}
+
+fn a_umask_is_set() {
+    Bundle::busybox().sh("umask").set("/process/user/umask", 0o027).run().assert_ok().assert_stdout("0027\n");
+}
+
+fn the_umask_is_022_by_default() {
+    Bundle::busybox().sh("umask").run().assert_ok().assert_stdout("0022\n");
+}
+
+fn limits_of_resources_are_set() {
+    let limits = json!([
+        { "type": "RLIMIT_NOFILE", "soft": 512, "hard": 1000 },
+        { "type": "RLIMIT_CORE", "soft": 0, "hard": 4096 },
+        { "type": "RLIMIT_CPU", "soft": 77, "hard": 88 },
+    ]);
+    let script = "for l in n c t; do ulimit -S$l; ulimit -H$l; done";
+    let run = Bundle::busybox().sh(script).set("/process/rlimits", limits).run();
+    // The shell counts cores in blocks of 512 bytes.
+    run.assert_ok().assert_stdout("512\n1000\n0\n8\n77\n88\n");
+}
+
+/// The sets of a process with these capabilities: inheritable, permitted, effective, bounding, ambient.
+fn capability_sets(bundle: Bundle, capabilities: serde_json::Value) -> Vec<String> {
+    let bundle = bundle.args(["grep", "^Cap", "/proc/self/status"]);
+    let run = bundle.set("/process/capabilities", capabilities).run();
+    let hex = |line: &&str| line.split_once('\t').expect("a value").1.trim_start_matches('0').to_owned();
+    run.assert_ok().lines().iter().map(hex).collect()
+}
+
+fn capabilities_of_root_are_exact() {
+    // CHOWN is bit 0, KILL bit 5, NET_RAW bit 13. A root that executes a file gets all it may, which is bounding.
+    let three = json!(["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"]);
+    let sets = capability_sets(
+        Bundle::busybox(),
+        json!({ "bounding": three, "effective": ["CAP_CHOWN"], "permitted": three }),
+    );
+    assert_eq!(sets, ["", "2021", "2021", "2021", ""]);
+}
+
+fn capabilities_of_a_user_are_exact_in_all_five_sets() {
+    let sets = capability_sets(
+        Bundle::busybox().user(1000, 1000),
+        json!({
+            "bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"],
+            "effective": ["CAP_KILL", "CAP_CHOWN"],
+            "permitted": ["CAP_CHOWN", "CAP_KILL"],
+            "inheritable": ["CAP_KILL", "CAP_CHOWN"],
+            "ambient": ["CAP_KILL"],
+        }),
+    );
+    // What a user keeps over exec is what is ambient; the bounding and inheritable sets stay.
+    assert_eq!(sets, ["21", "20", "20", "2021", "20"]);
+}
+
+fn without_capabilities_root_has_none() {
+    let none = json!({ "bounding": [], "effective": [], "permitted": [], "inheritable": [], "ambient": [] });
+    assert_eq!(capability_sets(Bundle::busybox(), none), [""; 5]);
+}
+
+fn no_new_privileges(value: Option<bool>) -> String {
+    let bundle = Bundle::busybox().args(["grep", "NoNewPrivs", "/proc/self/status"]);
+    let run = bundle.set("/process/noNewPrivileges", value).run();
+    run.assert_ok().stdout.clone()
+}
+
+fn no_new_privileges_is_on_where_asked_for() {
+    assert_eq!(no_new_privileges(Some(true)), "NoNewPrivs:\t1\n");
+}
+
+fn no_new_privileges_is_off_where_not() {
+    assert_eq!(no_new_privileges(Some(false)), "NoNewPrivs:\t0\n");
+    assert_eq!(no_new_privileges(None), "NoNewPrivs:\t0\n");
+}
+
+fn the_oom_score_is_set() {
+    let bundle = Bundle::busybox().args(["cat", "/proc/self/oom_score_adj"]);
+    bundle.set("/process/oomScoreAdj", 500).run().assert_ok().assert_stdout("500\n");
+}
+
+fn the_program_is_process_one_and_leads_its_session() {
+    let run = Bundle::busybox().args(["cat", "/proc/self/stat"]).run();
+    let stat: Vec<&str> = run.assert_ok().stdout.split(' ').collect();
+    // pid, parent, group, session
+    assert_eq!([stat[0], stat[3], stat[4], stat[5]], ["1", "0", "1", "1"]);
+}
+
+fn the_program_inherits_no_descriptor_but_its_three() {
+    // The shell of the first stage only waits, so what its directory shows are the descriptors it was given.
+    let run = Bundle::busybox().sh("(ls /proc/1/fd); exit").run();
+    run.assert_ok().assert_stdout("0\n1\n2\n");
+}
+
+fn no_signal_is_blocked_or_ignored() {
+    let run = Bundle::busybox().args(["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]).run();
+    for line in run.assert_ok().lines() {
+        let set =
+            u64::from_str_radix(line.split_once('\t').expect("a value").1, 16).expect("a set of signals");
+        // The last one of the lower half is the C library's own.
+        assert_eq!(set & 0x7fff_ffff, 0, "{run}");
+    }
+}
+
+fn a_thousand_arguments_arrive() {
+    let many = (0..1000).map(|n| format!("argument-{n}"));
+    let args = ["sh", "-c", "echo $# ${1000}", "sh"].map(str::to_owned).into_iter().chain(many);
+    Bundle::busybox().args(args).run().assert_ok().assert_stdout("1000 argument-999\n");
+}

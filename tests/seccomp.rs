@@ -1,0 +1,102 @@
+//! Seccomp: actions, defaults, arguments, architectures.
+
+use lxcrun_test::{Bundle, Output, tests};
+use serde_json::{Value, json};
+
+tests![
+    a_listed_call_fails_and_others_work,
+    the_errno_is_that_of_the_rule,
+    a_default_action_refuses_what_is_not_listed,
+    an_argument_is_compared,
+    a_call_can_kill,
+    an_unknown_call_is_skipped,
+    the_filter_is_in_force_without_no_new_privileges,
+    the_filter_is_in_force_for_a_user,
+    exec_is_filtered_too,
+];
+
+fn with_filter(default: &str, calls: &Value) -> Bundle {
+    let seccomp = json!({
+        "defaultAction": default,
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64"],
+        "syscalls": calls,
+    });
+    Bundle::busybox().set("/linux/seccomp", seccomp)
+}
+
+fn without_mkdir() -> Bundle {
+    with_filter("SCMP_ACT_ALLOW", &json!([{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO" }]))
+}
+
+#[track_caller]
+fn assert_no_mkdir(run: &Output) {
+    run.assert_exit(1).assert_stdout("works\n").assert_stderr_contains("operation not permitted");
+}
+
+const MKDIR: &str = "touch /tmp/file && echo works; mkdir /tmp/dir";
+
+fn a_listed_call_fails_and_others_work() {
+    assert_no_mkdir(&without_mkdir().sh(MKDIR).run());
+}
+
+fn the_errno_is_that_of_the_rule() {
+    let rule = json!([{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28 }]);
+    let run = with_filter("SCMP_ACT_ALLOW", &rule).sh(MKDIR).run();
+    run.assert_exit(1).assert_stderr_contains("no space left on device");
+}
+
+fn a_default_action_refuses_what_is_not_listed() {
+    // What a runtime and a busybox need to get to the program, to run it, and to end.
+    let allowed = json!([{ "action": "SCMP_ACT_ALLOW", "names": [
+        "access", "arch_prctl", "brk", "capget", "capset", "chdir", "clone", "clone3", "close", "close_range",
+        "dup", "dup2", "dup3", "epoll_create1", "epoll_ctl", "epoll_pwait", "execve", "execveat", "exit",
+        "exit_group", "faccessat2", "fchdir", "fcntl", "fstat", "fstatfs", "futex", "getcwd", "getdents64",
+        "geteuid", "getegid", "getgid", "getpgrp", "getpid", "getppid", "getrandom", "getrlimit", "gettid",
+        "getuid", "ioctl", "lseek", "lstat", "madvise", "mmap", "mprotect", "mremap", "munmap", "nanosleep",
+        "newfstatat", "open", "openat", "openat2", "pipe2", "poll", "prctl", "pread64", "prlimit64", "read",
+        "readlink", "readlinkat", "rseq", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sched_getaffinity",
+        "sched_yield", "set_robust_list", "set_tid_address", "setgid", "setgroups", "setresgid", "setresuid",
+        "setuid", "sigaltstack", "stat", "statx", "tgkill", "umask", "uname", "utimensat", "vfork", "wait4",
+        "waitid", "write", "writev",
+    ] }]);
+    assert_no_mkdir(&with_filter("SCMP_ACT_ERRNO", &allowed).sh(MKDIR).run());
+}
+
+fn an_argument_is_compared() {
+    let rule = |name: &str, index: u32| {
+        let args = json!([{ "index": index, "value": 0o777, "op": "SCMP_CMP_EQ" }]);
+        json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "args": args })
+    };
+    let rules = json!([rule("chmod", 1), rule("fchmodat", 2)]);
+    let script = "touch /tmp/f; chmod 700 /tmp/f && echo works; chmod 777 /tmp/f";
+    assert_no_mkdir(&with_filter("SCMP_ACT_ALLOW", &rules).sh(script).run());
+}
+
+fn a_call_can_kill() {
+    let rule = json!([{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS" }]);
+    let run = with_filter("SCMP_ACT_ALLOW", &rule).args(["mkdir", "/tmp/dir"]).run();
+    run.assert_exit(128 + 31);
+}
+
+fn an_unknown_call_is_skipped() {
+    let rules = json!([
+        { "names": ["no_such_call", "mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO" },
+    ]);
+    assert_no_mkdir(&with_filter("SCMP_ACT_ALLOW", &rules).sh(MKDIR).run());
+}
+
+fn the_filter_is_in_force_without_no_new_privileges() {
+    assert_no_mkdir(&without_mkdir().set("/process/noNewPrivileges", false).sh(MKDIR).run());
+}
+
+fn the_filter_is_in_force_for_a_user() {
+    for no_new_privileges in [true, false] {
+        let bundle = without_mkdir().set("/process/noNewPrivileges", no_new_privileges);
+        assert_no_mkdir(&bundle.user(1000, 1000).sh(MKDIR).run());
+    }
+}
+
+fn exec_is_filtered_too() {
+    let container = without_mkdir().args(["sleep", "1000"]).start();
+    assert_no_mkdir(&container.exec(["sh", "-c", MKDIR]));
+}

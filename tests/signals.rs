@@ -1,0 +1,128 @@
+//! Signals: how they are named, whom they reach, and what `run` does with its own.
+
+use lxcrun_test::{Bundle, Container, Fifo, tests};
+use rustix::process::Signal;
+
+tests![
+    a_signal_may_be_a_name_a_full_name_or_a_number,
+    the_default_signal_is_term,
+    a_signal_name_may_be_in_lower_case,
+    kill_of_a_stopped_container_fails,
+    kill_all_reaches_every_process,
+    kill_without_a_pid_namespace_reaches_the_init,
+    delete_ends_all_processes_without_a_pid_namespace,
+    run_passes_signals_on,
+    a_stopped_program_can_be_continued,
+    real_time_signals_work,
+];
+
+/// A shell that tells which signal it got, and then exits with 7.
+fn trapper() -> (Container, Fifo) {
+    let bundle = Bundle::busybox();
+    let meeting = bundle.make_dir("meeting");
+    let told = Fifo::new(meeting.join("told"));
+    let traps: String = ["TERM", "HUP", "INT", "USR1", "USR2", "WINCH", "34"]
+        .map(|s| format!("trap 'echo {s} > /meeting/told; exit 7' {s}; "))
+        .concat();
+    let script = format!("{traps} echo ready > /meeting/told; while :; do sleep 0.01; done");
+    let bundle = bundle.bind(meeting, "/meeting", &[]).sh(&script);
+    (bundle.build(), told)
+}
+
+fn started_trapper() -> (Container, Fifo) {
+    let (container, mut told) = trapper();
+    container.create().assert_ok();
+    container.pid();
+    container.start().assert_ok();
+    assert_eq!(told.line(), "ready");
+    (container, told)
+}
+
+fn gets(signal: &str, name: &str) {
+    let (container, mut told) = started_trapper();
+    container.kill(signal).assert_ok();
+    assert_eq!(told.line(), name, "{signal}");
+    container.until_stopped();
+}
+
+fn a_signal_may_be_a_name_a_full_name_or_a_number() {
+    for (signal, name) in
+        [("TERM", "TERM"), ("SIGHUP", "HUP"), ("10", "USR1"), ("SIGUSR2", "USR2"), ("2", "INT")]
+    {
+        gets(signal, name);
+    }
+}
+
+fn the_default_signal_is_term() {
+    let (container, mut told) = started_trapper();
+    container.verb("kill").assert_ok();
+    assert_eq!(told.line(), "TERM");
+    container.until_stopped();
+}
+
+fn a_signal_name_may_be_in_lower_case() {
+    gets("term", "TERM");
+    gets("sigusr1", "USR1");
+}
+
+fn kill_of_a_stopped_container_fails() {
+    let container = Bundle::busybox().start();
+    container.until_stopped();
+    container.kill("TERM").assert_fails().assert_stderr_contains("not running");
+}
+
+fn kill_all_reaches_every_process() {
+    let bundle = Bundle::busybox().without_namespace("pid");
+    let meeting = bundle.make_dir("meeting");
+    let mut told = Fifo::new(meeting.join("told"));
+    let script = "sleep 1000 & sleep 1000 & echo ready > /meeting/told; wait";
+    let container = bundle.bind(meeting, "/meeting", &[]).sh(script).start();
+    assert_eq!(told.line(), "ready");
+    assert_eq!(container.processes_on_host().len(), 3);
+    container.call("kill").args(["--all", container.id(), "KILL"]).output().assert_ok();
+    container.until_stopped();
+    container.leaks(); // waits for all of them
+    assert_eq!(container.processes_on_host(), [0u32; 0]);
+    container.delete().assert_ok();
+}
+
+fn kill_without_a_pid_namespace_reaches_the_init() {
+    let container = Bundle::busybox().without_namespace("pid").args(["sleep", "1000"]).start();
+    container.kill("TERM").assert_ok();
+    container.until_stopped();
+    container.delete().assert_ok();
+}
+
+fn delete_ends_all_processes_without_a_pid_namespace() {
+    let container = Bundle::busybox().without_namespace("pid").sh("sleep 1000 & exit").start();
+    container.until_stopped();
+    let deleted = container.delete_force();
+    container.assert_gone(deleted.assert_ok());
+}
+
+fn run_passes_signals_on() {
+    for (signal, name) in
+        [(Signal::TERM, "TERM"), (Signal::HUP, "HUP"), (Signal::USR1, "USR1"), (Signal::INT, "INT")]
+    {
+        let (container, mut told) = trapper();
+        let running = container.spawn(|call| call);
+        assert_eq!(told.line(), "ready");
+        running.signal(signal);
+        assert_eq!(told.line(), name);
+        let run = running.wait();
+        container.assert_gone(run.assert_exit(7));
+    }
+}
+
+fn a_stopped_program_can_be_continued() {
+    let (container, mut told) = started_trapper();
+    container.kill("STOP").assert_ok();
+    container.kill("CONT").assert_ok();
+    container.kill("TERM").assert_ok();
+    assert_eq!(told.line(), "TERM");
+    container.until_stopped();
+}
+
+fn real_time_signals_work() {
+    gets("34", "34");
+}

@@ -1,0 +1,168 @@
+//! Terminals: handed over a console socket, or passed through in the foreground.
+
+use lxcrun_test::{Bundle, ConsoleSocket, Container, Pty, tests};
+use serde_json::json;
+
+tests![
+    the_terminal_comes_over_the_console_socket,
+    the_terminal_is_the_controlling_one_and_on_all_three,
+    the_terminal_has_the_size_of_the_spec,
+    a_new_size_reaches_the_program,
+    the_terminal_belongs_to_the_user,
+    the_interrupt_character_sends_a_signal,
+    dev_console_is_the_terminal,
+    no_byte_is_lost_at_the_end_over_the_socket,
+    run_in_the_foreground_passes_the_terminal_through,
+    run_in_the_foreground_loses_no_byte_at_the_end,
+    run_in_the_foreground_passes_what_is_typed,
+    run_in_the_foreground_restores_the_terminal,
+    a_terminal_without_a_console_socket_is_refused,
+    a_console_socket_without_a_terminal_is_refused,
+    a_console_socket_that_is_none_is_refused,
+];
+
+/// Creates it with a terminal, starts it, and returns it with its terminal.
+fn on_terminal(bundle: Bundle) -> (Container, Pty) {
+    let container = bundle.terminal().build();
+    let socket = ConsoleSocket::new(container.path("console"));
+    container.create_with(|call| call.arg("--console-socket").arg(socket.path())).assert_ok();
+    let pty = socket.receive();
+    container.pid();
+    container.start().assert_ok();
+    (container, pty)
+}
+
+fn the_terminal_comes_over_the_console_socket() {
+    let (_container, mut pty) = on_terminal(Bundle::busybox().sh("echo hello"));
+    assert_eq!(pty.read_to_end(), "hello\r\n");
+}
+
+fn the_terminal_is_the_controlling_one_and_on_all_three() {
+    let script = "for fd in 0 1 2; do test -t $fd && echo terminal; done; echo controlling > /dev/tty";
+    let (_container, mut pty) = on_terminal(Bundle::busybox().sh(script));
+    assert_eq!(pty.read_to_end(), "terminal\r\nterminal\r\nterminal\r\ncontrolling\r\n");
+}
+
+fn the_terminal_has_the_size_of_the_spec() {
+    let size = json!({ "height": 33, "width": 77 });
+    let (_container, mut pty) =
+        on_terminal(Bundle::busybox().set("/process/consoleSize", size).args(["stty", "size"]));
+    assert_eq!(pty.read_to_end(), "33 77\r\n");
+}
+
+fn a_new_size_reaches_the_program() {
+    let script = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.01; done";
+    let (_container, mut pty) = on_terminal(Bundle::busybox().sh(script));
+    pty.read_until("ready");
+    pty.resize(44, 99);
+    assert!(pty.read_to_end().contains("44 99"));
+}
+
+fn the_terminal_belongs_to_the_user() {
+    let bundle = Bundle::busybox().user(1000, 1000).sh("stat -L -c %u /proc/self/fd/0; echo x > /dev/tty");
+    let (_container, mut pty) = on_terminal(bundle);
+    assert_eq!(pty.read_to_end(), "1000\r\nx\r\n");
+}
+
+fn the_interrupt_character_sends_a_signal() {
+    let script = "trap 'echo interrupted; exit' INT; echo ready; while :; do sleep 0.01; done";
+    let (_container, mut pty) = on_terminal(Bundle::busybox().sh(script));
+    pty.read_until("ready");
+    pty.write("\x03");
+    assert!(pty.read_to_end().contains("interrupted"));
+}
+
+fn dev_console_is_the_terminal() {
+    let script = "echo to the console > /dev/console; stat -c %F /dev/console";
+    let (_container, mut pty) = on_terminal(Bundle::busybox().sh(script));
+    assert_eq!(pty.read_to_end(), "to the console\r\ncharacter special file\r\n");
+}
+
+const MANY: &str = "seq 1 20000; printf end";
+
+fn assert_all_came(text: &str) {
+    let lines: Vec<&str> = text.split("\r\n").collect();
+    assert_eq!(lines.len(), 20001);
+    assert!(lines[..20000].iter().enumerate().all(|(i, line)| line.parse() == Ok(i + 1)));
+    assert_eq!(lines[20000], "end");
+}
+
+fn no_byte_is_lost_at_the_end_over_the_socket() {
+    for _ in 0..5 {
+        let (_container, mut pty) = on_terminal(Bundle::busybox().sh(MANY));
+        assert_all_came(&pty.read_to_end());
+    }
+}
+
+/// Runs it in the foreground on a terminal of ours, on which `use_it` acts.
+fn in_foreground(bundle: Bundle, use_it: impl FnOnce(&mut Pty)) -> i32 {
+    let container = bundle.terminal().build();
+    let (mut pty, side) = Pty::open();
+    pty.resize(30, 90);
+    let side = || side.try_clone().expect("a copy");
+    let (stdin, stdout, stderr) = (side(), side(), side());
+    let running = container.spawn(|call| call.stdio(stdin, stdout, stderr));
+    use_it(&mut pty);
+    let output = running.wait();
+    container.assert_gone(&output);
+    output.code()
+}
+
+fn run_in_the_foreground_passes_the_terminal_through() {
+    // The size may be set only after the program has begun.
+    let script = "test -t 0 || exit; until [ \"$(stty size 2>&1)\" = '30 90' ]; do sleep 0.01; done; exit 5";
+    assert_eq!(in_foreground(Bundle::busybox().sh(script), |_| {}), 5);
+}
+
+fn run_in_the_foreground_loses_no_byte_at_the_end() {
+    for _ in 0..5 {
+        let mut seen = String::new();
+        assert_eq!(in_foreground(Bundle::busybox().sh(MANY), |pty| seen = pty.read_until("end")), 0);
+        assert_all_came(&seen);
+    }
+}
+
+fn run_in_the_foreground_passes_what_is_typed() {
+    let script = "stty -echo; echo ready; read line; echo \"got $line\"; cat; echo end";
+    let code = in_foreground(Bundle::busybox().sh(script), |pty| {
+        pty.read_until("ready\r\n");
+        pty.write("some words\n");
+        pty.read_until("got some words\r\n");
+        pty.write("\x04");
+        pty.read_until("end");
+    });
+    assert_eq!(code, 0);
+}
+
+fn run_in_the_foreground_restores_the_terminal() {
+    let container = Bundle::busybox().sh("echo done").terminal().build();
+    let (mut pty, side) = Pty::open();
+    let side = || side.try_clone().expect("a copy");
+    let settings = || {
+        let t = rustix::termios::tcgetattr(side()).expect("settings");
+        (t.input_modes, t.output_modes, t.control_modes, t.local_modes)
+    };
+    let before = settings();
+    let (stdin, stdout, stderr) = (side(), side(), side());
+    let running = container.spawn(|call| call.stdio(stdin, stdout, stderr));
+    pty.read_until("done");
+    running.wait().assert_ok();
+    assert_eq!(settings(), before);
+}
+
+fn a_terminal_without_a_console_socket_is_refused() {
+    Bundle::busybox().terminal().refused(&["console"]);
+}
+
+fn a_console_socket_without_a_terminal_is_refused() {
+    let container = Bundle::busybox().build();
+    let socket = ConsoleSocket::new(container.path("console"));
+    let created = container.create_with(|call| call.arg("--console-socket").arg(socket.path()));
+    container.refuses(created, &["console"]);
+}
+
+fn a_console_socket_that_is_none_is_refused() {
+    let container = Bundle::busybox().terminal().build();
+    let created = container.create_with(|call| call.arg("--console-socket").arg(container.path("nothing")));
+    container.refuses(created, &["nothing"]);
+}
