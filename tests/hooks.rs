@@ -16,6 +16,7 @@ tests![
     hooks_get_exactly_the_environment_of_the_spec,
     hooks_get_their_arguments,
     two_hooks_of_a_kind_run_one_after_the_other,
+    a_hook_need_not_read_the_state,
     a_failing_prestart_hook_aborts_create,
     a_failing_create_runtime_hook_aborts_create,
     a_failing_create_container_hook_aborts_create,
@@ -49,9 +50,9 @@ impl Notes {
         fs::read_to_string(self.dir.join(name)).unwrap_or_default()
     }
 
-    /// A hook that runs `script` in the directory of the notes.
+    /// A hook that runs `script` in the directory of the notes, with the state that came in $state.
     fn hook(&self, script: &str) -> Value {
-        let script = format!("cd {}; {script}", self.dir.display());
+        let script = format!("read -r state; cd {}; {script}", self.dir.display());
         json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] })
     }
 
@@ -108,7 +109,7 @@ fn hooks_run_in_the_namespaces_that_are_theirs() {
 fn states() -> (Container, impl Fn(&str) -> Value) {
     let (bundle, notes) = Notes::new();
     let bundle = bundle.set("/annotations", json!({ "a": "b" }));
-    let container = notes.on_all(bundle, "cat > KIND").args(["sleep", "1000"]).start();
+    let container = notes.on_all(bundle, "printf %s \"$state\" > KIND").args(["sleep", "1000"]).start();
     container.finish();
     (container, move |kind| serde_json::from_str(&notes.read(kind)).unwrap_or_else(|e| panic!("{kind}: {e}")))
 }
@@ -154,6 +155,15 @@ fn two_hooks_of_a_kind_run_one_after_the_other() {
     let bundle = notes.on_all(bundle, "echo 1 >> KIND");
     let _life = whole_life(notes.on_all(bundle, "echo 2 >> KIND"));
     assert_eq!(KINDS.map(|kind| notes.read(kind)), ["1\n2\n"; 6]);
+}
+
+fn a_hook_need_not_read_the_state() {
+    // Much more than a pipe holds, so that the runtime can't just write it all and be done.
+    let bundle = Bundle::busybox().set("/annotations/long", "x".repeat(1 << 20));
+    let bundle = KINDS
+        .iter()
+        .fold(bundle, |bundle, kind| bundle.push(&format!("/hooks/{kind}"), json!({ "path": "/bin/true" })));
+    let _life = whole_life(bundle);
 }
 
 /// A hook of this kind fails: create says so, the second hook doesn't run, and nothing is left.
@@ -243,7 +253,7 @@ fn a_hook_that_is_no_absolute_path_is_refused() {
 
 fn a_hook_sees_the_network_namespace_before_the_program_runs() {
     let (bundle, notes) = Notes::new();
-    let script = "read -r state; pid=${state#*\\\"pid\\\":}; pid=${pid%%[,\\}]*}; \
+    let script = "pid=${state#*\\\"pid\\\":}; pid=${pid%%[,\\}]*}; \
                   nsenter --net=/proc/$((pid))/ns/net ls /sys/class/net > seen 2>&1; \
                   nsenter --net=/proc/$((pid))/ns/net sh -c 'wc -l < /proc/net/dev' > lines 2>&1";
     let _life = whole_life(bundle.push("/hooks/createRuntime", notes.hook(script)));
