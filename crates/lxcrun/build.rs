@@ -3,6 +3,7 @@
 //! Cargo has no stable way to build one member of a workspace statically and another not, so this is a nested
 //! build with a target directory and flags of its own.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, error::Error, fs};
@@ -15,7 +16,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", crates.join("../Cargo.lock").display());
     let out = PathBuf::from(env::var("OUT_DIR")?);
     build(&crates, &out, "lxcrun-init", "-Ctarget-feature=+crt-static\x1f-Crelocation-model=static")?;
-    build(&crates, &out, "lxcrun-monitor", "")
+    build(&crates, &out, "lxcrun-monitor", "")?;
+    for (name, variable) in [("lxcrun-init", "LXCRUN_INIT_HASH"), ("lxcrun-monitor", "LXCRUN_MONITOR_HASH")] {
+        let mut hasher = DefaultHasher::new();
+        fs::read(out.join(name))?.hash(&mut hasher);
+        println!("cargo::rustc-env={variable}={:016x}", hasher.finish());
+    }
+    Ok(())
 }
 
 /// Builds one program and puts it where `embedded.rs` includes it from.

@@ -34,7 +34,9 @@ fn health_checks_run_in_the_container() {
 
 fn oom_kills_with_137_and_is_an_event() {
     let docker = Docker::get();
-    let container = docker.start("--memory 32m --memory-swap 32m", "exec tail /dev/zero");
+    // The shim learns of it beside the exit: the program outlives its child so that it surely does.
+    let hog = "tail /dev/zero; code=$?; sleep 0.5; exit $code";
+    let container = docker.start("--memory 32m --memory-swap 32m", hog);
     container.call(&["wait"]).assert_stdout("137\n");
     assert_eq!(container.inspect("{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
     // It is one as soon as it happens, not just at the end.

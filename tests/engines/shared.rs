@@ -41,8 +41,9 @@ pub fn a_terminal_has_the_size_of_ours(engine: &impl Engine) {
 pub fn the_pid_is_that_of_the_programs_process(engine: &impl Engine) {
     let container = engine.start("--env MARK=here", IDLE);
     let init = container.init();
-    let environment = engine.sandbox().read(format!("/proc/{init}/environ"));
-    assert!(environment.split('\0').any(|word| word == "MARK=here"), "{environment:?}");
+    // The runtime's `start` may return just before the program takes over.
+    let environment = || engine.sandbox().read(format!("/proc/{init}/environ"));
+    assert!(until(|| environment().split('\0').any(|word| word == "MARK=here")), "{:?}", environment());
     let status = engine.sandbox().read(format!("/proc/{init}/status"));
     let pids = status.lines().find(|line| line.starts_with("NSpid:")).unwrap_or_default();
     assert!(pids.ends_with("\t1"), "{pids:?}");
@@ -389,8 +390,9 @@ pub fn exec_takes_user_directory_environment_and_terminal(engine: &impl Engine) 
 
 pub fn top_lists_the_processes(engine: &impl Engine) {
     let container = engine.start("", "sleep 1001 & exec sleep 1002");
+    let lists = |name: &str| container.call(&["top"]).assert_ok().stdout.contains(name);
+    assert!(until(|| lists("sleep 1001") && lists("sleep 1002")), "{}", container.call(&["top"]));
     let output = container.call(&["top"]);
-    output.assert_ok().assert_stdout_contains("sleep 1001").assert_stdout_contains("sleep 1002");
     assert_eq!(output.lines().len(), 3, "{output}");
 }
 

@@ -2,7 +2,7 @@
 //! was found without following anything out of it.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use kernel::{MountAttr, set_mount_attributes};

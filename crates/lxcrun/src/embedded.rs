@@ -1,39 +1,133 @@
 //! The init and the monitor, carried inside this library: nothing needs to be installed beside it.
+//!
+//! Copying a program into memory for every container costs as much as all mounts together, so the two are written to
+//! a cache once and executed from there; where that can't be, from a sealed memfd. Either way a container can't
+//! overwrite the init through /proc/PID/exe (CVE-2019-5736): the cached file is seen through a read-only mount that
+//! is attached nowhere, the memfd is sealed.
 
-use std::ffi::CStr;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use kernel::{MountAttr, set_mount_attributes};
+use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, fstatvfs, memfd_create};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
-static INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lxcrun-init"));
-static MONITOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lxcrun-monitor"));
+/// One of the two programs. The name in the cache has a hash of the content, so versions don't meet.
+struct Program {
+    name: &'static str,
+    content: &'static [u8],
+}
+
+static INIT: Program = Program {
+    name: concat!("init-", env!("LXCRUN_INIT_HASH")),
+    content: include_bytes!(concat!(env!("OUT_DIR"), "/lxcrun-init")),
+};
+
+static MONITOR: Program = Program {
+    name: concat!("monitor-", env!("LXCRUN_MONITOR_HASH")),
+    content: include_bytes!(concat!(env!("OUT_DIR"), "/lxcrun-monitor")),
+};
 
 /// `MFD_EXEC` of memfd_create(2), Linux 6.3; rustix has no name for it yet.
 const MFD_EXEC: u32 = 0x10;
 
-/// The init, as a descriptor to execute: sealed, so that no container can overwrite it (CVE-2019-5736).
+/// The init, as a descriptor to execute that gives no way to overwrite it.
 pub(crate) fn init() -> io::Result<OwnedFd> {
-    sealed(c"lxcrun-init", INIT)
-}
-
-/// The monitor, likewise.
-pub(crate) fn monitor() -> io::Result<OwnedFd> {
-    sealed(c"lxcrun-monitor", MONITOR)
-}
-
-fn sealed(name: &CStr, content: &[u8]) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // A host may have made files in memory not executable unless asked for (sysctl vm.memfd_noexec).
-    let fd = match memfd_create(name, flags | MemfdFlags::from_bits_retain(MFD_EXEC)) {
-        Err(Errno::INVAL) => memfd_create(name, flags)?,
-        made => made?,
-    };
-    let mut rest = content;
-    while !rest.is_empty() {
-        rest = &rest[rustix::io::write(&fd, rest)?..];
+    match INIT.cached().and_then(|file| read_only_view(&file)) {
+        Ok(view) => Ok(view),
+        Err(_) => INIT.sealed(),
     }
-    fcntl_add_seals(&fd, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-    Ok(fd)
+}
+
+/// The monitor, likewise. No container ever sees its process, so the file itself will do.
+pub(crate) fn monitor() -> io::Result<OwnedFd> {
+    match MONITOR.cached() {
+        Ok(file) => Ok(file.into()),
+        Err(_) => MONITOR.sealed(),
+    }
+}
+
+/// A mount of one file that is read-only and attached nowhere.
+fn read_only_view(file: &File) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let view = open_tree(file, "", flags)?;
+    set_mount_attributes(&view, false, MountAttr::RDONLY, MountAttr::empty(), None, None)?;
+    Ok(view)
+}
+
+impl Program {
+    /// The program in the cache, written now if need be.
+    fn cached(&self) -> io::Result<File> {
+        let directory = cache_directory().ok_or(io::ErrorKind::NotFound)?;
+        let path = directory.join(self.name);
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.write(&directory, &path)?,
+            opened => opened?,
+        };
+        // Somebody else's file, or one on a file system that nothing may be executed from, is none of ours.
+        let metadata = file.metadata()?;
+        let ours = metadata.uid() == rustix::process::geteuid().as_raw()
+            && metadata.mode() & 0o022 == 0
+            && metadata.len() == self.content.len() as u64
+            && !fstatvfs(&file)?.f_flag.contains(StatVfsMountFlags::NOEXEC);
+        if ours { Ok(file) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+
+    fn write(&self, directory: &Path, path: &Path) -> io::Result<File> {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+        let temporary = directory.join(format!(".{}-{}", self.name, std::process::id()));
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(&temporary)
+            .and_then(|mut out| io::Write::write_all(&mut out, self.content))
+            .and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written?;
+        File::open(path)
+    }
+
+    /// The program in memory.
+    fn sealed(&self) -> io::Result<OwnedFd> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // A host may have made files in memory not executable unless asked for (sysctl vm.memfd_noexec).
+        let fd = match memfd_create(self.name, flags | MemfdFlags::from_bits_retain(MFD_EXEC)) {
+            Err(Errno::INVAL) => memfd_create(self.name, flags)?,
+            made => made?,
+        };
+        let mut rest = self.content;
+        while !rest.is_empty() {
+            rest = &rest[rustix::io::write(fd.as_fd(), rest)?..];
+        }
+        fcntl_add_seals(&fd, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+        Ok(fd)
+    }
+}
+
+/// `/var/cache/lxcrun` for root, the user's cache for others.
+fn cache_directory() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some("/var/cache/lxcrun".into());
+    }
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).map(|base| base.join("lxcrun"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_program_is_whole_and_cannot_be_written() {
+        let fd = INIT.sealed().unwrap();
+        assert_eq!(rustix::fs::fstat(&fd).unwrap().st_size.unsigned_abs(), INIT.content.len() as u64);
+        assert_eq!(rustix::io::pwrite(&fd, b"x", 0), Err(Errno::PERM));
+    }
 }

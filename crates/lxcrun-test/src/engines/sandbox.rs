@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::until;
-use crate::{DEADLINE, Process, Runtime};
+use crate::{DEADLINE, Process, Runtime, cgroup};
 
 const INIT: &str = include_str!("sandbox.sh");
 
@@ -182,13 +182,10 @@ impl Sandbox {
         mountinfo.lines().filter_map(|line| Some(line.split(' ').nth(4)?.to_owned())).collect()
     }
 
+    /// Wherever they are: a runtime may have put one into the wrong place.
     fn cgroups(&self) -> BTreeSet<String> {
-        let mut found = Vec::new();
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            find(&hierarchy.path().join(&self.name), "", 8, &mut found);
-        }
-        find(&Path::new("/sys/fs/cgroup").join(&self.name), "", 8, &mut found);
-        found.into_iter().filter(|path| Path::new(path).is_dir()).collect()
+        let ours = |path: &PathBuf| path.iter().any(|part| part == self.name.as_str());
+        cgroup::all().into_iter().filter(ours).map(|path| path.display().to_string()).collect()
     }
 
     fn processes(&self) -> BTreeSet<String> {

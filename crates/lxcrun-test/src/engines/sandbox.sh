@@ -8,8 +8,8 @@ mount -t proc proc /proc
 for fresh in /run /var/lib /var/tmp; do
 	mount -t tmpfs tmpfs $fresh
 done
-mkdir /run/etc /run/etc/upper /run/etc/work /run/lock /run/ids
-mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work /etc
+mkdir /run/etc /run/etc/upper /run/etc/temporary /run/lock /run/ids
+mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/temporary /etc
 rm -rf /etc/docker /etc/containerd
 case $runtime in */crun) ! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified ;; esac # it refuses both
 ip link set lo up
@@ -45,7 +45,8 @@ read -r _
 
 kill -KILL -1
 for _ in {1..200}; do
-	find /sys/fs/cgroup -depth -type d -path "/sys/fs/cgroup/*/$cgroup*" -exec rmdir {} +
-	compgen -G "/sys/fs/cgroup/*/$cgroup" || break
+	mapfile -t left < <(find /sys/fs/cgroup -depth -type d \( -path "*/$cgroup" -o -path "*/$cgroup/*" \))
+	((${#left[@]})) || break
+	rmdir "${left[@]}"
 	read -rt 0.02 <> <(:)
 done
