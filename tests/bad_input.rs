@@ -63,7 +63,8 @@ tests![
     cpus_that_do_not_exist_are_refused.needs(Need::Controller("cpuset")),
     a_cpu_quota_that_is_too_small_is_refused.needs(Need::CgroupV1("cpu")),
     a_memory_limit_that_is_too_small_is_refused.needs(Need::Controller("memory")),
-    a_cgroup_with_processes_is_refused.lxcrun_only("runc 1.1 only warns"),
+    a_cgroup_that_exists_is_refused_and_stays.lxcrun_only("runc takes it over if nobody is in it"),
+    a_cgroup_with_processes_is_refused_and_stays.lxcrun_only("runc 1.1 only warns"),
     a_cgroup_path_that_climbs_stays_in_its_hierarchy,
     a_full_disk_for_the_state_is_refused.lxcrun_only("runc 1.1 fails without a reason"),
     a_state_root_that_is_a_file_is_refused,
@@ -379,27 +380,45 @@ fn a_memory_limit_that_is_too_small_is_refused() {
     Bundle::busybox().resource("memory", json!({ "limit": 4096 })).refused(&["memory"]);
 }
 
-fn a_cgroup_with_processes_is_refused() {
-    let path = format!("{}/busy", cgroup_parent());
-    let dirs: Vec<_> = hierarchies().iter().map(|h| h.mount.join(&path[1..])).collect();
-    let mut guest = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("a process");
+/// A cgroup of the test's own in every hierarchy, which the runtime refuses to use, and doesn't touch.
+fn foreign_cgroup_is_refused(name: &str, prepare: impl Fn(&Path)) {
+    let path = format!("{}/{name}", cgroup_parent());
+    let dirs: Vec<PathBuf> = hierarchies().iter().map(|h| h.mount.join(&path[1..])).collect();
     for dir in &dirs {
         fs::create_dir_all(dir).expect("a cgroup");
+        prepare(dir);
+    }
+    let container = Bundle::busybox().set("/linux/cgroupsPath", path.as_str()).build();
+    let created = container.create();
+    let still_there = dirs.iter().all(|dir| dir.exists());
+    let processes: String = dirs.iter().filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok()).collect();
+    for pid in processes.lines().filter_map(|line| line.parse().ok()) {
+        kill_process(Pid::from_raw(pid).expect("a process"), Signal::KILL).expect("our process");
+        until_exit(pid.unsigned_abs());
+    }
+    for dir in &dirs {
+        // It is busy until the process has been waited for.
+        let _ = fs::remove_dir(dir);
+    }
+    assert!(still_there, "the cgroup wasn't the runtime's to remove{created}");
+    container.refuses(created, &["cgroup", &path]);
+}
+
+fn a_cgroup_that_exists_is_refused_and_stays() {
+    foreign_cgroup_is_refused("existing", |_| ());
+}
+
+fn a_cgroup_with_processes_is_refused_and_stays() {
+    let mut guest = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("a process");
+    let number = guest.id().to_string();
+    foreign_cgroup_is_refused("busy", |dir| {
         for file in ["cpuset.cpus", "cpuset.mems"].map(|name| dir.join(name)).iter().filter(|f| f.exists()) {
             fs::write(file, "0").expect("a cpuset");
         }
-        fs::write(dir.join("cgroup.procs"), guest.id().to_string()).expect("a process for the cgroup");
-    }
-    let created = std::panic::catch_unwind(|| {
-        Bundle::busybox().set("/linux/cgroupsPath", path.as_str()).refused(&["cgroup", &path]);
+        fs::write(dir.join("cgroup.procs"), &number).expect("a process for the cgroup");
     });
-    let still_there = dirs.iter().all(|dir| dir.exists());
     guest.kill().expect("our child");
-    until_exit(guest.id());
     guest.wait().expect("our child");
-    dirs.iter().for_each(|dir| fs::remove_dir(dir).expect("our cgroup"));
-    created.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    assert!(still_there, "the cgroup wasn't ours to remove");
 }
 
 fn a_cgroup_path_that_climbs_stays_in_its_hierarchy() {

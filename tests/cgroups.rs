@@ -1,7 +1,6 @@
 //! The cgroups of a container, and the limits in them: in the files, and in what they do.
 
 use std::fs;
-use std::path::PathBuf;
 
 use lxcrun_test::{Bundle, Cgroups, Container, Need, cgroup_parent, hierarchies, tests};
 use serde_json::json;
@@ -10,7 +9,6 @@ tests![
     the_container_has_a_cgroup_in_every_hierarchy,
     the_cgroup_is_that_of_the_spec,
     a_relative_path_is_below_some_parent,
-    a_cgroup_that_exists_is_used_and_removed,
     the_memory_limit_is_set.needs(Need::Controller("memory")),
     the_memory_limit_kills.needs(Need::Controller("memory")),
     the_memory_reservation_is_set.needs(Need::Controller("memory")),
@@ -62,15 +60,6 @@ fn a_relative_path_is_below_some_parent() {
     let name = bundle.key().to_owned();
     let container = sleeper(bundle.set("/linux/cgroupsPath", name.as_str()));
     assert!(cgroups(&container).dir("pids").ends_with(name));
-}
-
-fn a_cgroup_that_exists_is_used_and_removed() {
-    let (bundle, path) = with_path();
-    let dirs: Vec<PathBuf> = hierarchies().iter().map(|h| h.mount.join(&path[1..])).collect();
-    dirs.iter().for_each(|dir| fs::create_dir_all(dir).expect("a cgroup"));
-    let container = sleeper(bundle);
-    assert!(cgroups(&container).dir("pids").ends_with(&path[1..]));
-    container.finish();
 }
 
 fn with_memory(bytes: u64) -> Bundle {

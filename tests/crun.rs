@@ -49,7 +49,6 @@ pub const DIFFERENCES: &[(&str, &[&str])] = &[
     (
         "it leaves its cgroups behind",
         &[
-            "cgroups::a_cgroup_that_exists_is_used_and_removed",
             "cgroups::a_unified_value_is_refused_on_version_one",
             "bad_input::cpus_that_do_not_exist_are_refused",
             "bad_input::a_cpu_quota_that_is_too_small_is_refused",
@@ -84,7 +83,6 @@ pub const DIFFERENCES: &[(&str, &[&str])] = &[
         &[
             "process::a_user_need_not_be_in_passwd",
             "symlinks::a_dev_that_links_outside_does_not_reach_the_host",
-            "devices::a_later_rule_wins",
             "terminal::run_in_the_foreground_passes_the_terminal_through",
             "hooks::hooks_run_in_the_namespaces_that_are_theirs",
             "hooks::the_state_on_stdin_has_the_status_of_the_moment",

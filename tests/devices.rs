@@ -106,7 +106,7 @@ fn a_device_may_be_allowed_for_reading_alone() {
 
 fn a_later_rule_wins() {
     assert_eq!(opened(&[deny_all(), rule(true, "rw"), rule(false, "w")]), "read ");
-    assert_eq!(opened(&[json!({ "allow": true, "access": "rwm" }), rule(false, "rwm")]), "");
+    assert_eq!(opened(&[json!({ "allow": true, "access": "rwm" }), rule(false, "rw")]), "");
 }
 
 fn a_program_may_make_a_device_but_not_use_it() {

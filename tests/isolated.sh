@@ -3,6 +3,14 @@
 # looks at the whole host isn't disturbed by what else runs there. For hosts with cgroup v1 hierarchies; as root.
 set -e
 name=isolated-$$
+
+clean_up() {
+    for dir in /sys/fs/cgroup/*/; do
+        echo $$ >"${dir}cgroup.procs"
+        find "$dir$name" -depth -type d -exec rmdir {} \;
+    done
+}
+
 for dir in /sys/fs/cgroup/*/; do
     mkdir "$dir$name"
     if [ -e "$dir$name/cpuset.cpus" ]; then
@@ -12,8 +20,8 @@ for dir in /sys/fs/cgroup/*/; do
     echo $$ >"$dir$name/cgroup.procs"
 done
 
-status=0
-unshare --mount --propagation private --cgroup --net --pid --fork --mount-proc sh -c '
+# All processes end with unshare, and unshare with this script.
+unshare --mount --propagation private --cgroup --net --pid --fork --kill-child --mount-proc sh -c '
     for dir in /sys/fs/cgroup/*/; do
         controller=$(basename "$dir")
         case $controller in
@@ -24,11 +32,13 @@ unshare --mount --propagation private --cgroup --net --pid --fork --mount-proc s
         umount "$dir"
         mount $options cgroup "$dir" || exit 1
     done
+    if [ -d /run/lxc ]; then mount -t tmpfs tmpfs /run/lxc; fi
     ip link set lo up
-    "$@"' sh "$@" || status=$?
-
-for dir in /sys/fs/cgroup/*/; do
-    echo $$ >"${dir}cgroup.procs"
-    find "$dir$name" -depth -type d -exec rmdir {} \;
-done
+    "$@"' sh "$@" &
+trap 'kill $!' TERM INT HUP
+status=0
+wait $! || status=$?
+trap - TERM INT HUP
+wait $! || true
+clean_up
 exit $status

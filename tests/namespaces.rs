@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use lxcrun_test::{Bundle, Container, HostSnapshot, read_line, tests};
+use lxcrun_test::{Bundle, Container, HostSnapshot, interfaces, read_line, tests};
 use serde_json::json;
 
 tests![
@@ -140,8 +140,8 @@ fn the_hosts_pid_namespace_shows_the_host() {
 fn the_hosts_network_shows_its_interfaces() {
     let container = Bundle::busybox().without_namespace("network").args(["cat", "/proc/net/dev"]).build();
     let run = container.run();
-    for interface in fs::read_dir("/sys/class/net").expect("interfaces").flatten() {
-        run.assert_ok().assert_stdout_contains(&interface.file_name().to_string_lossy());
+    for interface in interfaces() {
+        run.assert_ok().assert_stdout_contains(&interface);
     }
 }
 

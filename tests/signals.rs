@@ -68,7 +68,8 @@ fn a_signal_name_may_be_in_lower_case() {
 fn kill_of_a_stopped_container_fails() {
     let container = Bundle::busybox().start();
     container.until_stopped();
-    container.kill("TERM").assert_fails().assert_stderr_contains("not running");
+    // containerd looks for these words.
+    container.kill("TERM").assert_fails().assert_stderr_contains("container not running");
 }
 
 fn kill_all_reaches_every_process() {

@@ -7,6 +7,7 @@ use protocol::init::{Container, FailureKind, FromGate, FromInit, Stdio, ToGate};
 use protocol::{Channel, Received};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
@@ -20,6 +21,10 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     // Nobody who shares our PID namespace gets at our descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| fail("prctl", e))?;
     rustix::process::umask(rustix::fs::Mode::empty());
+    if let Some(namespace) = plan.cgroup_namespace {
+        let kind = Some(LinkNameSpaceType::ControlGroup);
+        move_into_link_name_space(fds[namespace].as_fd(), kind).map_err(|e| fail("linux.namespaces: cgroup", e))?;
+    }
     let proc = Proc::mount().map_err(|e| fail("a procfs for the init", e))?;
 
     let root = attach_root(plan, &fds)?;

@@ -37,7 +37,9 @@ fn main() -> ExitCode {
 /// Does what the runtime asks; returns only when that fails, or when the runtime is gone.
 fn serve(control: &Channel) -> Result<()> {
     kernel::close_on_exec_from(3).map_err(|e| fail("close_range", e))?;
-    say(control, &FromInit::Hello)?;
+    if say(control, &FromInit::Hello).is_err() {
+        start_again();
+    }
     let Some(request) = control.receive::<ToInit>().map_err(|e| fail("the runtime's request", e))? else {
         return Ok(());
     };
@@ -46,6 +48,14 @@ fn serve(control: &Channel) -> Result<()> {
         ToInit::Exec(plan) => exec::run(control, &plan, request.fds),
         ToInit::Proceed => Ok(()),
     }
+}
+
+/// The runtime's end is closed: it was killed, or the container has ended before. liblxc takes the death of an init by
+/// SIGHUP for a reboot and starts it again (`lxc_poll` in its start.c), but to everybody else it is just that death.
+fn start_again() -> ! {
+    const SIGHUP: i32 = 1;
+    #[allow(clippy::exit)] // there is nothing to unwind: this process is a single function
+    std::process::exit(128 + SIGHUP)
 }
 
 fn say(control: &Channel, message: &FromInit) -> Result<()> {

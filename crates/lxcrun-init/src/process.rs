@@ -236,7 +236,9 @@ fn set_capabilities(wanted: Capabilities) -> Result<()> {
     };
     rustix::thread::set_capabilities(None, sets).map_err(|e| fail("process.capabilities", e))?;
     rustix::thread::clear_ambient_capability_set().map_err(|e| fail("process.capabilities.ambient", e))?;
-    for capability in capabilities().filter(|c| wanted.ambient & c.bits() != 0) {
+    // One that is not inheritable can't be ambient, and asking for it has no effect: `runc spec` does.
+    let ambient = wanted.ambient & wanted.inheritable & wanted.permitted;
+    for capability in capabilities().filter(|c| ambient & c.bits() != 0) {
         rustix::thread::configure_capability_in_ambient_set(capability, true)
             .map_err(|e| fail("process.capabilities.ambient", e))?;
     }

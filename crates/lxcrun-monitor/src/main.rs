@@ -47,6 +47,9 @@ fn monitor(control: &Channel) -> Result<Option<FromMonitor>, String> {
         Some(source) => format!("{e}: {source}"),
         None => e.to_string(),
     })?;
+    for file in &plan.enter {
+        std::fs::write(file, std::process::id().to_string()).map_err(|e| format!("{}: {e}", file.display()))?;
+    }
     leave_the_hosts_mounts_alone().map_err(|e| format!("a private mount namespace: {e}"))?;
 
     let mut container = Handle::new(&liblxc, &plan.name, &plan.root).map_err(|e| e.to_string())?;

@@ -263,7 +263,8 @@ impl Container {
         let mounts = mounts.lines().filter(|line| self.owns(line)).map(|line| format!("mount {line}"));
         let states = files(&self.path("root"));
         let locks = files(Path::new("/run/lxc"));
-        let locks = locks.into_iter().filter(|path| self.owns(&path.to_string_lossy()));
+        // liblxc keeps an empty directory for each state root.
+        let locks = locks.into_iter().filter(|path| !path.is_dir() && self.owns(&path.to_string_lossy()));
         let processes = self.processes();
         let processes = processes.iter().map(|p| format!("process {} {}: {}", p.pid, p.name, p.command));
         let cgroups = self.cgroups();

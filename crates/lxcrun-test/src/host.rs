@@ -51,9 +51,11 @@ impl HostSnapshot {
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         let mut things: BTreeSet<String> =
             cgroup::all().into_iter().map(|p| format!("cgroup {}", p.display())).collect();
-        things.extend(names("/sys/class/net").map(|name| format!("interface {name}")));
+        things.extend(interfaces().into_iter().map(|name| format!("interface {name}")));
         for dir in ["/run/lxcrun", "/run/lxc", "/run/runc", "/run/crun"] {
-            things.extend(files(Path::new(dir)).into_iter().map(|p| format!("file {}", p.display())));
+            // liblxc keeps an empty directory for each state root, but no file for each container.
+            let files = files(Path::new(dir)).into_iter().filter(|path| !path.is_dir());
+            things.extend(files.map(|path| format!("file {}", path.display())));
         }
         let ours = Process::all().into_iter().filter(|p| {
             ["lxcrun", "[lxc", "lxc-", "runc", "crun"].iter().any(|start| p.name.starts_with(start))
@@ -80,9 +82,10 @@ impl HostSnapshot {
     }
 }
 
-fn names(dir: &str) -> impl Iterator<Item = String> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|e| e.file_name().to_string_lossy().into_owned())
+/// The names of the network interfaces in our network namespace.
+pub fn interfaces() -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/net/dev").expect("a table of interfaces");
+    table.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
 /// All that lies below `dir`.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -186,5 +187,7 @@ pub fn main(tests: impl IntoIterator<Item = Test>) -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&arguments, tests.into_iter().map(Test::into_trial).collect());
     cgroup::remove_parent();
+    // What liblxc keeps for state roots, of which ours are gone now. Other runtimes keep nothing there.
+    let _ = fs::remove_dir_all(format!("/run/lxc/lock{}", scratch.path().display()));
     conclusion.exit_code()
 }

@@ -6,8 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
-use protocol::Channel;
+use protocol::{Channel, Hook};
 use protocol::init::{FdIndex, FromInit, Rootfs, Stdio as InitStdio, ToInit};
 use protocol::monitor::{Item, Plan as MonitorPlan};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,8 +15,9 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::Pid;
 
 use crate::cgroup::Cgroup;
-use crate::config::{self, Plan};
+use crate::config::{self, HookKind, Plan, Surroundings, hooks};
 use crate::container::Container;
+use crate::delete::run_poststop_hooks;
 use crate::error::{Context, refuse};
 use crate::monitor::Monitor;
 use crate::mounts;
@@ -63,15 +63,25 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     }
     let sources = mounts::Sources { rootfs: mounts::open_rootfs(id, &plan)?, binds };
     let gate = creation.bind_gate()?;
-    let config = plan.lxc_config(spec, creation.directory()?.path(), options.keep_monitor);
-    creation.start_liblxc(&config)?;
-    let init = creation.meet_init(spec, &config)?;
+    let enter = host.hierarchies.roots_to_enter().at(id, "cannot read /proc/PID/cgroup")?;
+    let surroundings = Surroundings {
+        directory: creation.directory()?.path(),
+        monitored: options.keep_monitor,
+        relative_cgroups: enter.is_some(),
+    };
+    let config = plan.lxc_config(spec, &surroundings);
+    creation.start_liblxc(&config, enter.unwrap_or_default())?;
+    let init = creation.meet_init(&config)?;
 
     let mut fds = FdTable::default();
     let request = init_request(&creation, &plan, &options, sources, gate, &mut fds)?;
     creation.send(&ToInit::Prepare(Box::new(request)), &fds)?;
     drop(fds);
     creation.expect(|m| matches!(m, FromInit::Mounted))?;
+    // Only now: rules for devices also go for making their nodes. Before the hooks, which may want to change some.
+    if let Some(resources) = spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
+        creation.cgroup.apply(resources)?;
+    }
     let state = creation.state.oci(Status::Creating).json();
     for hook in &plan.create_runtime_hooks {
         hook.run(&state, bundle.path()).map_err(|source| Error::Hook { id: id.clone(), source })?;
@@ -125,6 +135,8 @@ struct Creation {
     monitor_cgroups: [Cgroup; 2],
     monitor: Option<Monitor>,
     init: Channel,
+    /// To be run when the container fails after its environment was made (runtime-spec, runtime.md, "Lifecycle").
+    poststop: Vec<Hook>,
 }
 
 impl Creation {
@@ -156,6 +168,7 @@ impl Creation {
             monitor_cgroups,
             monitor: Some(monitor),
             init,
+            poststop: hooks(id, bundle.spec(), HookKind::Poststop)?,
         };
         creation.directory()?.write_spec(bundle.config())?;
         Ok(creation)
@@ -191,22 +204,19 @@ impl Creation {
     }
 
     /// Sends the monitor its plan. What it will make is written down before.
-    fn start_liblxc(&self, config: &[Item]) -> Result<()> {
+    fn start_liblxc(&self, config: &[Item], enter: Vec<PathBuf>) -> Result<()> {
         let directory = self.directory()?;
         directory.write_state(&self.state)?;
         let (name, root) = (self.id.to_string(), directory.root().to_owned());
-        self.monitor()?.start(&MonitorPlan { name, root, config: config.to_vec() })
+        self.monitor()?.start(&MonitorPlan { name, root, config: config.to_vec(), enter })
     }
 
-    /// Waits for the init's first word, and sets limits to what it and its children may use.
-    fn meet_init(&mut self, spec: &Spec, config: &[Item]) -> Result<Pid> {
+    /// Waits for the init's first word.
+    fn meet_init(&mut self, config: &[Item]) -> Result<Pid> {
         let (_, sender) = self.receive(|m| matches!(m, FromInit::Hello))?;
         let pid = sender.ok_or_else(|| self.gone("init's pid"))?;
         self.state.init = Some(ProcessId::of(pid).at(&self.id, "the init has ended")?);
         self.cgroup.check_member(pid)?;
-        if let Some(resources) = spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
-            self.cgroup.apply(resources)?;
-        }
         // Only now: liblxc would read it when the monitor makes its handle, and lock it by a file of its own.
         let text = config::render(config, &self.id, &self.state.bundle);
         self.directory()?.write(state::CONFIG, text.as_bytes())?;
@@ -293,6 +303,9 @@ impl Drop for Creation {
             }
         }
         drop(directory);
+        if self.state.init.is_some() {
+            run_poststop_hooks(&self.state, &self.poststop);
+        }
     }
 }
 
@@ -321,7 +334,12 @@ fn init_request(
     }
     let tree = fds.push(sources.rootfs);
     let mounts = mounts::for_init(id, plan, sources.binds, &creation.cgroup, fds)?;
+    let cgroup_namespace = match plan.namespaces.cgroup_to_join() {
+        Some(path) => Some(fds.push(fs::File::open(path).at(id, path.display().to_string())?.into())),
+        None => None,
+    };
     Ok(protocol::init::Container {
+        cgroup_namespace,
         rootfs: Rootfs {
             tree,
             path: plan.rootfs.clone(),

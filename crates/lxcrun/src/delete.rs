@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use protocol::Hook;
 use rustix::fs::FlockOperation;
 use rustix::process::{Signal, pidfd_send_signal};
 
@@ -60,12 +61,14 @@ impl Container {
             // The state stays, so that it can be tried again.
             return Err(Error::Cleanup { id, problems });
         }
-        let poststop = if self.state.poststop { self.directory.spec().ok() } else { None };
+        let poststop = if self.state.poststop {
+            hooks(&id, &self.directory.spec()?, HookKind::Poststop)?
+        } else {
+            Vec::new()
+        };
         let Self { directory, state, .. } = self;
         directory.remove()?;
-        if let Some(spec) = poststop {
-            run_poststop_hooks(&id, &state, &spec);
-        }
+        run_poststop_hooks(&state, &poststop);
         Ok(())
     }
 
@@ -101,16 +104,11 @@ impl Container {
 }
 
 /// A failure is logged and changes nothing (runtime-spec, runtime.md, "Lifecycle", step 13).
-fn run_poststop_hooks(id: &ContainerId, state: &State, spec: &oci_spec::runtime::Spec) {
+pub(crate) fn run_poststop_hooks(state: &State, hooks: &[Hook]) {
     let json = state.oci(Status::Stopped).json();
-    match hooks(id, spec, HookKind::Poststop) {
-        Ok(hooks) => {
-            for hook in hooks {
-                if let Err(e) = hook.run(&json, &state.bundle) {
-                    tracing::warn!("container {id}: {e}");
-                }
-            }
+    for hook in hooks {
+        if let Err(e) = hook.run(&json, &state.bundle) {
+            tracing::warn!("container {}: {e}", state.id);
         }
-        Err(e) => tracing::warn!("container {id}: {e}"),
     }
 }

@@ -68,6 +68,12 @@ pub enum Error {
         /// What it is.
         status: Status,
     },
+    /// The container has ended. The words are runc's: engines look for them.
+    #[error("container {id}: container not running")]
+    NotRunning {
+        /// The container.
+        id: ContainerId,
+    },
     /// A file or a call of the operating system.
     #[error("container {id}: {what}")]
     Io {

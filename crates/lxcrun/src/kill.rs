@@ -5,20 +5,19 @@ use std::str::FromStr;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::error::Context;
-use crate::state::Status;
-use crate::{Container, Result};
+use crate::{Container, Error, Result};
 
 impl Container {
     /// Sends a signal to the init. By pidfd: never to a later process with its number.
     ///
     /// # Errors
-    /// [`Error::Status`] when it has ended.
+    /// [`Error::NotRunning`] when it has ended.
     pub fn kill(&self, signal: Signal) -> Result<()> {
         let Some(init) = self.state.init.and_then(crate::ProcessId::open) else {
-            return Err(self.cannot("kill", Status::Stopped));
+            return Err(Error::NotRunning { id: self.id().clone() });
         };
         match pidfd_send_signal(&init, signal) {
-            Err(rustix::io::Errno::SRCH) => Err(self.cannot("kill", Status::Stopped)),
+            Err(rustix::io::Errno::SRCH) => Err(Error::NotRunning { id: self.id().clone() }),
             sent => sent.at(self.id(), "cannot signal the init"),
         }
     }

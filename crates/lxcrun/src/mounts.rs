@@ -25,7 +25,8 @@ pub(crate) struct Sources {
 pub(crate) fn open_rootfs(id: &ContainerId, plan: &Plan) -> Result<OwnedFd> {
     let rootfs = clone_tree(&plan.rootfs, true)
         .map_err(|e| refuse(id, "root.path", format!("{}: {}", plan.rootfs.display(), std::io::Error::from(e))))?;
-    follow_host(id, plan, &rootfs, "root.path")?;
+    // Never shared at this moment: pivot_root(2) refuses it. `linux.rootfsPropagation` is set afterwards.
+    make_slave(id, &rootfs, "root.path")?;
     Ok(rootfs)
 }
 
@@ -50,6 +51,10 @@ fn follow_host(id: &ContainerId, plan: &Plan, tree: &OwnedFd, field: &str) -> Re
     if matches!(plan.rootfs_propagation, Some((Propagation::Shared, _))) {
         return Ok(());
     }
+    make_slave(id, tree, field)
+}
+
+fn make_slave(id: &ContainerId, tree: &OwnedFd, field: &str) -> Result<()> {
     let none = MountAttr::empty();
     set_mount_attributes(tree, true, none, none, Some(kernel::Propagation::Slave), None)
         .map_err(|e| refuse(id, field, format!("propagation: {e}")))

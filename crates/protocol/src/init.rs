@@ -91,6 +91,8 @@ pub enum FailureKind {
 /// Everything the init of a new container does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
+    /// A cgroup namespace to join first of all.
+    pub cgroup_namespace: Option<FdIndex>,
     /// The root file system.
     pub rootfs: Rootfs,
     /// In the order of the specification.

@@ -31,6 +31,8 @@ pub struct Plan {
     pub root: PathBuf,
     /// The whole configuration, in order.
     pub config: Vec<Item>,
+    /// Files to write the monitor's pid to first: roots of hierarchies, see `lxc.cgroup.relative`.
+    pub enter: Vec<PathBuf>,
 }
 
 /// What the monitor says.

@@ -93,6 +93,28 @@ impl Hierarchies {
         self.legacy().find(|h| h.controllers.iter().any(|c| c == controller)).or_else(|| self.unified())
     }
 
+    /// liblxc makes cgroups below those of pid 1, the specification means the roots. Where the two differ (in a
+    /// container without a cgroup namespace), liblxc is told to use its own cgroups (`lxc.cgroup.relative`), and
+    /// has to be moved to the roots before: these are the files to write its pid to. `None` where there is no
+    /// difference.
+    pub(crate) fn roots_to_enter(&self) -> io::Result<Option<Vec<PathBuf>>> {
+        let init = std::fs::read_to_string("/proc/1/cgroup")?;
+        if self.paths(&init).all(|(_, path)| matches!(path, "/" | "/init.scope")) {
+            return Ok(None);
+        }
+        let own = std::fs::read_to_string("/proc/self/cgroup")?;
+        let elsewhere = self.paths(&own).filter(|(_, path)| *path != "/");
+        Ok(Some(elsewhere.map(|(hierarchy, _)| hierarchy.mountpoint.join("cgroup.procs")).collect()))
+    }
+
+    /// Hierarchies and paths of a /proc/PID/cgroup.
+    fn paths<'t>(&'t self, text: &'t str) -> impl Iterator<Item = (&'t Hierarchy, &'t str)> {
+        text.lines().filter_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            Some((self.0.iter().find(|h| h.is_called(controllers))?, path))
+        })
+    }
+
     pub(crate) fn layout(&self) -> Layout {
         match (self.legacy().next(), self.unified()) {
             (Some(_), _) => Layout::Legacy,

@@ -14,7 +14,18 @@ use crate::ContainerId;
 /// The file in the container's directory that liblxc logs to.
 pub(crate) const LOG_FILE: &str = "log";
 
-pub(super) fn config(plan: &Plan, spec: &Spec, directory: &Path, monitored: bool) -> Vec<Item> {
+/// What the configuration depends on besides the plan.
+pub(crate) struct Surroundings<'d> {
+    /// The container's directory.
+    pub directory: &'d Path,
+    /// Whether the monitor stays.
+    pub monitored: bool,
+    /// Whether cgroups are made below the monitor's own and not below those of pid 1.
+    pub relative_cgroups: bool,
+}
+
+pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) -> Vec<Item> {
+    let Surroundings { directory, monitored, relative_cgroups } = *surroundings;
     let mut config = Config(Vec::new());
     // First of all, so that the reason for a refusal of any other is in the log.
     config.set("lxcrun", "lxc.log.file", directory.join(LOG_FILE).display().to_string());
@@ -29,6 +40,7 @@ pub(super) fn config(plan: &Plan, spec: &Spec, directory: &Path, monitored: bool
     }
     if new.contains(&"net") {
         config.set("linux.namespaces", "lxc.net.0.type", "empty");
+        config.set("linux.namespaces", "lxc.net.0.flags", "up");
     }
     for (kind, field, mappings) in id_maps(spec) {
         for mapping in mappings {
@@ -39,6 +51,9 @@ pub(super) fn config(plan: &Plan, spec: &Spec, directory: &Path, monitored: bool
     config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.container());
     config.set("lxcrun", "lxc.cgroup.dir.monitor", plan.cgroup.monitor());
     config.set("lxcrun", "lxc.cgroup.dir.monitor.pivot", plan.cgroup.pivot());
+    if relative_cgroups {
+        config.set("lxcrun", "lxc.cgroup.relative", "1");
+    }
     // A monitor that stays is the container's parent: when it is killed, the container goes with it, and its end
     // is known. One that retires leaves the container to the caller's subreaper.
     config.set("lxcrun", "lxc.monitor.signal.pdeath", if monitored { "SIGKILL" } else { "0" });

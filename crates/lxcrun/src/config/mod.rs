@@ -20,7 +20,7 @@ use protocol::monitor::Item;
 
 pub(crate) use capabilities::CAPABILITIES;
 pub(crate) use hooks::{HookKind, hooks};
-pub(crate) use lxc::{LOG_FILE, render};
+pub(crate) use lxc::{LOG_FILE, Surroundings, render};
 pub(crate) use mounts::{PlannedMount, What};
 pub(crate) use namespaces::{Namespaces, Sharing};
 pub(crate) use process::{Rlimit, exec_process};
@@ -102,8 +102,8 @@ impl Plan {
     }
 
     /// The LXC configuration, every item with the field that it comes from.
-    pub(crate) fn lxc_config(&self, spec: &Spec, directory: &Path, monitored: bool) -> Vec<Item> {
-        lxc::config(self, spec, directory, monitored)
+    pub(crate) fn lxc_config(&self, spec: &Spec, surroundings: &Surroundings<'_>) -> Vec<Item> {
+        lxc::config(self, spec, surroundings)
     }
 }
 

@@ -132,8 +132,10 @@ pub(super) fn mounts(id: &ContainerId, bundle: &Path, spec: &Spec, host: &Host) 
 
 fn mount(id: &ContainerId, bundle: &Path, field: &str, mount: &Mount, host: &Host) -> Result<PlannedMount> {
     let options = Options::parse(id, &format!("{field}.options"), mount.options().as_deref().unwrap_or_default())?;
-    // runc takes a relative destination as one below the root, and engines of old relied on it.
-    let destination = Path::new("/").join(mount.destination());
+    let destination = mount.destination().clone();
+    if !destination.is_absolute() {
+        return Err(refuse(id, format!("{field}.destination"), format!("{:?} is not absolute", destination)));
+    }
     let fstype = mount.typ().as_deref().unwrap_or_default();
     let is_bind = options.bind.is_some() || fstype == "bind";
     check_destination(id, field, &destination, fstype, is_bind)?;

@@ -82,7 +82,15 @@ impl Namespaces {
         self.is_new("user")
     }
 
-    /// liblxc's names of the new ones, and name and path of the joined ones.
+    /// A cgroup namespace to join: by the init itself, because liblxc (5.0.2) takes the setting and does nothing.
+    pub(crate) fn cgroup_to_join(&self) -> Option<&Path> {
+        match self.get("cgroup") {
+            Some(Sharing::Path(path)) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// liblxc's names of the new ones, and name and path of those that it joins.
     pub(crate) fn for_lxc(&self) -> (Vec<&'static str>, Vec<(&'static str, &Path)>) {
         let kernel = |name: &str| NAMES.iter().find(|(_, n, _)| *n == name).map_or("", |(.., k)| *k);
         let new = self.0.iter().filter(|(_, s)| *s == Sharing::New).map(|(n, _)| kernel(n)).collect();
@@ -90,8 +98,8 @@ impl Namespaces {
             .0
             .iter()
             .filter_map(|(n, s)| match s {
-                Sharing::Path(path) => Some((kernel(n), path.as_path())),
-                Sharing::New => None,
+                Sharing::Path(path) if *n != "cgroup" => Some((kernel(n), path.as_path())),
+                _ => None,
             })
             .collect();
         (new, joined)

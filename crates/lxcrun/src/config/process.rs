@@ -82,7 +82,7 @@ fn rlimits(id: &ContainerId, process: &oci_spec::runtime::Process) -> Result<Vec
             return Err(refuse(id, field, format!("a second {}", limit.typ())));
         }
         if limit.soft() > limit.hard() {
-            return Err(refuse(id, field, "the soft limit is above the hard one"));
+            return Err(refuse(id, field, format!("{}: the soft limit is above the hard one", limit.typ())));
         }
         all.push(Rlimit { resource: resource(limit.typ()), name: limit.typ(), soft: limit.soft(), hard: limit.hard() });
     }

@@ -1,0 +1,254 @@
+//! A command: everything needed to run one container.
+
+use std::path::PathBuf;
+
+use lxcrun::ContainerId;
+use lxcrun::oci_spec::runtime::LinuxSeccomp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, refuse};
+use crate::process::variable;
+use crate::{
+    CommandBuilder, Device, Mount, Namespace, Network, ProcessConfig, Resources, UserNamespace, capabilities, network,
+};
+
+/// Everything needed to run one container. As JSON it has these names; only `id`, `rootfs` and
+/// `process_config.entrypoint` must be there.
+///
+/// ```
+/// use execdriver::{Command, Network};
+///
+/// let command: Command = serde_json::from_str(
+///     r#"{
+///         "id": "web",
+///         "rootfs": "/srv/images/web",
+///         "network": "host",
+///         "resources": { "memory": 33554432 },
+///         "process_config": { "entrypoint": "httpd", "arguments": ["-f"], "user": "www" }
+///     }"#,
+/// )?;
+/// assert_eq!(command.network, Network::Host);
+/// command.check()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// The container's name.
+    pub id: ContainerId,
+    /// The directory that becomes its `/`.
+    pub rootfs: PathBuf,
+    /// Whether that can't be written to.
+    #[serde(default)]
+    pub readonly_rootfs: bool,
+    /// Where its program starts, unless the process says otherwise; `/` when empty.
+    #[serde(default)]
+    pub working_dir: PathBuf,
+    /// Its host name: by default the value of the variable HOSTNAME, or else that of the host.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Its network.
+    #[serde(default)]
+    pub network: Network,
+    /// Its System V and POSIX message queues and shared memory.
+    #[serde(default)]
+    pub ipc: Namespace,
+    /// Its view of processes.
+    #[serde(default)]
+    pub pid: Namespace,
+    /// Its host name.
+    #[serde(default)]
+    pub uts: Namespace,
+    /// Its view of cgroups.
+    #[serde(default)]
+    pub cgroupns: Namespace,
+    /// Its boot clock: the host's by default.
+    #[serde(default = "host")]
+    pub timens: Namespace,
+    /// Its view of users: the host's by default.
+    #[serde(default)]
+    pub userns: UserNamespace,
+    /// What it may use.
+    #[serde(default)]
+    pub resources: Resources,
+    /// What it sees besides its root file system.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// Devices that it may use, besides those that every container may.
+    #[serde(default)]
+    pub allowed_devices: Vec<Device>,
+    /// Devices that are made in its /dev, and that it may use.
+    #[serde(default)]
+    pub autocreated_devices: Vec<Device>,
+    /// Capabilities besides [`DEFAULT_CAPABILITIES`](crate::DEFAULT_CAPABILITIES); `all` for every one.
+    #[serde(default)]
+    pub cap_add: Vec<String>,
+    /// Capabilities that it does not get; `all` for every one.
+    #[serde(default)]
+    pub cap_drop: Vec<String>,
+    /// More groups of its program, by name or number.
+    #[serde(default)]
+    pub group_add: Vec<String>,
+    /// Its program.
+    pub process_config: ProcessConfig,
+    /// SELinux label of its program.
+    #[serde(default)]
+    pub process_label: Option<String>,
+    /// SELinux label of its files.
+    #[serde(default)]
+    pub mount_label: Option<String>,
+    /// Raw LXC settings, `key=value`, the key with or without `lxc.`: they are applied after everything else. Names of
+    /// LXC 1.x are translated.
+    #[serde(default)]
+    pub lxc_config: Vec<String>,
+    /// AppArmor profile of its program; `unconfined` for none.
+    #[serde(default)]
+    pub apparmor_profile: Option<String>,
+    /// The cgroup that its own is made in.
+    #[serde(default)]
+    pub cgroup_parent: Option<PathBuf>,
+    /// What its program may ask of the kernel, as in the OCI runtime specification.
+    #[serde(default)]
+    pub seccomp: Option<LinuxSeccomp>,
+}
+
+fn host() -> Namespace {
+    Namespace::Host
+}
+
+impl Command {
+    /// A command with `rootfs` as its `/`, to be completed.
+    ///
+    /// ```
+    /// use execdriver::Command;
+    ///
+    /// let command = Command::builder("web", "/srv/images/web").args(["httpd", "-f"]).user("www").build()?;
+    /// assert_eq!(command.id.as_str(), "web");
+    /// # Ok::<(), execdriver::Error>(())
+    /// ```
+    pub fn builder(id: impl AsRef<str>, rootfs: impl Into<PathBuf>) -> CommandBuilder {
+        CommandBuilder::new(id.as_ref(), rootfs.into())
+    }
+
+    /// A command that says nothing but this; it still needs a program.
+    #[must_use]
+    pub fn new(id: ContainerId, rootfs: PathBuf) -> Self {
+        Self {
+            id,
+            rootfs,
+            readonly_rootfs: false,
+            working_dir: PathBuf::new(),
+            hostname: None,
+            network: Network::default(),
+            ipc: Namespace::default(),
+            pid: Namespace::default(),
+            uts: Namespace::default(),
+            cgroupns: Namespace::default(),
+            timens: Namespace::Host,
+            userns: UserNamespace::default(),
+            resources: Resources::default(),
+            mounts: Vec::new(),
+            allowed_devices: Vec::new(),
+            autocreated_devices: Vec::new(),
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            group_add: Vec::new(),
+            process_config: ProcessConfig::default(),
+            process_label: None,
+            mount_label: None,
+            lxc_config: Vec::new(),
+            apparmor_profile: None,
+            cgroup_parent: None,
+            seccomp: None,
+        }
+    }
+
+    /// Checks all that can be known without looking at the host.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error::Field) with the first field that is wrong.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |field: &str, reason: String| Err(refuse(&self.id, field, reason));
+        if !self.rootfs.is_absolute() {
+            return refuse("rootfs", format!("{:?} is not absolute", self.rootfs));
+        }
+        if let Err((field, reason)) = self.process_config.check() {
+            return refuse(field, reason);
+        }
+        if !self.working_dir.as_os_str().is_empty() && !self.working_dir.is_absolute() {
+            return refuse("working_dir", format!("{:?} is not absolute", self.working_dir));
+        }
+        self.check_network()?;
+        for (field, namespace) in self.namespaces() {
+            if matches!(namespace, Namespace::Path(path) if path.as_os_str().is_empty()) {
+                return refuse(field, "the path of the namespace is empty".into());
+            }
+        }
+        if self.hostname.is_some() && self.uts == Namespace::Host {
+            return refuse("hostname", "cannot be set: the container has the host's uts namespace".into());
+        }
+        for (field, names) in [("cap_add", &self.cap_add), ("cap_drop", &self.cap_drop)] {
+            if let Err(e) = capabilities::exactly(names, &capabilities::Capabilities::new()) {
+                return refuse(field, e.to_string());
+            }
+        }
+        for device in &self.allowed_devices {
+            if let Err(reason) = device.check() {
+                return refuse("allowed_devices", reason);
+            }
+        }
+        for device in &self.autocreated_devices {
+            if let Err(reason) = device.check_node() {
+                return refuse("autocreated_devices", reason);
+            }
+        }
+        self.lxc_keys().map(drop)
+    }
+
+    fn check_network(&self) -> Result<()> {
+        match &self.network {
+            Network::Path(path) if path.as_os_str().is_empty() => {
+                Err(refuse(&self.id, "network", "the path of the network namespace is empty"))
+            }
+            Network::Interfaces(all) => {
+                all.iter().try_for_each(|i| i.check().map_err(|reason| refuse(&self.id, "network", reason)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The namespaces that are like each other, by their fields.
+    pub(crate) fn namespaces(&self) -> [(&'static str, &Namespace); 5] {
+        [
+            ("ipc", &self.ipc),
+            ("pid", &self.pid),
+            ("uts", &self.uts),
+            ("cgroupns", &self.cgroupns),
+            ("timens", &self.timens),
+        ]
+    }
+
+    /// The host name that is asked for.
+    pub(crate) fn wanted_hostname(&self) -> Option<&str> {
+        if self.uts != Namespace::Own {
+            return None;
+        }
+        let from_env = || variable(&self.process_config.env, "HOSTNAME");
+        self.hostname.as_deref().or_else(from_env).filter(|name| !name.is_empty())
+    }
+
+    /// Keys and values for LXC: those of the network, and then the raw ones.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error::Field) for one without `=`.
+    pub(crate) fn lxc_keys(&self) -> Result<Vec<(String, String)>> {
+        let mut keys = network::keys(&self.network);
+        for setting in &self.lxc_config {
+            let (key, value) = match setting.split_once('=') {
+                Some((key, value)) if !key.trim().is_empty() => (key.trim(), value.trim()),
+                _ => return Err(refuse(&self.id, "lxc_config", format!("{setting:?} is not key=value"))),
+            };
+            keys.push((key.into(), value.into()));
+        }
+        Ok(keys)
+    }
+}

@@ -1,0 +1,97 @@
+//! Devices of a container.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A device: one that may be used (`allowed_devices`), or one that is made in the container's /dev
+/// (`autocreated_devices`).
+///
+/// ```
+/// use execdriver::Device;
+///
+/// let fuse = Device::character("/dev/fuse", 10, 229);
+/// assert_eq!((fuse.kind, fuse.mode), ('c', 0o666));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// `c` for a character device, `b` for a block device. Anything else is refused.
+    #[serde(rename = "type")]
+    pub kind: char,
+    /// Where it is in the container.
+    #[serde(default)]
+    pub path: PathBuf,
+    /// Its major number; none for any (only to allow).
+    #[serde(default)]
+    pub major: Option<u32>,
+    /// Its minor number; none for any (only to allow).
+    #[serde(default)]
+    pub minor: Option<u32>,
+    /// What may be done with it: of `r` (read), `w` (write) and `m` (make a node).
+    #[serde(default = "everything")]
+    pub permissions: String,
+    /// Mode of its node.
+    #[serde(default = "default_mode", rename = "file_mode")]
+    pub mode: u32,
+    /// Owner of its node.
+    #[serde(default)]
+    pub uid: u32,
+    /// Group of its node.
+    #[serde(default)]
+    pub gid: u32,
+}
+
+fn everything() -> String {
+    "rwm".into()
+}
+
+fn default_mode() -> u32 {
+    0o666
+}
+
+impl Device {
+    /// A character device that may be read, written and made, of root's, with mode 0666.
+    #[must_use]
+    pub fn character(path: impl Into<PathBuf>, major: u32, minor: u32) -> Self {
+        Self::new('c', path.into(), major, minor)
+    }
+
+    /// A block device, likewise.
+    #[must_use]
+    pub fn block(path: impl Into<PathBuf>, major: u32, minor: u32) -> Self {
+        Self::new('b', path.into(), major, minor)
+    }
+
+    fn new(kind: char, path: PathBuf, major: u32, minor: u32) -> Self {
+        Self {
+            kind,
+            path,
+            major: Some(major),
+            minor: Some(minor),
+            permissions: everything(),
+            mode: default_mode(),
+            uid: 0,
+            gid: 0,
+        }
+    }
+
+    /// Why it can't be allowed, if it can't.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if !matches!(self.kind, 'b' | 'c') {
+            return Err(format!("{}: type {:?} is neither c nor b", self.path.display(), self.kind));
+        }
+        if self.permissions.is_empty() || self.permissions.chars().any(|c| !"rwm".contains(c)) {
+            return Err(format!("{}: permissions {:?} are not of r, w and m", self.path.display(), self.permissions));
+        }
+        Ok(())
+    }
+
+    /// Why no node can be made of it, if none can.
+    pub(crate) fn check_node(&self) -> Result<(u32, u32), String> {
+        self.check()?;
+        if !self.path.is_absolute() || self.path == Path::new("/") {
+            return Err(format!("{:?} is no absolute path of a file", self.path));
+        }
+        self.major.zip(self.minor).ok_or_else(|| format!("{}: a node needs both numbers", self.path.display()))
+    }
+}

@@ -1,0 +1,115 @@
+//! What a daemon asks of whatever runs its containers.
+
+use lxcrun::{ContainerId, Signal};
+
+use crate::error::Result;
+use crate::{Command, ExitStatus, Info, Pipes, ProcessConfig, ResourceStats, Terminal};
+
+/// A container that really runs now: what the start callback gets.
+#[derive(Debug)]
+pub struct Started {
+    /// The process as this process sees it: the container's init, or that of an exec.
+    pub pid: i32,
+    /// Its terminal, if it was to have one.
+    pub terminal: Option<Terminal>,
+}
+
+/// Called once, after the program has been executed.
+///
+/// ```no_run
+/// # use execdriver::{Command, Driver, LxcDriver, Pipes, Started};
+/// # fn run(driver: &LxcDriver, command: &Command) -> execdriver::Result<()> {
+/// let mut pid = None;
+/// driver.run(command, Pipes::null(), &mut |started: Started| pid = Some(started.pid))?;
+/// # Ok(())
+/// # }
+/// ```
+pub type StartCallback<'a> = dyn FnMut(Started) + 'a;
+
+/// Runs containers, each in a call of its own. Every call blocks, any thread may call at any time.
+///
+/// A container that has ended and one that never was are the same to [`kill`](Self::kill),
+/// [`terminate`](Self::terminate) and [`clean`](Self::clean): both are as dead as asked. The other functions say so by
+/// an error for which [`Error::is_not_found`](crate::Error::is_not_found) is true.
+///
+/// ```no_run
+/// use execdriver::{Driver, LxcDriver};
+///
+/// fn count(driver: &dyn Driver, id: &str) -> execdriver::Result<usize> {
+///     Ok(driver.pids(&id.parse()?)?.len())
+/// }
+/// count(&LxcDriver::new()?, "web")?;
+/// # Ok::<(), execdriver::Error>(())
+/// ```
+pub trait Driver: Send + Sync {
+    /// Runs a container from its beginning to its end, and leaves nothing of it behind.
+    ///
+    /// # Errors
+    /// When it could not be started: then `start` was not called.
+    /// [`Error::exit_code`](crate::Error::exit_code) tells a missing program (127) from one that can't be executed
+    /// (126).
+    fn run(&self, command: &Command, pipes: Pipes<'_>, start: &mut StartCallback<'_>) -> Result<ExitStatus>;
+
+    /// Runs one more process in a running container until it ends.
+    ///
+    /// # Errors
+    /// When it could not be started: no such container, one that is paused or has ended, no such user or program.
+    fn exec(
+        &self,
+        id: &ContainerId,
+        process: &ProcessConfig,
+        pipes: Pipes<'_>,
+        start: &mut StartCallback<'_>,
+    ) -> Result<ExitStatus>;
+
+    /// Sends a signal to the container's init.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn kill(&self, id: &ContainerId, signal: Signal) -> Result<()>;
+
+    /// Stops every process of the container, and returns when all stand still.
+    ///
+    /// # Errors
+    /// When it isn't running, or the kernel can't.
+    fn pause(&self, id: &ContainerId) -> Result<()>;
+
+    /// Lets every process of a paused container go on, and returns when all do.
+    ///
+    /// # Errors
+    /// When it isn't paused, or the kernel can't.
+    fn unpause(&self, id: &ContainerId) -> Result<()>;
+
+    /// Kills every process of the container, and returns when all have ended.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn terminate(&self, id: &ContainerId) -> Result<()>;
+
+    /// Kills the container if it is there, and removes every trace of it, also after a crash of any part.
+    ///
+    /// # Errors
+    /// With all that could not be removed.
+    fn clean(&self, id: &ContainerId) -> Result<()>;
+
+    /// The driver's name and release.
+    fn name(&self) -> String;
+
+    /// What the container is doing.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    fn info(&self, id: &ContainerId) -> Result<Info>;
+
+    /// Every process of the container, as this process sees them.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    fn pids(&self, id: &ContainerId) -> Result<Vec<i32>>;
+
+    /// What the container uses.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    fn stats(&self, id: &ContainerId) -> Result<ResourceStats>;
+}

@@ -1,0 +1,96 @@
+//! What can go wrong, in words that name container, field and reason.
+
+use std::io;
+use std::path::PathBuf;
+
+use lxcrun::ContainerId;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong.
+///
+/// A daemon that wants `docker run`'s exit codes takes [`Error::exit_code`], and 125 for what has none:
+///
+/// ```no_run
+/// # use execdriver::{Command, Driver, LxcDriver, Pipes};
+/// # fn run(driver: &LxcDriver, command: &Command) -> u8 {
+/// match driver.run(command, Pipes::inherit(), &mut |_| ()) {
+///     Ok(status) => status.exit_code,
+///     Err(error) => error.exit_code().unwrap_or(125),
+/// }
+/// # }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// This host lacks what every container needs.
+    #[error("no containers can run here: {what}: {reason}")]
+    Missing {
+        /// What is missing: `liblxc`, `pid namespaces`, `cgroups` and so on.
+        what: String,
+        /// How that shows.
+        reason: String,
+    },
+    /// The driver's directory can't be used.
+    #[error("driver root {}: {reason}", path.display())]
+    Root {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A command or a process asks for something that is wrong.
+    #[error("container {id}: {field}: {reason}")]
+    Field {
+        /// The container, as it was named.
+        id: String,
+        /// The field of [`Command`](crate::Command), for instance `cap_add`.
+        field: String,
+        /// Why.
+        reason: String,
+    },
+    /// The container's pipes or its terminal.
+    #[error("container {id}: {what}")]
+    Pipes {
+        /// The container.
+        id: ContainerId,
+        /// What was done.
+        what: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The library that carries commands out.
+    #[error(transparent)]
+    Lxcrun(#[from] lxcrun::Error),
+}
+
+impl Error {
+    /// The exit code that says why there is no exit code of a program: 127 when it isn't there, 126 when it can't be
+    /// executed.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<u8> {
+        match self {
+            Self::Lxcrun(error) => error.exit_code(),
+            _ => None,
+        }
+    }
+
+    /// Whether there is no such container.
+    ///
+    /// ```no_run
+    /// # use execdriver::{Driver, LxcDriver};
+    /// # let driver = LxcDriver::new()?;
+    /// let gone = driver.info(&"web".parse()?).is_err_and(|error| error.is_not_found());
+    /// # Ok::<(), execdriver::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Lxcrun(lxcrun::Error::NotFound { .. }))
+    }
+}
+
+/// A refusal of one field.
+pub(crate) fn refuse(id: impl ToString, field: impl Into<String>, reason: impl Into<String>) -> Error {
+    Error::Field { id: id.to_string(), field: field.into(), reason: reason.into() }
+}

@@ -1,0 +1,67 @@
+//! The exec driver: what a container daemon needs to run programs in LXC containers.
+//!
+//! A daemon holds one [`LxcDriver`] and gives it [`Command`]s. Each call blocks its thread, so a container that is
+//! idle costs the daemon no more than the thread that waits for it, and many threads use one driver at once.
+//!
+//! ```no_run
+//! use execdriver::{Command, Driver, LxcDriver, Pipes};
+//!
+//! let driver = LxcDriver::new()?;
+//! let command = Command::builder("web", "/srv/images/busybox").args(["echo", "hello"]).build()?;
+//! let mut output = Vec::new();
+//! let status = driver.run(&command, Pipes::null().stdout(&mut output), &mut |started| {
+//!     println!("its init is process {}", started.pid);
+//! })?;
+//! assert_eq!((status.exit_code, output.as_slice()), (0, b"hello\n".as_slice()));
+//! # Ok::<(), execdriver::Error>(())
+//! ```
+//!
+//! The road of a command: [`Command`] → [`Command::compile`] (an OCI specification; no input or output) →
+//! [`lxcrun::create`] → start → wait → [`ExitStatus`]. Whatever the specification says is carried out by the crate
+//! [`lxcrun`]; this one adds what the daemon's side needs: users by name, pipes, terminals, and one call that lasts
+//! as long as the container.
+#![forbid(unsafe_code)]
+
+mod builder;
+mod capabilities;
+mod command;
+mod device;
+mod driver;
+mod error;
+mod host;
+mod info;
+mod lxc_driver;
+mod mount;
+mod namespace;
+mod network;
+mod pipes;
+mod process;
+mod pump;
+mod resources;
+mod running;
+mod spec;
+mod status;
+mod stub;
+mod terminal;
+mod user;
+
+pub use builder::CommandBuilder;
+pub use capabilities::{CapabilityError, DEFAULT_CAPABILITIES};
+pub use command::Command;
+pub use device::Device;
+pub use driver::{Driver, StartCallback, Started};
+pub use error::{Error, Result};
+pub use info::{Info, ResourceStats};
+pub use lxc_driver::{DEFAULT_ROOT, LxcDriver, LxcDriverBuilder};
+pub use lxcrun::oci_spec;
+pub use lxcrun::{ContainerId, Signal, Status, parse_signal};
+pub use mount::{Mount, Propagation};
+pub use namespace::{IdMapping, Namespace, UserNamespace};
+pub use network::{Address, Interface, InterfaceKind, Network};
+pub use pipes::{Input, Output, Pipes};
+pub use process::ProcessConfig;
+pub use resources::{HugepageLimit, Resources, Rlimit};
+pub use spec::Facts;
+pub use status::ExitStatus;
+pub use terminal::Terminal;
+pub use user::User;

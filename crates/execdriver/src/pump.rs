@@ -1,0 +1,260 @@
+//! Copying what can't be handed to a program itself: in the thread that waits for the program anyway.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+use crate::Terminal;
+
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// As much as a pipe holds.
+const BUFFER: usize = 65536;
+/// End of transmission: ^D, what ends the input of a terminal.
+const EOT: u8 = 4;
+
+/// Everything that is copied for one process.
+#[derive(Default)]
+pub(crate) struct Pump<'io> {
+    pub copies: Vec<Copy<'io>>,
+    pub feeder: Option<Feeder>,
+    terminal: Option<TerminalPump<'io>>,
+}
+
+/// One output.
+pub(crate) struct Copy<'io> {
+    pub source: OwnedFd,
+    pub sink: Box<dyn Write + Send + 'io>,
+}
+
+/// One input.
+pub(crate) struct Feeder {
+    pub reader: Box<dyn Read + Send>,
+    pub into: OwnedFd,
+}
+
+struct TerminalPump<'io> {
+    master: Arc<OwnedFd>,
+    /// Readable when the terminal is to be closed.
+    close: Arc<OwnedFd>,
+    input: Option<OwnedFd>,
+    /// Input that the terminal has not taken yet.
+    pending: Vec<u8>,
+    sink: Box<dyn Write + Send + 'io>,
+}
+
+/// Who is ready, in the order in which they were asked.
+#[derive(Default)]
+struct Ready {
+    end: bool,
+    copies: Vec<bool>,
+    close: bool,
+    input: bool,
+    /// It has output, or nobody is on its other side.
+    master: bool,
+}
+
+impl<'io> Pump<'io> {
+    /// Copies to and from a terminal.
+    pub(crate) fn connect(
+        &mut self,
+        master: OwnedFd,
+        input: Option<OwnedFd>,
+        sink: Box<dyn Write + Send + 'io>,
+    ) -> io::Result<Terminal> {
+        fcntl_setfl(&master, fcntl_getfl(&master)? | OFlags::NONBLOCK)?;
+        let master = Arc::new(master);
+        let (terminal, close) = Terminal::new(&master)?;
+        self.terminal = Some(TerminalPump { master, close, input, pending: Vec::new(), sink });
+        Ok(terminal)
+    }
+
+    /// Begins to read input.
+    pub(crate) fn feed(&mut self) -> io::Result<()> {
+        let Some(Feeder { mut reader, into }) = self.feeder.take() else { return Ok(()) };
+        let feed = move || {
+            let mut into = std::fs::File::from(into);
+            // Its end is that of the input, or of the program: neither is a failure.
+            let _ = io::copy(&mut reader, &mut into);
+        };
+        std::thread::Builder::new().name("container-stdin".into()).spawn(feed).map(drop)
+    }
+
+    /// Copies until `end` is readable.
+    pub(crate) fn until(&mut self, end: BorrowedFd<'_>) -> io::Result<()> {
+        loop {
+            let ready = self.wait(Some(end), None)?;
+            if ready.end {
+                return Ok(());
+            }
+            self.advance(&ready);
+        }
+    }
+
+    /// Copies what is left when nobody writes any more.
+    pub(crate) fn drain(&mut self) -> io::Result<()> {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.input = None;
+            terminal.pending.clear();
+        }
+        loop {
+            let ready = self.wait(None, Some(&NOW))?;
+            if !ready.copies.contains(&true) && !ready.master {
+                return Ok(());
+            }
+            self.advance(&ready);
+        }
+    }
+
+    fn wait(&self, end: Option<BorrowedFd<'_>>, timeout: Option<&Timespec>) -> io::Result<Ready> {
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.copies.len() + 4);
+        fds.extend(end.map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN)));
+        fds.extend(self.copies.iter().map(|copy| PollFd::new(&copy.source, PollFlags::IN)));
+        let mut takes_input = false;
+        if let Some(terminal) = &self.terminal {
+            let write = if terminal.pending.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            fds.push(PollFd::new(&*terminal.close, PollFlags::IN));
+            fds.push(PollFd::new(&*terminal.master, PollFlags::IN | write));
+            if let Some(input) = terminal.input.as_ref().filter(|_| terminal.pending.is_empty()) {
+                takes_input = true;
+                fds.push(PollFd::new(input, PollFlags::IN));
+            }
+        }
+        match poll(&mut fds, timeout) {
+            Err(Errno::INTR) => return Ok(Ready { copies: vec![false; self.copies.len()], ..Ready::default() }),
+            polled => polled?,
+        };
+        let mut flags = fds.iter().map(PollFd::revents);
+        let mut next = |asked: bool| if asked { flags.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
+        Ok(Ready {
+            end: !next(end.is_some()).is_empty(),
+            copies: self.copies.iter().map(|_| !next(true).is_empty()).collect(),
+            close: !next(self.terminal.is_some()).is_empty(),
+            master: next(self.terminal.is_some()).intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR),
+            input: !next(takes_input).is_empty(),
+        })
+    }
+
+    fn advance(&mut self, ready: &Ready) {
+        let mut ready_copies = ready.copies.iter();
+        self.copies.retain_mut(|copy| !ready_copies.next().is_some_and(|r| *r) || pass_on(&copy.source, &mut copy.sink));
+        let Some(terminal) = &mut self.terminal else { return };
+        if ready.close || !terminal.advance(ready) {
+            // Dropped here, the master hangs the terminal up.
+            self.terminal = None;
+        }
+    }
+}
+
+impl TerminalPump<'_> {
+    /// Returns whether there is anybody left on the other side.
+    fn advance(&mut self, ready: &Ready) -> bool {
+        if ready.input {
+            self.read_input();
+        }
+        if !self.pending.is_empty() {
+            match rustix::io::write(&*self.master, &self.pending) {
+                Ok(count) => drop(self.pending.drain(..count)),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // Nobody will ever read it.
+                Err(_) => self.pending.clear(),
+            }
+        }
+        !ready.master || pass_on(&*self.master, &mut self.sink)
+    }
+
+    fn read_input(&mut self) {
+        let Some(input) = &self.input else { return };
+        let mut buffer = [0; 4096];
+        match rustix::io::read(input, &mut buffer) {
+            Ok(0) => {
+                self.pending.push(EOT);
+                self.input = None;
+            }
+            Ok(count) => self.pending.extend(&buffer[..count]),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => self.input = None,
+        }
+    }
+}
+
+/// Copies what is there. Returns whether more may come.
+fn pass_on(source: impl AsFd, sink: &mut Box<dyn Write + Send + '_>) -> bool {
+    let mut buffer = [0; BUFFER];
+    match rustix::io::read(source, &mut buffer) {
+        // Every program has closed it; a terminal says EIO then.
+        Ok(0) | Err(Errno::IO) => {
+            let _ = sink.flush();
+            false
+        }
+        Ok(count) => match sink.write_all(&buffer[..count]) {
+            Ok(()) => true,
+            Err(e) => {
+                // Closed on this side, too, the program is told as by any reader that goes away.
+                tracing::warn!("a container's output is lost: {e}");
+                false
+            }
+        },
+        Err(Errno::AGAIN | Errno::INTR) => true,
+        Err(e) => {
+            tracing::warn!("a container's output cannot be read: {e}");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Input, Pipes};
+    use std::io::{Read, Write};
+
+    #[test]
+    fn what_was_written_before_the_end_is_copied_after_it() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        {
+            let ([_, stdout, stderr], mut pump) = Pipes::null().stdout(&mut out).stderr(&mut err).open().unwrap();
+            std::fs::File::from(stdout).write_all(b"out").unwrap();
+            // Somebody still has the other end, but writes no more.
+            let mut stderr = std::fs::File::from(stderr);
+            stderr.write_all(b"err").unwrap();
+            let (end, _writer) = std::io::pipe().unwrap();
+            drop(_writer);
+            pump.until(std::os::fd::AsFd::as_fd(&end)).unwrap();
+            pump.drain().unwrap();
+        }
+        assert_eq!((out.as_slice(), err.as_slice()), (b"out".as_slice(), b"err".as_slice()));
+    }
+
+    #[test]
+    fn input_is_copied_from_any_reader() {
+        let text = vec![b'x'; 300_000];
+        let (fds, mut pump) = Pipes::null().stdin(Input::reader(std::io::Cursor::new(text.clone()))).open().unwrap();
+        pump.feed().unwrap();
+        let [stdin, ..] = fds;
+        let mut seen = Vec::new();
+        std::fs::File::from(stdin).read_to_end(&mut seen).unwrap();
+        assert_eq!(seen, text);
+    }
+
+    #[test]
+    fn a_sink_that_fails_closes_the_pipe() {
+        struct Broken;
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut broken = Broken;
+        let ([_, stdout, _], mut pump) = Pipes::null().stdout(&mut broken).open().unwrap();
+        let mut stdout = std::fs::File::from(stdout);
+        stdout.write_all(b"lost").unwrap();
+        pump.drain().unwrap();
+        assert_eq!(stdout.write(b"more").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,90 @@
+//! What a container may use.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// What a container may use. What is not set is not limited. Numbers are those of cgroup version 1; on a host with
+/// version 2 they are converted as the OCI runtime specification has it.
+///
+/// ```
+/// use execdriver::Resources;
+///
+/// let small = Resources { memory: Some(32 << 20), cpu_shares: Some(512), ..Resources::default() };
+/// # assert_eq!(small.memory, Some(33_554_432));
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Memory, in bytes. It is the soft limit, too, unless [`memory_reservation`](Self::memory_reservation) is set.
+    pub memory: Option<i64>,
+    /// Memory and swap together, in bytes: twice the memory by default, -1 for no limit.
+    pub memory_swap: Option<i64>,
+    /// The soft limit of memory, in bytes.
+    pub memory_reservation: Option<i64>,
+    /// How readily memory is swapped out, 0 to 100 (version 1).
+    pub memory_swappiness: Option<u64>,
+    /// Let programs wait for memory instead of killing them (version 1).
+    pub oom_kill_disable: bool,
+    /// Share of processor time, 2 to 262144; 1024 is the usual one.
+    pub cpu_shares: Option<u64>,
+    /// Length of a scheduling period, in µs.
+    pub cpu_period: Option<u64>,
+    /// Processor time in each period, in µs; -1 for no limit.
+    pub cpu_quota: Option<i64>,
+    /// Processors, for instance `0-2,7`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes, likewise.
+    pub cpuset_mems: Option<String>,
+    /// Share of block device time, 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// Processes and threads; -1 for no limit.
+    pub pids_limit: Option<i64>,
+    /// Huge pages.
+    pub hugepage_limits: Vec<HugepageLimit>,
+    /// Limits of each process: setrlimit(2).
+    pub rlimits: Vec<Rlimit>,
+}
+
+/// A limit of each process: setrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// Its name: `nofile`, `NOFILE` or `RLIMIT_NOFILE`.
+    pub name: String,
+    /// The limit that counts; `u64::MAX` for none.
+    pub soft: u64,
+    /// How far the program may raise it.
+    pub hard: u64,
+}
+
+/// How much of one size of huge pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HugepageLimit {
+    /// For instance `2MB`.
+    pub page_size: String,
+    /// In bytes.
+    pub limit: u64,
+}
+
+impl Rlimit {
+    pub(crate) fn oci(&self) -> Value {
+        let upper = self.name.to_uppercase();
+        let name = upper.strip_prefix("RLIMIT_").unwrap_or(&upper);
+        json!({ "type": format!("RLIMIT_{name}"), "soft": self.soft, "hard": self.hard })
+    }
+}
+
+impl Resources {
+    /// The soft limit, and the limit of memory and swap together.
+    ///
+    /// As in Docker's driver both follow the memory limit. Where the kernel counts no swap there is nothing to limit,
+    /// unless it was asked for by number: then the kernel's own refusal says so.
+    pub(crate) fn derived_memory(&self, swap_is_counted: bool) -> (Option<i64>, Option<i64>) {
+        let limit = self.memory.filter(|m| *m > 0);
+        let reservation = self.memory_reservation.or(limit);
+        let swap = match self.memory_swap.filter(|s| *s != 0) {
+            Some(wanted) => Some(wanted).filter(|w| *w > 0 || swap_is_counted),
+            None => limit.filter(|_| swap_is_counted).map(|m| m.saturating_mul(2)),
+        };
+        (reservation, swap)
+    }
+}

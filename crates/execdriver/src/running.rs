@@ -1,0 +1,189 @@
+//! From a specification to an exit status: one container, or one exec, in one call.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use lxcrun::oci_spec::runtime::{Process, Spec};
+use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecProcess, Exit, Signal};
+
+use crate::driver::StartCallback;
+use crate::error::{Error, Result};
+use crate::pump::Pump;
+use crate::stub::Stub;
+use crate::{Command, ExitStatus, Pipes, Started, Terminal};
+
+/// The file in a container's directory that says when its program was executed.
+const STARTED: &str = "started";
+
+/// Runs a container and removes it. `joined` are the namespaces that its specification refers to.
+pub(crate) fn run(
+    root: &Path,
+    command: &Command,
+    spec: &Spec,
+    joined: Vec<OwnedFd>,
+    pipes: Pipes<'_>,
+    start: &mut StartCallback<'_>,
+) -> Result<ExitStatus> {
+    let id = &command.id;
+    let bundle = Bundle::from_spec(&command.rootfs, spec)?;
+    let mut options =
+        CreateOptions { keep_monitor: true, ..CreateOptions::default() };
+    let streams = Streams::open(id, pipes, command.process_config.tty, &mut options.stdio)?;
+    let mut made = Made { root, container: lxcrun::create(root, id, &bundle, options)?, ended: false };
+    drop(joined);
+    let (terminal, mut pump) = streams.connect(id, made.container.take_terminal())?;
+    let oom = made.container.watch_oom()?;
+    made.container.start()?;
+
+    record_start(root, id);
+    pump.feed().map_err(pipes_error(id, "cannot read its input"))?;
+    start(Started { pid: made.container.init_pid().unwrap_or(0), terminal });
+    if let Some(end) = made.container.monitor_pidfd() {
+        pump.until(end).map_err(pipes_error(id, "cannot copy its output"))?;
+    }
+    let exit = made.wait()?;
+    let status = ExitStatus::new(id, exit, oom.happened());
+    // Whoever is left of it in a shared PID namespace dies here, and nobody writes to the pipes any more. What can't
+    // be done about the rest is no reason to forget how it ended.
+    drop(made);
+    if let Err(e) = pump.drain() {
+        tracing::warn!("container {id}: the end of its output is lost: {e}");
+    }
+    Ok(status)
+}
+
+/// Runs one more process in a container.
+pub(crate) fn exec(
+    container: &Container,
+    process: &Process,
+    pipes: Pipes<'_>,
+    start: &mut StartCallback<'_>,
+) -> Result<ExitStatus> {
+    let id = container.id();
+    let mut options = ExecOptions::default();
+    let streams = Streams::open(id, pipes, process.terminal().unwrap_or(false), &mut options.stdio)?;
+    let oom_kills = container.oom_kills();
+    let mut joined = Joined { process: container.exec(process, options)?, ended: false };
+    let (terminal, mut pump) = streams.connect(id, joined.process.take_terminal())?;
+
+    pump.feed().map_err(pipes_error(id, "cannot read its input"))?;
+    start(Started { pid: joined.process.pid(), terminal });
+    pump.until(joined.process.pidfd()).map_err(pipes_error(id, "cannot copy its output"))?;
+    let exit = joined.wait()?;
+    if let Err(e) = pump.drain() {
+        tracing::warn!("container {id}: the end of an exec's output is lost: {e}");
+    }
+    let killed = matches!(exit, Exit::Signal(signal) if i32::from(signal) == Signal::KILL.as_raw());
+    Ok(ExitStatus::new(id, exit, killed && container.oom_kills() > oom_kills))
+}
+
+/// When the container's program was executed.
+pub(crate) fn started(root: &Path, id: &ContainerId) -> Option<SystemTime> {
+    humantime::parse_rfc3339(fs::read_to_string(start_record(root, id)).ok()?.trim()).ok()
+}
+
+fn start_record(root: &Path, id: &ContainerId) -> PathBuf {
+    root.join(id.as_str()).join(STARTED)
+}
+
+/// The record is for people: a container runs as well without.
+fn record_start(root: &Path, id: &ContainerId) {
+    let now = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
+    let path = start_record(root, id);
+    let temporary = path.with_file_name(format!(".{STARTED}"));
+    let written = fs::write(&temporary, now).and_then(|()| fs::rename(temporary, path));
+    // It may have ended, and somebody may have cleaned up after it.
+    if let Err(e) = written
+        && e.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!("container {id}: cannot record its start: {e}");
+    }
+}
+
+fn pipes_error(id: &ContainerId, what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    let id = id.clone();
+    move |source| Error::Pipes { id, what, source }
+}
+
+/// A process's streams before it is there.
+enum Streams<'io> {
+    Opened(Pump<'io>),
+    ForTerminal(Pipes<'io>),
+}
+
+impl<'io> Streams<'io> {
+    /// Opens what a process without a terminal gets into `stdio`.
+    fn open(id: &ContainerId, pipes: Pipes<'io>, tty: bool, stdio: &mut Option<[OwnedFd; 3]>) -> Result<Self> {
+        if tty {
+            return Ok(Self::ForTerminal(pipes));
+        }
+        let (fds, pump) = pipes.open().map_err(pipes_error(id, "cannot open its pipes"))?;
+        *stdio = Some(fds);
+        Ok(Self::Opened(pump))
+    }
+
+    /// The rest, when the terminal is there.
+    fn connect(self, id: &ContainerId, master: Option<OwnedFd>) -> Result<(Option<Terminal>, Pump<'io>)> {
+        let failed = pipes_error(id, "cannot use its terminal");
+        match (self, master) {
+            (Self::Opened(pump), _) => Ok((None, pump)),
+            (Self::ForTerminal(pipes), Some(master)) => {
+                let (terminal, pump) = pipes.open_terminal(master).map_err(failed)?;
+                Ok((Some(terminal), pump))
+            }
+            (Self::ForTerminal(_), None) => Err(failed(io::Error::other("there is none"))),
+        }
+    }
+}
+
+/// A container of this call. However the call ends, nothing of it is left.
+struct Made<'a> {
+    root: &'a Path,
+    container: Container,
+    ended: bool,
+}
+
+impl Made<'_> {
+    fn wait(&mut self) -> Result<Exit> {
+        self.ended = true;
+        Ok(self.container.wait()?)
+    }
+}
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        let id = self.container.id().clone();
+        if !self.ended {
+            let _ = self.container.kill(Signal::KILL);
+            let _ = self.container.wait();
+        }
+        if let Err(e) = lxcrun::delete(self.root, &id, true) {
+            tracing::error!("{e}");
+        }
+    }
+}
+
+/// A process of an exec of this call, likewise.
+struct Joined {
+    process: ExecProcess,
+    ended: bool,
+}
+
+impl Joined {
+    fn wait(&mut self) -> Result<Exit> {
+        self.ended = true;
+        Ok(self.process.wait()?)
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.process.kill(Signal::KILL);
+            let _ = self.process.wait();
+        }
+    }
+}

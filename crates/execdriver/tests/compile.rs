@@ -1,0 +1,164 @@
+//! Commands become specifications: one snapshot for each kind of command.
+
+use execdriver::{
+    Command, CommandBuilder, Device, Facts, IdMapping, Mount, Namespace, Network, Propagation, Resources, Rlimit, User,
+    UserNamespace,
+};
+
+fn facts() -> Facts {
+    Facts {
+        capabilities: ["CAP_CHOWN", "CAP_SYS_ADMIN"].map(str::to_owned).into(),
+        swap_is_counted: true,
+        ..Facts::default()
+    }
+}
+
+fn web() -> CommandBuilder {
+    Command::builder("web", "/srv/web").args(["httpd", "-f"])
+}
+
+/// The specification as text, the same every time: sets of capabilities have no order of their own.
+fn text(command: CommandBuilder, facts: &Facts) -> String {
+    let spec = command.build().unwrap().compile(facts).unwrap();
+    let mut json = serde_json::to_value(&spec).unwrap();
+    if let Some(sets) = json["process"]["capabilities"].as_object_mut() {
+        for set in sets.values_mut().filter_map(|s| s.as_array_mut()) {
+            set.sort_by_key(ToString::to_string);
+        }
+    }
+    serde_json::to_string_pretty(&json).unwrap()
+}
+
+#[test]
+fn a_command_that_says_nothing_gets_what_docker_gave() {
+    insta::assert_snapshot!(text(web(), &facts()));
+}
+
+#[test]
+fn a_privileged_command_gets_everything() {
+    let seccomp = serde_json::from_str(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
+    let facts =
+        Facts { apparmor: true, default_apparmor_profile: Some("docker-default".into()), ..facts() };
+    insta::assert_snapshot!(text(web().privileged(true).seccomp(seccomp), &facts));
+}
+
+#[test]
+fn a_command_that_says_everything() {
+    let user = User { uid: 33, gid: 34, additional_gids: vec![40], home: "/www".into() };
+    let facts = Facts {
+        user,
+        namespaces: [("network", "/proc/7/fd/3".into()), ("ipc", "/proc/7/fd/4".into())].into(),
+        apparmor: true,
+        ..facts()
+    };
+    let resources = Resources {
+        memory: Some(64 << 20),
+        memory_swappiness: Some(10),
+        oom_kill_disable: true,
+        cpu_shares: Some(512),
+        cpu_period: Some(100_000),
+        cpu_quota: Some(50_000),
+        cpuset_cpus: Some("0".into()),
+        cpuset_mems: Some("0".into()),
+        blkio_weight: Some(300),
+        pids_limit: Some(64),
+        hugepage_limits: vec![execdriver::HugepageLimit { page_size: "2MB".into(), limit: 4 << 20 }],
+        rlimits: vec![Rlimit { name: "nofile".into(), soft: 512, hard: 1024 }],
+        ..Resources::default()
+    };
+    let mapping = IdMapping { container_id: 0, host_id: 100_000, size: 65_536 };
+    let command = web()
+        .user("www")
+        .working_dir("/www")
+        .env("HOSTNAME", "from-env")
+        .env("PATH", "/bin")
+        .hostname("explicit")
+        .tty(true)
+        .console_size(80, 24)
+        .readonly_rootfs(true)
+        .network(Network::Container("db".parse().unwrap()))
+        .ipc(Namespace::Container("db".parse().unwrap()))
+        .pid(Namespace::Host)
+        .cgroupns(Namespace::Host)
+        .timens(Namespace::Own)
+        .userns(UserNamespace::Own { uid_mappings: vec![mapping], gid_mappings: vec![mapping] })
+        .resources(resources)
+        .mount(Mount { propagation: Some(Propagation::Private), ..Mount::bind("/srv/www", "/www").read_only() })
+        .mount(Mount::filesystem("tmpfs", "/run").option("size=1m"))
+        .allow_device(Device { minor: None, permissions: "r".into(), ..Device::block("/dev/sda", 8, 0) })
+        .create_device(Device { mode: 0o600, uid: 33, gid: 34, ..Device::character("/dev/fuse", 10, 229) })
+        .cap_add(["sys_admin"])
+        .cap_drop(["MKNOD", "cap_net_raw"])
+        .process_label("system_u:system_r:svirt_lxc_net_t:s0:c1,c2")
+        .mount_label("system_u:object_r:svirt_sandbox_file_t:s0:c1,c2")
+        .apparmor_profile("web")
+        .cgroup_parent("/daemon")
+        .seccomp(serde_json::from_str(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap());
+    insta::assert_snapshot!(text(command, &facts));
+}
+
+#[test]
+fn host_namespaces_are_those_that_are_not_named() {
+    let command = web().network(Network::Host).ipc(Namespace::Host).uts(Namespace::Host).env("HOSTNAME", "ignored");
+    let spec = command.build().unwrap().compile(&facts()).unwrap();
+    let linux = spec.linux().as_ref().unwrap();
+    let kinds: Vec<String> = linux.namespaces().iter().flatten().map(|n| n.typ().to_string()).collect();
+    assert_eq!(kinds, ["mount", "pid", "cgroup"]);
+    assert_eq!(spec.hostname(), &None);
+}
+
+#[test]
+fn memory_has_a_soft_limit_and_twice_as_much_swap() {
+    let memory = |resources: Resources, facts: &Facts| {
+        let spec = web().resources(resources).build().unwrap().compile(facts).unwrap();
+        let memory = spec.linux().as_ref().unwrap().resources().as_ref().unwrap().memory().unwrap_or_default();
+        (memory.limit(), memory.reservation(), memory.swap())
+    };
+    let limit = |memory, memory_swap| Resources { memory, memory_swap, ..Resources::default() };
+    assert_eq!(memory(limit(Some(100), None), &facts()), (Some(100), Some(100), Some(200)));
+    assert_eq!(memory(limit(Some(100), Some(-1)), &facts()), (Some(100), Some(100), Some(-1)));
+    assert_eq!(memory(limit(Some(100), Some(150)), &facts()), (Some(100), Some(100), Some(150)));
+    assert_eq!(memory(limit(None, None), &facts()), (None, None, None));
+    let own = Resources { memory_reservation: Some(50), ..limit(Some(100), None) };
+    assert_eq!(memory(own, &facts()), (Some(100), Some(50), Some(200)));
+    // Where the kernel does not count swap there is nothing to limit.
+    let without = Facts { swap_is_counted: false, ..facts() };
+    assert_eq!(memory(limit(Some(100), None), &without), (Some(100), Some(100), None));
+    assert_eq!(memory(limit(Some(100), Some(-1)), &without), (Some(100), Some(100), None));
+}
+
+#[test]
+fn what_is_wrong_is_refused_by_field() {
+    let refusals = [
+        (Command::builder("a/b", "/r").args(["x"]), "a/b"),
+        (Command::builder("x", "relative").args(["x"]), "rootfs"),
+        (Command::builder("x", "/r"), "process_config.entrypoint"),
+        (web().env("", "x"), "process_config.env"),
+        (web().working_dir("tmp"), "working_dir"),
+        (web().network(Network::Path("".into())), "network: the path of the network namespace is empty"),
+        (web().ipc(Namespace::Path("".into())), "ipc"),
+        (web().uts(Namespace::Host).hostname("x"), "hostname"),
+        (web().cap_add(["CAP_NOPE"]), "cap_add: unknown capability \"CAP_NOPE\""),
+        (web().cap_drop(["nope"]), "cap_drop: unknown capability \"nope\""),
+        (web().allow_device(Device { kind: 'p', ..Device::block("/dev/x", 1, 1) }), "type 'p' is neither c nor b"),
+        (web().create_device(Device { kind: 'u', ..Device::block("/dev/x", 1, 1) }), "type 'u' is neither c nor b"),
+        (web().create_device(Device { major: None, ..Device::block("/dev/x", 1, 1) }), "needs both numbers"),
+        (web().create_device(Device::block("x", 1, 1)), "no absolute path"),
+        (web().lxc_config("", "x"), "lxc_config"),
+    ];
+    for (command, reason) in refusals {
+        let error = command.build().unwrap_err().to_string();
+        assert!(error.contains(reason), "{error:?} does not say {reason:?}");
+    }
+    let refused = web().apparmor_profile("web").build().unwrap().compile(&facts()).unwrap_err();
+    assert_eq!(refused.to_string(), "container web: apparmor_profile: AppArmor is off on this host");
+}
+
+#[test]
+fn json_is_a_command_and_back() {
+    let command = web().network(Network::Path("/run/netns/a".into())).mount(Mount::bind("/a", "/b")).build().unwrap();
+    let json = serde_json::to_string(&command).unwrap();
+    assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), command);
+    let least = r#"{"id":"web","rootfs":"/srv/web","process_config":{"entrypoint":"httpd","arguments":["-f"]}}"#;
+    assert_eq!(serde_json::from_str::<Command>(least).unwrap(), web().build().unwrap());
+}
