@@ -3,9 +3,10 @@
 //! `refused` checks all of that, and of lxcrun also that the error names the container.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
-use lxcrun_test::{Bundle, Container, Need, cgroup_parent, hierarchies, tests, until_exit};
+use lxcrun_test::{Bundle, Container, Need, cgroup_parent, hierarchies, tests};
 use serde_json::{Value, json};
 
 tests![
@@ -380,45 +381,39 @@ fn a_memory_limit_that_is_too_small_is_refused() {
     Bundle::busybox().resource("memory", json!({ "limit": 4096 })).refused(&["memory"]);
 }
 
-/// A cgroup of the test's own in every hierarchy, which the runtime refuses to use, and doesn't touch.
-fn foreign_cgroup_is_refused(name: &str, prepare: impl Fn(&Path)) {
+/// A cgroup that is there before, with `guest` in it, is refused, and stays as it is.
+fn foreign_cgroup_is_refused(name: &str, guest: Option<Child>) {
     let path = format!("{}/{name}", cgroup_parent());
     let dirs: Vec<PathBuf> = hierarchies().iter().map(|h| h.mount.join(&path[1..])).collect();
     for dir in &dirs {
         fs::create_dir_all(dir).expect("a cgroup");
-        prepare(dir);
+        if let Some(guest) = &guest {
+            for file in
+                ["cpuset.cpus", "cpuset.mems"].map(|name| dir.join(name)).iter().filter(|f| f.exists())
+            {
+                fs::write(file, "0").expect("a cpuset");
+            }
+            fs::write(dir.join("cgroup.procs"), guest.id().to_string()).expect("a process for the cgroup");
+        }
     }
     let container = Bundle::busybox().set("/linux/cgroupsPath", path.as_str()).build();
     let created = container.create();
-    let still_there = dirs.iter().all(|dir| dir.exists());
-    let processes: String = dirs.iter().filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok()).collect();
-    for pid in processes.lines().filter_map(|line| line.parse().ok()) {
-        kill_process(Pid::from_raw(pid).expect("a process"), Signal::KILL).expect("our process");
-        until_exit(pid.unsigned_abs());
+    if let Some(mut guest) = guest {
+        guest.kill().expect("our child");
+        guest.wait().expect("our child");
     }
-    for dir in &dirs {
-        // It is busy until the process has been waited for.
-        let _ = fs::remove_dir(dir);
-    }
-    assert!(still_there, "the cgroup wasn't the runtime's to remove{created}");
+    let removed = dirs.iter().filter(|dir| fs::remove_dir(dir).is_err()).count();
     container.refuses(created, &["cgroup", &path]);
+    assert_eq!(removed, 0, "the cgroup wasn't the runtime's to remove");
 }
 
 fn a_cgroup_that_exists_is_refused_and_stays() {
-    foreign_cgroup_is_refused("existing", |_| ());
+    foreign_cgroup_is_refused("existing", None);
 }
 
 fn a_cgroup_with_processes_is_refused_and_stays() {
-    let mut guest = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("a process");
-    let number = guest.id().to_string();
-    foreign_cgroup_is_refused("busy", |dir| {
-        for file in ["cpuset.cpus", "cpuset.mems"].map(|name| dir.join(name)).iter().filter(|f| f.exists()) {
-            fs::write(file, "0").expect("a cpuset");
-        }
-        fs::write(dir.join("cgroup.procs"), &number).expect("a process for the cgroup");
-    });
-    guest.kill().expect("our child");
-    guest.wait().expect("our child");
+    let guest = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn();
+    foreign_cgroup_is_refused("busy", Some(guest.expect("a process")));
 }
 
 fn a_cgroup_path_that_climbs_stays_in_its_hierarchy() {

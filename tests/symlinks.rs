@@ -145,8 +145,8 @@ fn a_masked_path_that_links_outside_does_not_reach_the_host() {
 }
 
 fn a_working_directory_that_links_outside_does_not_reach_the_host() {
-    with_links_at("work", "dir", |b| b.cwd("/work").sh("echo x > x; cat ../file"));
-    with_links_at("work", "dir", |b| b.cwd("/work/new").sh("echo x > x"));
+    with_links_at("place", "dir", |b| b.cwd("/place").sh("echo x > x; cat ../file"));
+    with_links_at("place", "dir", |b| b.cwd("/place/new").sh("echo x > x"));
 }
 
 fn a_program_that_links_outside_is_not_the_hosts() {

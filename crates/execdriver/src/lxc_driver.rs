@@ -17,7 +17,7 @@ use crate::error::{Error, Result, refuse};
 use crate::host::HostFacts;
 use crate::namespace::Joined;
 use crate::user::Accounts;
-use crate::{Command, Driver, ExitStatus, Facts, Info, Pipes, ProcessConfig, ResourceStats, running};
+use crate::{Command, Driver, ExitStatus, Facts, Info, Pipes, ProcessConfig, ResourceStats, UserNamespace, running};
 
 /// Where a driver keeps its containers unless told otherwise.
 pub const DEFAULT_ROOT: &str = "/run/lxcrun-driver";
@@ -50,7 +50,8 @@ pub struct LxcDriverBuilder {
 }
 
 impl LxcDriverBuilder {
-    /// The directory for its containers' state, made with mode 0700: [`DEFAULT_ROOT`] by default.
+    /// The directory for its containers' state, [`DEFAULT_ROOT`] by default. It is made with mode 0700; the first
+    /// command with a user namespace of its own makes that 0711, because LXC has the namespace's root look there.
     pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
         self.root = Some(root.into());
         self
@@ -86,11 +87,15 @@ fn make_root(root: &Path) -> Result<PathBuf, String> {
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(format!("belongs to user {}", metadata.uid()));
     }
-    if metadata.mode() & 0o7777 != 0o700 {
+    // One that other users may search, but not see, is so for containers with a user namespace.
+    if !matches!(metadata.mode() & 0o7777, 0o700 | SEARCHABLE) {
         fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(|e| e.to_string())?;
     }
     Ok(root)
 }
+
+/// LXC wants the root of a user namespace to get to a container's directory, which itself stays ours alone.
+const SEARCHABLE: u32 = 0o711;
 
 impl LxcDriver {
     /// A driver with the usual root.
@@ -216,6 +221,10 @@ impl Driver for LxcDriver {
         let accounts = Accounts::read(&command.rootfs).map_err(|e| refuse(&command.id, "rootfs", e.to_string()))?;
         let user = accounts.find(wanted, &command.group_add);
         let user = user.map_err(|reason| refuse(&command.id, "process_config.user", reason))?;
+        if matches!(command.userns, UserNamespace::Own { .. }) {
+            fs::set_permissions(&self.root, Permissions::from_mode(SEARCHABLE))
+                .map_err(|e| Error::Root { path: self.root.clone(), reason: e.to_string() })?;
+        }
         let (namespaces, joined) = self.open_joined(command)?;
         let spec = command.compile(&Facts { user, namespaces, ..self.facts() })?;
         running::run(&self.root, command, &spec, joined, pipes, start)

@@ -169,7 +169,8 @@ impl Command {
         if matches!(self.userns, UserNamespace::Host) || !foreign_network {
             return own;
         }
-        let options = ["rbind", "nosuid", "noexec", "nodev", access];
+        let recursive = if access == "ro" { "rro" } else { "rw" };
+        let options = ["rbind", "nosuid", "noexec", "nodev", access, recursive];
         json!({ "destination": "/sys", "type": "bind", "source": "/sys", "options": options })
     }
 

@@ -103,7 +103,7 @@ fn host_namespaces_are_those_that_are_not_named() {
     let spec = command.build().unwrap().compile(&facts()).unwrap();
     let linux = spec.linux().as_ref().unwrap();
     let kinds: Vec<String> = linux.namespaces().iter().flatten().map(|n| n.typ().to_string()).collect();
-    assert_eq!(kinds, ["mount", "pid", "cgroup"]);
+    assert_eq!(kinds, ["mnt", "pid", "cgroup"]);
     assert_eq!(spec.hostname(), &None);
 }
 

@@ -73,6 +73,8 @@ pub enum Command {
     Resume(Id),
     /// Change what a container may use
     Update(Box<Update>),
+    /// Print events of a container as JSON: OOM kills, and with --stats what it uses
+    Events(Events),
     /// Write a config.json to begin with
     Spec(Spec),
     /// Print what this runtime can do, as JSON
@@ -175,6 +177,9 @@ pub struct Friendly {
     /// Network: none (a loopback of its own) or host
     #[arg(long, value_name = "NETWORK", default_value = "none")]
     pub network: Network,
+    /// Raw LXC setting, for instance lxc.prlimit.nofile=512
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub lxc_conf: Vec<String>,
     /// Make the root file system read-only
     #[arg(long)]
     pub read_only: bool,
@@ -295,6 +300,19 @@ pub struct Ps {
     /// Options of ps(1)
     #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
     pub options: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Print what it uses, every so often: 5s, 500ms
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub interval: String,
+    /// Print what it uses, once
+    #[arg(long)]
+    pub stats: bool,
+    /// The container
+    #[arg(value_name = "ID")]
+    pub id: String,
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use protocol::monitor::Exit;
 
-use crate::cgroup::{Cgroup, Hierarchies, ResourceStats};
+use crate::cgroup::{Cgroup, Hierarchies, OomWatch, ResourceStats};
 use crate::error::Context;
 use crate::monitor::Monitor;
 use crate::state::{self, OciState, State, StateDir, Status};
@@ -105,6 +105,28 @@ impl Container {
         let mut stats = self.cgroup()?.stats();
         stats.network_interfaces = self.network_interfaces();
         Ok(stats)
+    }
+
+    /// Watches for OOM kills, from now on.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the kernel can't, [`Error::Spec`] when this host has no memory cgroup.
+    pub fn watch_oom(&self) -> Result<OomWatch> {
+        self.cgroup()?.watch_oom()
+    }
+
+    /// How many of its processes the OOM killer has killed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when this host's cgroups can't be found.
+    pub fn oom_kills(&self) -> Result<u64> {
+        Ok(self.cgroup()?.oom_kills())
+    }
+
+    /// A pidfd of its init, readable when it has ended; `None` when it has ended already.
+    #[must_use]
+    pub fn init_pidfd(&self) -> Option<OwnedFd> {
+        self.state.init.and_then(crate::ProcessId::open)
     }
 
     /// Every process in it: pids in this PID namespace.

@@ -41,6 +41,8 @@ pub struct CreateOptions {
     pub no_new_keyring: bool,
     /// Give the container a copy of `root.path` in its own directory, which goes away with it.
     pub copy_rootfs: bool,
+    /// Raw LXC settings from somebody who may do anything with this host: name, with or without `lxc.`, and value.
+    pub lxc_config: Vec<(String, String)>,
     /// Leave LXC's monitor as the container's parent, so that this process can wait for its end and LXC's tools see
     /// the container. Otherwise the init becomes a child of the nearest subreaper.
     pub keep_monitor: bool,
@@ -53,7 +55,7 @@ pub struct CreateOptions {
 pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOptions) -> Result<Container> {
     let spec = bundle.spec();
     let host = Host::probe(id)?;
-    let mut plan = Plan::new(id, bundle.path(), spec, &host)?;
+    let mut plan = Plan::new(id, bundle.path(), spec, &host, &options.lxc_config)?;
     check_terminal(id, &plan, &options)?;
     let binds = mounts::open_binds(id, &plan)?;
 

@@ -6,6 +6,8 @@ use crate::{Error, Result};
 /// Facts about the host.
 #[derive(Debug, Clone)]
 pub struct Host {
+    /// What this process may do itself: it can't give more.
+    pub(crate) capabilities: u64,
     pub(crate) hierarchies: Hierarchies,
 }
 
@@ -13,11 +15,13 @@ impl Host {
     /// Looks at the host.
     ///
     /// # Errors
-    /// [`Error::Spec`] when /proc can't be read.
+    /// [`Error::Io`] when /proc can't be read.
     pub fn probe(id: &crate::ContainerId) -> Result<Self> {
         let hierarchies = Hierarchies::probe()
             .map_err(|source| Error::Io { id: id.clone(), what: "cannot read /proc/self/mountinfo".into(), source })?;
-        Ok(Self { hierarchies })
+        let own = rustix::thread::capabilities(None)
+            .map_err(|e| Error::Io { id: id.clone(), what: "capget".into(), source: e.into() })?;
+        Ok(Self { hierarchies, capabilities: own.permitted.bits() })
     }
 
     pub(crate) fn cgroup_layout(&self) -> Layout {

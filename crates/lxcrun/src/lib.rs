@@ -28,9 +28,10 @@ mod state;
 
 pub use bundle::{Bundle, OCI_VERSION};
 pub use cgroup::{
-    BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface, PidsStats,
-    Pressure, PressureLine, ResourceStats, Throttling,
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface, OomWatch,
+    PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
 };
+pub use config::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
 pub use container::Container;
 pub use create::{CreateOptions, create};
 pub use delete::delete;

@@ -110,7 +110,11 @@ fn of_planned(planned: &PlannedMount, source: Source) -> Mount {
 fn tree_mount(id: &ContainerId, planned: &PlannedMount, tree: OwnedFd, fds: &mut FdTable) -> Result<Mount> {
     let stat = rustix::fs::fstat(&tree).map_err(|e| refuse(id, &planned.field, e.to_string()))?;
     let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(of_planned(planned, Source::Tree { fd: fds.push(tree), directory }))
+    let mut mount = of_planned(planned, Source::Tree { fd: fds.push(tree), directory });
+    if let What::Bind { source, .. } = &planned.what {
+        mount.field = format!("{}: {}", planned.field, source.display());
+    }
+    Ok(mount)
 }
 
 /// `type: cgroup`: the container's own part of every hierarchy. With a cgroup namespace of its own the container

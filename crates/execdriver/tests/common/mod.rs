@@ -301,3 +301,22 @@ pub fn ip(args: &str) {
     let output = host("ip", &args);
     assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// One line.
+pub fn line_of(reader: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+/// The first line that begins like this.
+#[track_caller]
+pub fn until_line(reader: &mut impl std::io::Read, start: &str) -> String {
+    let mut reader = BufReader::new(reader);
+    loop {
+        let line = line_of(&mut reader);
+        if line.starts_with(start) {
+            return line;
+        }
+    }
+}

@@ -47,6 +47,15 @@ pub fn bundle(args: &cli::Run) -> anyhow::Result<(ContainerId, Bundle)> {
     Ok((id, Bundle::from_spec(&rootfs, &spec)?))
 }
 
+/// `--lxc-conf`
+pub fn lxc_config(args: &cli::Run) -> anyhow::Result<Vec<(String, String)>> {
+    let pair = |text: &String| {
+        let (key, value) = text.split_once('=').with_context(|| format!("--lxc-conf {text}: is not KEY=VALUE"))?;
+        Ok((key.trim().to_owned(), value.trim().to_owned()))
+    };
+    args.friendly.lxc_conf.iter().map(pair).collect()
+}
+
 fn spec(id: &ContainerId, rootfs: &Path, args: &cli::Run) -> anyhow::Result<Spec> {
     let wanted = &args.friendly;
     let mut spec = lxcrun::default_spec();

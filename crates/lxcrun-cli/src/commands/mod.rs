@@ -1,5 +1,6 @@
 //! One file for each command that is more than a call.
 
+mod events;
 mod exec;
 mod features;
 mod friendly;
@@ -39,6 +40,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Ps(args) => ps::ps(&load(&args.id)?, args)?,
         Command::Pause(args) => load(&args.id)?.pause()?,
         Command::Resume(args) => load(&args.id)?.resume()?,
+        Command::Events(args) => events::events(&load(&args.id)?, args)?,
         Command::Update(args) => update::update(&load(&args.id)?, args)?,
         Command::Spec(args) => spec(&args.bundle)?,
         Command::Features => print_json(&features::features())?,

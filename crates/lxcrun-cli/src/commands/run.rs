@@ -17,6 +17,7 @@ pub fn run(root: &Path, cli: &Cli, args: &cli::Run) -> anyhow::Result<ExitCode> 
         Some(id) => anyhow::bail!("{id:?} before --: a container without a bundle is named by --name"),
         None => {
             let (id, bundle) = friendly::bundle(args)?;
+            options.lxc_config = friendly::lxc_config(args)?;
             options.copy_rootfs = args.friendly.rootfs.is_none();
             (id, bundle)
         }

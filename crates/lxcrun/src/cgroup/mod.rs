@@ -3,6 +3,7 @@
 
 mod hierarchies;
 mod limits;
+mod oom;
 mod path;
 mod processes;
 mod stats;
@@ -10,6 +11,7 @@ mod v1;
 mod v2;
 
 pub(crate) use hierarchies::{Hierarchies, Layout};
+pub use oom::OomWatch;
 pub(crate) use path::CgroupPath;
 pub(crate) use processes::wait_for_end;
 pub use stats::{

@@ -38,7 +38,7 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
     for (name, path) in joined {
         config.set("linux.namespaces", format!("lxc.namespace.share.{name}"), path.display().to_string());
     }
-    if new.contains(&"net") {
+    if new.contains(&"net") && !plan.raw.has_network() {
         config.set("linux.namespaces", "lxc.net.0.type", "empty");
         config.set("linux.namespaces", "lxc.net.0.flags", "up");
     }
@@ -68,6 +68,7 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
     ] {
         config.set("lxcrun", key, value);
     }
+    config.0.extend(plan.raw.items.iter().cloned());
     config.0
 }
 

@@ -8,6 +8,7 @@ mod lxc;
 mod mounts;
 mod namespaces;
 mod process;
+mod raw;
 mod seccomp;
 mod unsupported;
 
@@ -23,6 +24,8 @@ pub(crate) use hooks::{HookKind, hooks};
 pub(crate) use lxc::{LOG_FILE, Surroundings, render};
 pub(crate) use mounts::{PlannedMount, What};
 pub(crate) use namespaces::{Namespaces, Sharing};
+pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
+pub(crate) use raw::RawSettings;
 pub(crate) use process::{Rlimit, exec_process};
 
 use crate::cgroup::CgroupPath;
@@ -52,6 +55,8 @@ pub(crate) struct Plan {
     pub start_container_hooks: Vec<Hook>,
     /// Hooks of the runtime's namespaces that run at `create`, in their order.
     pub create_runtime_hooks: Vec<Hook>,
+    /// Settings that only LXC has.
+    pub raw: RawSettings,
     pub process: Process,
     pub terminal: bool,
     pub rlimits: Vec<Rlimit>,
@@ -63,8 +68,15 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Spec`](crate::Error::Spec) with the field, for what is wrong and for what can't be had.
-    pub(crate) fn new(id: &ContainerId, bundle: &Path, spec: &Spec, host: &Host) -> Result<Self> {
+    pub(crate) fn new(
+        id: &ContainerId,
+        bundle: &Path,
+        spec: &Spec,
+        host: &Host,
+        lxc_config: &[(String, String)],
+    ) -> Result<Self> {
         unsupported::check(id, spec)?;
+        let raw = RawSettings::new(id, spec, lxc_config)?;
         let nothing = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&nothing);
         let namespaces = Namespaces::new(id, linux)?;
@@ -75,7 +87,13 @@ impl Plan {
             return Err(refuse(id, "root.path", format!("{} is not a directory", rootfs.display())));
         }
         let (process, rlimits) = process::process(id, spec)?;
-        let planned = mounts::mounts(id, bundle, spec, host)?;
+        if !namespaces.has_new_user() {
+            capabilities::check_available(id, process.capabilities, host.capabilities)?;
+        }
+        if raw.has_network() && !namespaces.is_new("network") {
+            return Err(refuse(id, "lxc.net", "an LXC network needs a new network namespace in linux.namespaces"));
+        }
+        let planned = mounts::mounts(id, bundle, spec, host, &raw.mounts)?;
         Ok(Self {
             cgroup: CgroupPath::new(id, linux.cgroups_path().as_deref())?,
             rootfs,
@@ -98,6 +116,7 @@ impl Plan {
             process,
             rlimits,
             namespaces,
+            raw,
         })
     }
 

@@ -1,4 +1,4 @@
-//! `mounts`: the options of each, told apart by who takes them.
+//! `mounts`, and raw `lxc.mount.entry` after them: the options of each, told apart by who takes them.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -124,10 +124,17 @@ impl Options {
     }
 }
 
-/// All mounts in the order of the specification.
-pub(super) fn mounts(id: &ContainerId, bundle: &Path, spec: &Spec, host: &Host) -> Result<Vec<PlannedMount>> {
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
-    mounts.iter().enumerate().map(|(index, m)| mount(id, bundle, &format!("mounts[{index}]"), m, host)).collect()
+/// All mounts in their order.
+pub(super) fn mounts(
+    id: &ContainerId,
+    bundle: &Path,
+    spec: &Spec,
+    host: &Host,
+    raw: &[Mount],
+) -> Result<Vec<PlannedMount>> {
+    let listed = spec.mounts().as_deref().unwrap_or_default();
+    let listed = listed.iter().enumerate().map(|(index, m)| mount(id, bundle, &format!("mounts[{index}]"), m, host));
+    listed.chain(raw.iter().map(|m| mount(id, bundle, "lxc.mount.entry", m, host))).collect()
 }
 
 fn mount(id: &ContainerId, bundle: &Path, field: &str, mount: &Mount, host: &Host) -> Result<PlannedMount> {

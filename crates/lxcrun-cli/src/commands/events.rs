@@ -1,0 +1,53 @@
+//! `events`
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use anyhow::Context;
+use lxcrun::Container;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde_json::json;
+
+use super::print_line;
+use crate::cli;
+
+pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
+    let print = |kind: &str, data: serde_json::Value| {
+        let mut event = json!({ "type": kind, "id": container.id() });
+        if !data.is_null() {
+            event["data"] = data;
+        }
+        print_line(&event.to_string())
+    };
+    let Some(end) = container.init_pidfd() else {
+        anyhow::bail!("container {}: container not running", container.id());
+    };
+    let stats = || -> anyhow::Result<()> { print("stats", serde_json::to_value(container.stats()?)?) };
+    if args.stats {
+        return stats();
+    }
+    let interval = humantime::parse_duration(&args.interval).with_context(|| format!("--interval {}", args.interval))?;
+    anyhow::ensure!(!interval.is_zero(), "--interval must be greater than zero");
+    let oom = container.watch_oom()?;
+    let mut next = Instant::now() + interval;
+    loop {
+        let left = Timespec::try_from(next.saturating_duration_since(Instant::now()))?;
+        let mut fds = [PollFd::new(&end, PollFlags::IN), PollFd::from_borrowed_fd(oom.as_fd(), PollFlags::IN)];
+        let ready = match poll(&mut fds, Some(&left)) {
+            Err(Errno::INTR) => continue,
+            ready => ready?,
+        };
+        let ended = !fds[0].revents().is_empty();
+        if !fds[1].revents().is_empty() && oom.next()? {
+            print("oom", serde_json::Value::Null)?;
+        }
+        if ended {
+            return Ok(());
+        }
+        if ready == 0 {
+            stats()?;
+            next += interval;
+        }
+    }
+}
