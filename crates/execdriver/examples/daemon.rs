@@ -43,7 +43,12 @@ fn main() -> anyhow::Result<ExitCode> {
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(Duration::from_secs(1)) {
                 let Ok(stats) = driver.stats(id) else { return };
                 let (memory, cpu) = (stats.container.memory.usage.usage, stats.container.cpu.usage.total);
-                eprintln!("{id}: {} KiB of {} KiB, {} ms", memory >> 10, stats.memory_limit >> 10, cpu / 1_000_000);
+                eprintln!(
+                    "{id}: {} KiB of {} KiB, {} ms",
+                    memory >> 10,
+                    stats.memory_limit >> 10,
+                    cpu / 1_000_000
+                );
             }
         });
         let status = driver.run(&command, Pipes::inherit(), &mut |s| drop(start.send(s)));

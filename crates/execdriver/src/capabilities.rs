@@ -68,7 +68,11 @@ pub(crate) fn exactly(names: &[String], available: &Capabilities) -> Result<Capa
 ///
 /// Whoever drops `all` gets only what is added by name. Whoever adds `all` gets everything `available` but what is
 /// dropped by name. What is both added and dropped by name is added.
-pub(crate) fn adjusted(add: &[String], drop: &[String], available: &Capabilities) -> Result<Capabilities, CapabilityError> {
+pub(crate) fn adjusted(
+    add: &[String],
+    drop: &[String],
+    available: &Capabilities,
+) -> Result<Capabilities, CapabilityError> {
     let (add, drop) = (parse_all(add)?, parse_all(drop)?);
     let mut set: Capabilities = match (add.contains(&Entry::All), drop.contains(&Entry::All)) {
         (_, true) => Capabilities::new(),

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, refuse};
 use crate::process::variable;
 use crate::{
-    CommandBuilder, Device, Mount, Namespace, Network, ProcessConfig, Resources, UserNamespace, capabilities, network,
+    CommandBuilder, Device, Mount, Namespace, Network, ProcessConfig, Resources, UserNamespace, capabilities,
+    network,
 };
 
 /// Everything needed to run one container. As JSON it has these names; only `id`, `rootfs` and

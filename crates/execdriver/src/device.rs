@@ -81,7 +81,11 @@ impl Device {
             return Err(format!("{}: type {:?} is neither c nor b", self.path.display(), self.kind));
         }
         if self.permissions.is_empty() || self.permissions.chars().any(|c| !"rwm".contains(c)) {
-            return Err(format!("{}: permissions {:?} are not of r, w and m", self.path.display(), self.permissions));
+            return Err(format!(
+                "{}: permissions {:?} are not of r, w and m",
+                self.path.display(),
+                self.permissions
+            ));
         }
         Ok(())
     }
@@ -92,6 +96,8 @@ impl Device {
         if !self.path.is_absolute() || self.path == Path::new("/") {
             return Err(format!("{:?} is no absolute path of a file", self.path));
         }
-        self.major.zip(self.minor).ok_or_else(|| format!("{}: a node needs both numbers", self.path.display()))
+        self.major
+            .zip(self.minor)
+            .ok_or_else(|| format!("{}: a node needs both numbers", self.path.display()))
     }
 }

@@ -91,6 +91,6 @@ impl Error {
 }
 
 /// A refusal of one field.
-pub(crate) fn refuse(id: impl ToString, field: impl Into<String>, reason: impl Into<String>) -> Error {
+pub(crate) fn refuse(id: &ContainerId, field: impl Into<String>, reason: impl Into<String>) -> Error {
     Error::Field { id: id.to_string(), field: field.into(), reason: reason.into() }
 }

@@ -31,13 +31,15 @@ impl HostFacts {
     pub(crate) fn probe() -> Result<Self> {
         let liblxc = liblxc()?;
         check_namespaces()?;
-        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").map_err(|e| missing("/proc", e.to_string()))?;
+        let mounts =
+            fs::read_to_string("/proc/thread-self/mountinfo").map_err(|e| missing("/proc", e.to_string()))?;
         check_cgroups(&mounts)?;
         let memory = rustix::system::sysinfo();
         Ok(Self {
             liblxc,
             memory: memory.totalram.saturating_mul(u64::from(memory.mem_unit)),
-            apparmor: fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.starts_with('Y')),
+            apparmor: fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+                .is_ok_and(|s| s.starts_with('Y')),
             capabilities: capabilities()?,
             swap_is_counted: swap_is_counted(&mounts),
         })
@@ -69,7 +71,10 @@ fn check_namespaces() -> Result<()> {
     }
     let own = rustix::thread::capabilities(None).map_err(|e| missing("namespaces", e.to_string()))?;
     if !own.effective.contains(CapabilitySet::SYS_ADMIN) {
-        return Err(missing("namespaces", "making them needs CAP_SYS_ADMIN, which this process has not: is it root?"));
+        return Err(missing(
+            "namespaces",
+            "making them needs CAP_SYS_ADMIN, which this process has not: is it root?",
+        ));
     }
     Ok(())
 }

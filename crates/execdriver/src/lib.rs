@@ -41,7 +41,6 @@ mod resources;
 mod running;
 mod spec;
 mod status;
-mod stub;
 mod terminal;
 mod user;
 

@@ -17,7 +17,9 @@ use crate::error::{Error, Result, refuse};
 use crate::host::HostFacts;
 use crate::namespace::Joined;
 use crate::user::Accounts;
-use crate::{Command, Driver, ExitStatus, Facts, Info, Pipes, ProcessConfig, ResourceStats, UserNamespace, running};
+use crate::{
+    Command, Driver, ExitStatus, Facts, Info, Pipes, ProcessConfig, ResourceStats, UserNamespace, running,
+};
 
 /// Where a driver keeps its containers unless told otherwise.
 pub const DEFAULT_ROOT: &str = "/run/lxcrun-driver";
@@ -218,7 +220,8 @@ impl Driver for LxcDriver {
     fn run(&self, command: &Command, pipes: Pipes<'_>, start: &mut StartCallback<'_>) -> Result<ExitStatus> {
         command.check()?;
         let wanted = &command.process_config.user;
-        let accounts = Accounts::read(&command.rootfs).map_err(|e| refuse(&command.id, "rootfs", e.to_string()))?;
+        let accounts =
+            Accounts::read(&command.rootfs).map_err(|e| refuse(&command.id, "rootfs", e.to_string()))?;
         let user = accounts.find(wanted, &command.group_add);
         let user = user.map_err(|reason| refuse(&command.id, "process_config.user", reason))?;
         if matches!(command.userns, UserNamespace::Own { .. }) {
@@ -245,11 +248,14 @@ impl Driver for LxcDriver {
                 // Its own view: what is mounted over /etc/passwd counts.
                 let accounts = Accounts::read(Path::new(&format!("/proc/{pid}/root")))
                     .map_err(|e| refuse(id, "process_config.user", e.to_string()))?;
-                accounts.find(&process.user, &[]).map_err(|reason| refuse(id, "process_config.user", reason))?
+                accounts
+                    .find(&process.user, &[])
+                    .map_err(|reason| refuse(id, "process_config.user", reason))?
             }
             _ => self.first_user(&first),
         };
-        let compiled = process.compile(&first, &user, &self.facts()).map_err(|e| refuse(id, "process_config", e))?;
+        let compiled =
+            process.compile(&first, &user, &self.facts()).map_err(|e| refuse(id, "process_config", e))?;
         running::exec(&container, &compiled, pipes, start)
     }
 
@@ -284,7 +290,8 @@ impl Driver for LxcDriver {
             }
             for process in processes {
                 let ended = || poll(&mut [PollFd::new(&process, PollFlags::IN)], None);
-                rustix::io::retry_on_intr(ended).map_err(|e| io_error(id, "cannot wait for a killed process", e))?;
+                rustix::io::retry_on_intr(ended)
+                    .map_err(|e| io_error(id, "cannot wait for a killed process", e))?;
             }
         }
     }

@@ -241,7 +241,10 @@ impl Interface {
         set("veth.pair", self.host_name.clone());
         set("vlan.id", self.vlan_id.map(|id| id.to_string()));
         for address in &self.addresses {
-            set(if address.ip.is_ipv4() { "ipv4.address" } else { "ipv6.address" }, Some(address.to_string()));
+            set(
+                if address.ip.is_ipv4() { "ipv4.address" } else { "ipv6.address" },
+                Some(address.to_string()),
+            );
         }
         set("ipv4.gateway", self.gateway.map(|gateway| gateway.to_string()));
         set("ipv6.gateway", self.gateway6.map(|gateway| gateway.to_string()));
@@ -323,8 +326,13 @@ mod tests {
         veth.host_name = Some("web0".into());
         let veth = veth.gateway("10.1.0.1".parse().unwrap()).mac("02:00:00:00:00:01").mtu(1400).name("lan");
         let macvlan = Interface::macvlan("uplink").address("fd00::2/64".parse().unwrap());
-        let all = Network::Interfaces(vec![veth, macvlan.gateway("fd00::1".parse().unwrap()), Interface::vlan("eth9", 7)]);
-        let text: Vec<String> = keys(&all).into_iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        let all = Network::Interfaces(vec![
+            veth,
+            macvlan.gateway("fd00::1".parse().unwrap()),
+            Interface::vlan("eth9", 7),
+        ]);
+        let text: Vec<String> =
+            keys(&all).into_iter().map(|(key, value)| format!("{key} = {value}")).collect();
         insta::assert_snapshot!(text.join("\n"));
     }
 

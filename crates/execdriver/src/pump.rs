@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use lxcrun::OomWatch;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
@@ -50,6 +51,7 @@ struct TerminalPump<'io> {
 #[derive(Default)]
 struct Ready {
     end: bool,
+    oom: bool,
     copies: Vec<bool>,
     close: bool,
     input: bool,
@@ -83,10 +85,15 @@ impl<'io> Pump<'io> {
         std::thread::Builder::new().name("container-stdin".into()).spawn(feed).map(drop)
     }
 
-    /// Copies until `end` is readable.
-    pub(crate) fn until(&mut self, end: BorrowedFd<'_>) -> io::Result<()> {
+    /// Copies until `end` is readable. What `oom` has to tell is taken while the container is there to be asked.
+    pub(crate) fn until(&mut self, end: BorrowedFd<'_>, oom: Option<&OomWatch>) -> io::Result<()> {
         loop {
-            let ready = self.wait(Some(end), None)?;
+            let ready = self.wait(Some(end), oom, None)?;
+            if ready.oom
+                && let Some(oom) = oom
+            {
+                oom.next()?;
+            }
             if ready.end {
                 return Ok(());
             }
@@ -101,7 +108,7 @@ impl<'io> Pump<'io> {
             terminal.pending.clear();
         }
         loop {
-            let ready = self.wait(None, Some(&NOW))?;
+            let ready = self.wait(None, None, Some(&NOW))?;
             if !ready.copies.contains(&true) && !ready.master {
                 return Ok(());
             }
@@ -109,9 +116,15 @@ impl<'io> Pump<'io> {
         }
     }
 
-    fn wait(&self, end: Option<BorrowedFd<'_>>, timeout: Option<&Timespec>) -> io::Result<Ready> {
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.copies.len() + 4);
+    fn wait(
+        &self,
+        end: Option<BorrowedFd<'_>>,
+        oom: Option<&OomWatch>,
+        timeout: Option<&Timespec>,
+    ) -> io::Result<Ready> {
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.copies.len() + 5);
         fds.extend(end.map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN)));
+        fds.extend(oom.map(|oom| PollFd::new(oom, PollFlags::IN)));
         fds.extend(self.copies.iter().map(|copy| PollFd::new(&copy.source, PollFlags::IN)));
         let mut takes_input = false;
         if let Some(terminal) = &self.terminal {
@@ -124,13 +137,17 @@ impl<'io> Pump<'io> {
             }
         }
         match poll(&mut fds, timeout) {
-            Err(Errno::INTR) => return Ok(Ready { copies: vec![false; self.copies.len()], ..Ready::default() }),
+            Err(Errno::INTR) => {
+                return Ok(Ready { copies: vec![false; self.copies.len()], ..Ready::default() });
+            }
             polled => polled?,
         };
         let mut flags = fds.iter().map(PollFd::revents);
-        let mut next = |asked: bool| if asked { flags.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
+        let mut next =
+            |asked: bool| if asked { flags.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
         Ok(Ready {
             end: !next(end.is_some()).is_empty(),
+            oom: !next(oom.is_some()).is_empty(),
             copies: self.copies.iter().map(|_| !next(true).is_empty()).collect(),
             close: !next(self.terminal.is_some()).is_empty(),
             master: next(self.terminal.is_some()).intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR),
@@ -140,7 +157,9 @@ impl<'io> Pump<'io> {
 
     fn advance(&mut self, ready: &Ready) {
         let mut ready_copies = ready.copies.iter();
-        self.copies.retain_mut(|copy| !ready_copies.next().is_some_and(|r| *r) || pass_on(&copy.source, &mut copy.sink));
+        self.copies.retain_mut(|copy| {
+            !ready_copies.next().is_some_and(|r| *r) || pass_on(&copy.source, &mut copy.sink)
+        });
         let Some(terminal) = &mut self.terminal else { return };
         if ready.close || !terminal.advance(ready) {
             // Dropped here, the master hangs the terminal up.
@@ -215,14 +234,15 @@ mod tests {
     fn what_was_written_before_the_end_is_copied_after_it() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         {
-            let ([_, stdout, stderr], mut pump) = Pipes::null().stdout(&mut out).stderr(&mut err).open().unwrap();
+            let ([_, stdout, stderr], mut pump) =
+                Pipes::null().stdout(&mut out).stderr(&mut err).open().unwrap();
             std::fs::File::from(stdout).write_all(b"out").unwrap();
             // Somebody still has the other end, but writes no more.
             let mut stderr = std::fs::File::from(stderr);
             stderr.write_all(b"err").unwrap();
             let (end, _writer) = std::io::pipe().unwrap();
             drop(_writer);
-            pump.until(std::os::fd::AsFd::as_fd(&end)).unwrap();
+            pump.until(std::os::fd::AsFd::as_fd(&end), None).unwrap();
             pump.drain().unwrap();
         }
         assert_eq!((out.as_slice(), err.as_slice()), (b"out".as_slice(), b"err".as_slice()));
@@ -231,7 +251,8 @@ mod tests {
     #[test]
     fn input_is_copied_from_any_reader() {
         let text = vec![b'x'; 300_000];
-        let (fds, mut pump) = Pipes::null().stdin(Input::reader(std::io::Cursor::new(text.clone()))).open().unwrap();
+        let (fds, mut pump) =
+            Pipes::null().stdin(Input::reader(std::io::Cursor::new(text.clone()))).open().unwrap();
         pump.feed().unwrap();
         let [stdin, ..] = fds;
         let mut seen = Vec::new();

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use lxcrun::oci_spec::runtime::{Process, Spec};
-use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecProcess, Exit, Signal};
+use lxcrun::{
+    Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecProcess, Exit, OomWatch, Signal,
+};
 
 use crate::driver::StartCallback;
 use crate::error::{Error, Result};
 use crate::pump::Pump;
-use crate::stub::Stub;
 use crate::{Command, ExitStatus, Pipes, Started, Terminal};
 
 /// The file in a container's directory that says when its program was executed.
@@ -30,22 +31,22 @@ pub(crate) fn run(
     let id = &command.id;
     let bundle = Bundle::from_spec(&command.rootfs, spec)?;
     let mut options =
-        CreateOptions { keep_monitor: true, ..CreateOptions::default() };
+        CreateOptions { keep_monitor: true, lxc_config: command.lxc_keys()?, ..CreateOptions::default() };
     let streams = Streams::open(id, pipes, command.process_config.tty, &mut options.stdio)?;
     let mut made = Made { root, container: lxcrun::create(root, id, &bundle, options)?, ended: false };
     drop(joined);
     let (terminal, mut pump) = streams.connect(id, made.container.take_terminal())?;
-    let oom = made.container.watch_oom()?;
+    let oom = watch_oom(&made.container);
     made.container.start()?;
 
     record_start(root, id);
     pump.feed().map_err(pipes_error(id, "cannot read its input"))?;
     start(Started { pid: made.container.init_pid().unwrap_or(0), terminal });
     if let Some(end) = made.container.monitor_pidfd() {
-        pump.until(end).map_err(pipes_error(id, "cannot copy its output"))?;
+        pump.until(end, oom.as_ref()).map_err(pipes_error(id, "cannot copy its output"))?;
     }
     let exit = made.wait()?;
-    let status = ExitStatus::new(id, exit, oom.happened());
+    let status = ExitStatus::new(id, exit, oom.is_some_and(|oom| oom.happened()));
     // Whoever is left of it in a shared PID namespace dies here, and nobody writes to the pipes any more. What can't
     // be done about the rest is no reason to forget how it ended.
     drop(made);
@@ -53,6 +54,11 @@ pub(crate) fn run(
         tracing::warn!("container {id}: the end of its output is lost: {e}");
     }
     Ok(status)
+}
+
+/// A host without a memory cgroup has nobody to watch.
+fn watch_oom(container: &Container) -> Option<OomWatch> {
+    container.watch_oom().inspect_err(|e| tracing::warn!("no out-of-memory kill will be noticed: {e}")).ok()
 }
 
 /// Runs one more process in a container.
@@ -65,19 +71,19 @@ pub(crate) fn exec(
     let id = container.id();
     let mut options = ExecOptions::default();
     let streams = Streams::open(id, pipes, process.terminal().unwrap_or(false), &mut options.stdio)?;
-    let oom_kills = container.oom_kills();
+    let oom_kills = container.oom_kills()?;
     let mut joined = Joined { process: container.exec(process, options)?, ended: false };
     let (terminal, mut pump) = streams.connect(id, joined.process.take_terminal())?;
 
     pump.feed().map_err(pipes_error(id, "cannot read its input"))?;
     start(Started { pid: joined.process.pid(), terminal });
-    pump.until(joined.process.pidfd()).map_err(pipes_error(id, "cannot copy its output"))?;
+    pump.until(joined.process.pidfd(), None).map_err(pipes_error(id, "cannot copy its output"))?;
     let exit = joined.wait()?;
     if let Err(e) = pump.drain() {
         tracing::warn!("container {id}: the end of an exec's output is lost: {e}");
     }
     let killed = matches!(exit, Exit::Signal(signal) if i32::from(signal) == Signal::KILL.as_raw());
-    Ok(ExitStatus::new(id, exit, killed && container.oom_kills() > oom_kills))
+    Ok(ExitStatus::new(id, exit, killed && container.oom_kills().is_ok_and(|now| now > oom_kills)))
 }
 
 /// When the container's program was executed.
@@ -116,7 +122,12 @@ enum Streams<'io> {
 
 impl<'io> Streams<'io> {
     /// Opens what a process without a terminal gets into `stdio`.
-    fn open(id: &ContainerId, pipes: Pipes<'io>, tty: bool, stdio: &mut Option<[OwnedFd; 3]>) -> Result<Self> {
+    fn open(
+        id: &ContainerId,
+        pipes: Pipes<'io>,
+        tty: bool,
+        stdio: &mut Option<[OwnedFd; 3]>,
+    ) -> Result<Self> {
         if tty {
             return Ok(Self::ForTerminal(pipes));
         }

@@ -87,8 +87,7 @@ impl Command {
         set(linux, "seccomp", self.seccomp.as_ref().filter(|_| !privileged));
         if let UserNamespace::Own { uid_mappings, gid_mappings } = &self.userns {
             let oci = |all: &[crate::IdMapping]| {
-                let one =
-                    |m: &crate::IdMapping| json!({ "containerID": m.container_id, "hostID": m.host_id, "size": m.size });
+                let one = |m: &crate::IdMapping| json!({ "containerID": m.container_id, "hostID": m.host_id, "size": m.size });
                 all.iter().map(one).collect::<Value>()
             };
             linux["uidMappings"] = oci(uid_mappings);
@@ -126,7 +125,9 @@ impl Command {
         match self.apparmor_profile.as_deref().filter(|p| !p.is_empty()) {
             _ if self.process_config.privileged => Ok(None),
             Some("unconfined") => Ok(None),
-            Some(_) if !facts.apparmor => Err(refuse(&self.id, "apparmor_profile", "AppArmor is off on this host")),
+            Some(_) if !facts.apparmor => {
+                Err(refuse(&self.id, "apparmor_profile", "AppArmor is off on this host"))
+            }
             Some(profile) => Ok(Some(profile)),
             None => Ok(facts.default_apparmor_profile.as_deref().filter(|_| facts.apparmor)),
         }
@@ -134,9 +135,7 @@ impl Command {
 
     fn oci_mounts(&self) -> Vec<Value> {
         let sys = if self.process_config.privileged { "rw" } else { "ro" };
-        let filesystem = |destination: &str, fstype: &str, options: &[&str]| {
-            json!({ "destination": destination, "type": fstype, "source": fstype, "options": options })
-        };
+        let filesystem = |destination: &str, fstype: &str, options: &[&str]| json!({ "destination": destination, "type": fstype, "source": fstype, "options": options });
         let safe = ["nosuid", "noexec", "nodev"];
         let shm = match self.ipc {
             Namespace::Host => json!({ "destination": "/dev/shm", "type": "bind", "source": "/dev/shm",
@@ -146,7 +145,11 @@ impl Command {
         let mut all = vec![
             filesystem("/proc", "proc", &safe),
             filesystem("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            filesystem("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            filesystem(
+                "/dev/pts",
+                "devpts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
             shm,
             filesystem("/dev/mqueue", "mqueue", &safe),
             self.sys(filesystem("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys]), sys),
@@ -251,7 +254,9 @@ impl ProcessConfig {
     pub(crate) fn compile(&self, first: &Process, user: &User, facts: &Facts) -> Result<Process, String> {
         let kept = first.capabilities().clone().map(|c| names(&c)).unwrap_or_default();
         let set_of = match (&self.capabilities, self.privileged) {
-            (Some(wanted), _) => capabilities::exactly(wanted, &facts.capabilities).map_err(|e| e.to_string())?,
+            (Some(wanted), _) => {
+                capabilities::exactly(wanted, &facts.capabilities).map_err(|e| e.to_string())?
+            }
             (None, true) => facts.capabilities.clone(),
             (None, false) => kept,
         };
@@ -261,7 +266,8 @@ impl ProcessConfig {
         let env = overlaid(&first_env, &self.env);
         let cwd = self.working_dir.as_deref().unwrap_or(first.cwd());
         let mut json = process(self, env, cwd, user, &set_of);
-        json["noNewPrivileges"] = (self.no_new_privileges || first.no_new_privileges().unwrap_or(false)).into();
+        json["noNewPrivileges"] =
+            (self.no_new_privileges || first.no_new_privileges().unwrap_or(false)).into();
         if !self.privileged {
             set(&mut json, "apparmorProfile", first.apparmor_profile().as_ref());
         }
@@ -279,7 +285,13 @@ fn names(capabilities: &LinuxCapabilities) -> Capabilities {
 }
 
 /// What first and later processes have in common.
-fn process(wanted: &ProcessConfig, mut env: Vec<String>, cwd: &Path, user: &User, caps: &Capabilities) -> Value {
+fn process(
+    wanted: &ProcessConfig,
+    mut env: Vec<String>,
+    cwd: &Path,
+    user: &User,
+    caps: &Capabilities,
+) -> Value {
     if variable(&env, "HOME").is_none_or(str::is_empty) {
         env.retain(|v| v != "HOME=");
         env.push(format!("HOME={}", user.home));

@@ -66,6 +66,8 @@ impl Terminal {
     }
 
     fn master(&self) -> io::Result<Arc<OwnedFd>> {
-        self.master.upgrade().ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the terminal is closed"))
+        self.master
+            .upgrade()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the terminal is closed"))
     }
 }

@@ -105,7 +105,8 @@ impl Accounts {
     fn users(&self) -> impl Iterator<Item = Entry<'_>> {
         self.passwd.lines().filter_map(|line| {
             let mut fields = line.split(':');
-            let (name, _, uid, gid, _) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next());
+            let (name, _, uid, gid, _) =
+                (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next());
             Some(Entry {
                 name,
                 uid: uid.parse().ok()?,
@@ -210,9 +211,13 @@ mod tests {
 
     #[test]
     fn who_is_nobody_is_refused_by_name() {
-        for (wanted, named) in
-            [("nobody", "nobody"), ("www:none", "none"), ("4294967295", "4294967295"), ("-1", "-1"), ("0:-1", "-1")]
-        {
+        for (wanted, named) in [
+            ("nobody", "nobody"),
+            ("www:none", "none"),
+            ("4294967295", "4294967295"),
+            ("-1", "-1"),
+            ("0:-1", "-1"),
+        ] {
             assert!(user(wanted).unwrap_err().contains(named), "{wanted}");
         }
     }

@@ -1,8 +1,10 @@
 //! Commands become specifications: one snapshot for each kind of command.
 
+#![allow(clippy::unwrap_used)]
+
 use execdriver::{
-    Command, CommandBuilder, Device, Facts, IdMapping, Mount, Namespace, Network, Propagation, Resources, Rlimit, User,
-    UserNamespace,
+    Command, CommandBuilder, Device, Facts, IdMapping, Mount, Namespace, Network, Propagation, Resources,
+    Rlimit, User, UserNamespace,
 };
 
 fn facts() -> Facts {
@@ -37,8 +39,7 @@ fn a_command_that_says_nothing_gets_what_docker_gave() {
 #[test]
 fn a_privileged_command_gets_everything() {
     let seccomp = serde_json::from_str(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
-    let facts =
-        Facts { apparmor: true, default_apparmor_profile: Some("docker-default".into()), ..facts() };
+    let facts = Facts { apparmor: true, default_apparmor_profile: Some("docker-default".into()), ..facts() };
     insta::assert_snapshot!(text(web().privileged(true).seccomp(seccomp), &facts));
 }
 
@@ -83,7 +84,10 @@ fn a_command_that_says_everything() {
         .timens(Namespace::Own)
         .userns(UserNamespace::Own { uid_mappings: vec![mapping], gid_mappings: vec![mapping] })
         .resources(resources)
-        .mount(Mount { propagation: Some(Propagation::Private), ..Mount::bind("/srv/www", "/www").read_only() })
+        .mount(Mount {
+            propagation: Some(Propagation::Private),
+            ..Mount::bind("/srv/www", "/www").read_only()
+        })
         .mount(Mount::filesystem("tmpfs", "/run").option("size=1m"))
         .allow_device(Device { minor: None, permissions: "r".into(), ..Device::block("/dev/sda", 8, 0) })
         .create_device(Device { mode: 0o600, uid: 33, gid: 34, ..Device::character("/dev/fuse", 10, 229) })
@@ -99,7 +103,8 @@ fn a_command_that_says_everything() {
 
 #[test]
 fn host_namespaces_are_those_that_are_not_named() {
-    let command = web().network(Network::Host).ipc(Namespace::Host).uts(Namespace::Host).env("HOSTNAME", "ignored");
+    let command =
+        web().network(Network::Host).ipc(Namespace::Host).uts(Namespace::Host).env("HOSTNAME", "ignored");
     let spec = command.build().unwrap().compile(&facts()).unwrap();
     let linux = spec.linux().as_ref().unwrap();
     let kinds: Vec<String> = linux.namespaces().iter().flatten().map(|n| n.typ().to_string()).collect();
@@ -111,7 +116,8 @@ fn host_namespaces_are_those_that_are_not_named() {
 fn memory_has_a_soft_limit_and_twice_as_much_swap() {
     let memory = |resources: Resources, facts: &Facts| {
         let spec = web().resources(resources).build().unwrap().compile(facts).unwrap();
-        let memory = spec.linux().as_ref().unwrap().resources().as_ref().unwrap().memory().unwrap_or_default();
+        let memory =
+            spec.linux().as_ref().unwrap().resources().as_ref().unwrap().memory().unwrap_or_default();
         (memory.limit(), memory.reservation(), memory.swap())
     };
     let limit = |memory, memory_swap| Resources { memory, memory_swap, ..Resources::default() };
@@ -140,8 +146,14 @@ fn what_is_wrong_is_refused_by_field() {
         (web().uts(Namespace::Host).hostname("x"), "hostname"),
         (web().cap_add(["CAP_NOPE"]), "cap_add: unknown capability \"CAP_NOPE\""),
         (web().cap_drop(["nope"]), "cap_drop: unknown capability \"nope\""),
-        (web().allow_device(Device { kind: 'p', ..Device::block("/dev/x", 1, 1) }), "type 'p' is neither c nor b"),
-        (web().create_device(Device { kind: 'u', ..Device::block("/dev/x", 1, 1) }), "type 'u' is neither c nor b"),
+        (
+            web().allow_device(Device { kind: 'p', ..Device::block("/dev/x", 1, 1) }),
+            "type 'p' is neither c nor b",
+        ),
+        (
+            web().create_device(Device { kind: 'u', ..Device::block("/dev/x", 1, 1) }),
+            "type 'u' is neither c nor b",
+        ),
         (web().create_device(Device { major: None, ..Device::block("/dev/x", 1, 1) }), "needs both numbers"),
         (web().create_device(Device::block("x", 1, 1)), "no absolute path"),
         (web().lxc_config("", "x"), "lxc_config"),
@@ -156,9 +168,11 @@ fn what_is_wrong_is_refused_by_field() {
 
 #[test]
 fn json_is_a_command_and_back() {
-    let command = web().network(Network::Path("/run/netns/a".into())).mount(Mount::bind("/a", "/b")).build().unwrap();
+    let command =
+        web().network(Network::Path("/run/netns/a".into())).mount(Mount::bind("/a", "/b")).build().unwrap();
     let json = serde_json::to_string(&command).unwrap();
     assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), command);
-    let least = r#"{"id":"web","rootfs":"/srv/web","process_config":{"entrypoint":"httpd","arguments":["-f"]}}"#;
+    let least =
+        r#"{"id":"web","rootfs":"/srv/web","process_config":{"entrypoint":"httpd","arguments":["-f"]}}"#;
     assert_eq!(serde_json::from_str::<Command>(least).unwrap(), web().build().unwrap());
 }

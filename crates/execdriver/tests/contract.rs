@@ -1,13 +1,15 @@
 //! The contract's proof: a test with a real liblxc for each row of the exec driver contract, named after it. What a
 //! row is about is in docs/migrating-from-docker-lxc.md.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
-/// Rows 1 to 14: what a program finds when it starts.
-#[path = "contract/starting.rs"]
-mod starting;
 /// Rows 15 to 26: what becomes of it.
 #[path = "contract/running.rs"]
 mod running;
+/// Rows 1 to 14: what a program finds when it starts.
+#[path = "contract/starting.rs"]
+mod starting;
 
 use common::Bed;
 use execdriver::{Command, Driver, LxcDriver, Pipes, ProcessConfig, Resources};
@@ -31,7 +33,11 @@ fn role_command(role: &str, bed: &std::path::Path, before: &[&str]) -> std::proc
     let this = std::env::current_exe().unwrap();
     let words: Vec<&str> = before.iter().copied().chain([this.to_str().unwrap()]).collect();
     let mut command = std::process::Command::new(words[0]);
-    command.args(&words[1..]).args(["--exact", "plays_a_part", "--nocapture"]).env("ROLE", role).env("ROLE_BED", bed);
+    command
+        .args(&words[1..])
+        .args(["--exact", "plays_a_part", "--nocapture"])
+        .env("ROLE", role)
+        .env("ROLE_BED", bed);
     command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     command
 }

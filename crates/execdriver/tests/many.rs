@@ -1,5 +1,7 @@
 //! Many containers at once, from many threads, through one driver; and nothing is left.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -96,7 +98,8 @@ fn one(bed: &Bed, number: usize) {
     let input = execdriver::Input::reader(std::io::Cursor::new(format!("in {number}").into_bytes()));
     let pipes = Pipes::null().stdin(input).stdout(&mut out).stderr(&mut err);
     let mut starts = 0;
-    let status = bed.driver.run(&command, pipes, &mut |_| starts += 1).unwrap_or_else(|e| panic!("{number}: {e}"));
+    let status =
+        bed.driver.run(&command, pipes, &mut |_| starts += 1).unwrap_or_else(|e| panic!("{number}: {e}"));
     assert_eq!((status.exit_code, status.oom_killed, starts), (code, false, 1), "{number}");
     assert_eq!(String::from_utf8(out).unwrap(), format!("out {number}\nin {number}"));
     assert_eq!(String::from_utf8(err).unwrap(), format!("err {number}\n"));

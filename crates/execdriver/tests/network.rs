@@ -1,5 +1,7 @@
 //! Interfaces that LXC makes. Each test has a network namespace of its own as its host, which ends with it.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Bed, apart, host, ip};
@@ -36,7 +38,8 @@ fn links() -> String {
     String::from_utf8(host("ip", &["-o", "link"]).stdout).unwrap()
 }
 
-const LOOK: &str = "ip -o -4 addr show eth0; cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu; ip route";
+const LOOK: &str =
+    "ip -o -4 addr show eth0; cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu; ip route";
 
 #[test]
 fn a_veth_pair_is_counted_on_both_sides_and_goes_away() {
@@ -76,7 +79,8 @@ fn a_macvlan_has_a_static_address() {
     with_uplink(|bed| {
         if has("macvlan") {
             ip("addr add 10.2.2.1/24 dev up1");
-            let macvlan = Interface::macvlan("up0").address("10.2.2.2/24".parse().unwrap()).mac("02:00:00:00:02:02");
+            let macvlan =
+                Interface::macvlan("up0").address("10.2.2.2/24".parse().unwrap()).mac("02:00:00:00:02:02");
             let seen = bed.run(with(bed.sh(&format!("{LOOK}; ping -c 1 -w 5 10.2.2.1")), macvlan));
             let seen = seen.assert_ok();
             assert!(seen.contains("10.2.2.2/24") && seen.contains("02:00:00:00:02:02"), "{seen}");
@@ -87,7 +91,10 @@ fn a_macvlan_has_a_static_address() {
 #[test]
 fn a_vlan_has_its_number() {
     with_uplink(|bed| {
-        if host("ip", &["link", "add", "link", "up0", "name", "p", "type", "vlan", "id", "3"]).status.success() {
+        if host("ip", &["link", "add", "link", "up0", "name", "p", "type", "vlan", "id", "3"])
+            .status
+            .success()
+        {
             let vlan = Interface::vlan("up0", 7).address("10.3.3.2/24".parse().unwrap());
             assert!(bed.run(with(bed.sh(LOOK), vlan)).assert_ok().contains("10.3.3.2/24"));
         } else {
@@ -134,4 +141,3 @@ fn the_kernels_without_a_kind_are_told_so() {
         }
     });
 }
-

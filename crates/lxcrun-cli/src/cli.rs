@@ -285,7 +285,12 @@ pub struct Exec {
     #[arg(value_name = "ID")]
     pub id: String,
     /// The program and its arguments
-    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "process")]
+    #[arg(
+        value_name = "CMD",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required_unless_present = "process"
+    )]
     pub command: Vec<String>,
 }
 

@@ -24,7 +24,8 @@ fn main() -> ExitCode {
     };
     log.install();
     // Nothing that our caller forgot to close may reach a container (CVE-2024-21626).
-    let result = kernel::close_on_exec_from(3).map_err(anyhow::Error::from).and_then(|()| commands::run(&cli));
+    let result =
+        kernel::close_on_exec_from(3).map_err(anyhow::Error::from).and_then(|()| commands::run(&cli));
     match result {
         Ok(code) => code,
         Err(error) => {

@@ -174,7 +174,8 @@ impl Terminal {
             Ok(count) => {
                 let mut rest = &buffer[..count];
                 while !rest.is_empty() {
-                    rest = &rest[rustix::io::retry_on_intr(|| rustix::io::write(rustix::stdio::stdout(), rest))?..];
+                    rest = &rest
+                        [rustix::io::retry_on_intr(|| rustix::io::write(rustix::stdio::stdout(), rest))?..];
                 }
                 Ok(true)
             }
@@ -187,7 +188,9 @@ impl Terminal {
     fn drain(&mut self) -> io::Result<()> {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         while self.output_open {
-            if poll(&mut [PollFd::new(&self.master, PollFlags::IN)], Some(&now))? == 0 || !self.write_output()? {
+            if poll(&mut [PollFd::new(&self.master, PollFlags::IN)], Some(&now))? == 0
+                || !self.write_output()?
+            {
                 return Ok(());
             }
         }

@@ -13,7 +13,9 @@ const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 /// The cached root file system, made now if need be. Containers get a copy of it.
 pub fn default_rootfs() -> anyhow::Result<PathBuf> {
     let Some(busybox) = BUSYBOX.iter().map(Path::new).find(|p| p.exists()) else {
-        bail!("the default root file system is made from busybox: apt-get install busybox-static, or give --rootfs");
+        bail!(
+            "the default root file system is made from busybox: apt-get install busybox-static, or give --rootfs"
+        );
     };
     let stamp = fs::metadata(busybox)?;
     let age = stamp.modified()?.duration_since(std::time::UNIX_EPOCH)?.as_secs();
@@ -46,7 +48,9 @@ fn cache_directory() -> anyhow::Result<PathBuf> {
 }
 
 fn make(root: &Path, busybox: &Path) -> anyhow::Result<()> {
-    for directory in ["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin", "var/tmp"] {
+    for directory in
+        ["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin", "var/tmp"]
+    {
         fs::create_dir_all(root.join(directory))?;
     }
     for directory in ["tmp", "var/tmp"] {
@@ -55,21 +59,27 @@ fn make(root: &Path, busybox: &Path) -> anyhow::Result<()> {
     fs::set_permissions(root.join("root"), fs::Permissions::from_mode(0o700))?;
     fs::copy(busybox, root.join("bin/busybox")).context("copying busybox")?;
     // Proves at once that it needs nothing else.
-    let list = Command::new("/bin/busybox").arg("--list-full").env_clear().output().context("running busybox")?;
+    let list =
+        Command::new("/bin/busybox").arg("--list-full").env_clear().output().context("running busybox")?;
     for applet in String::from_utf8_lossy(&list.stdout).lines() {
         let link = root.join(applet);
         if let Some(parent) = link.parent() {
             fs::create_dir_all(parent)?;
         }
         match symlink("/bin/busybox", &link) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(e).context(applet.to_owned()),
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(e).context(applet.to_owned());
+            }
             _ => {}
         }
     }
     if !root.join("bin/sh").exists() && !root.join("bin/sh").is_symlink() {
         bail!("{} has no shell", busybox.display());
     }
-    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    )?;
     fs::write(root.join("etc/group"), "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")?;
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
     Ok(())

@@ -23,7 +23,8 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     rustix::process::umask(rustix::fs::Mode::empty());
     if let Some(namespace) = plan.cgroup_namespace {
         let kind = Some(LinkNameSpaceType::ControlGroup);
-        move_into_link_name_space(fds[namespace].as_fd(), kind).map_err(|e| fail("linux.namespaces: cgroup", e))?;
+        move_into_link_name_space(fds[namespace].as_fd(), kind)
+            .map_err(|e| fail("linux.namespaces: cgroup", e))?;
     }
     let proc = Proc::mount().map_err(|e| fail("a procfs for the init", e))?;
 
@@ -52,7 +53,8 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     change_root(plan, &root)?;
     name_host(plan)?;
     for (key, value) in &plan.sysctl {
-        set_sysctl(&proc, key, value).map_err(|e| fail(format!("linux.sysctl.{key}: cannot set {value:?}"), e))?;
+        set_sysctl(&proc, key, value)
+            .map_err(|e| fail(format!("linux.sysctl.{key}: cannot set {value:?}"), e))?;
     }
     if let Some(name) = &plan.keyring {
         join_keyring(name)?;
@@ -112,7 +114,8 @@ fn change_root(plan: &Container, root: &Root) -> Result<()> {
     } else {
         // Both at once: the old root ends up on top of the new one and is then taken away (pivot_root(2), NOTES).
         pivot_root(".", ".").map_err(step("pivot_root"))?;
-        rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).map_err(step("detaching the host's root"))?;
+        rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)
+            .map_err(step("detaching the host's root"))?;
     }
     chdir("/").map_err(step("root.path"))?;
     if let Some((propagation, recursive)) = plan.rootfs.propagation {
@@ -148,7 +151,11 @@ fn join_keyring(name: &str) -> Result<()> {
 }
 
 /// What can be prepared and checked before `start`.
-fn prepare_process(plan: &Container, terminal: Option<&Terminal>, fds: &[OwnedFd]) -> Result<(PathBuf, Vec<OwnedFd>)> {
+fn prepare_process(
+    plan: &Container,
+    terminal: Option<&Terminal>,
+    fds: &[OwnedFd],
+) -> Result<(PathBuf, Vec<OwnedFd>)> {
     let wanted = &plan.process;
     match (&wanted.stdio, terminal) {
         (Stdio::Fds([i, o, e]), _) => process::connect_stdio(&fds[*i], &fds[*o], &fds[*e], wanted.uid)?,
@@ -159,7 +166,8 @@ fn prepare_process(plan: &Container, terminal: Option<&Terminal>, fds: &[OwnedFd
         }
         (Stdio::Terminal(_), None) => {}
     }
-    let preserved: std::io::Result<Vec<OwnedFd>> = wanted.preserved.iter().map(|i| fds[*i].try_clone()).collect();
+    let preserved: std::io::Result<Vec<OwnedFd>> =
+        wanted.preserved.iter().map(|i| fds[*i].try_clone()).collect();
     let preserved = preserved.map_err(|e| fail("preserved descriptors", e))?;
     Ok((process::find_program(wanted)?, preserved))
 }

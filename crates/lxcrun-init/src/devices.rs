@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use protocol::init::{Device, DeviceKind};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, makedev, mknodat, statat, symlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, makedev, mknodat, statat, symlinkat,
+};
 use rustix::io::Errno;
 
 use crate::failure::{Result, fail, refuse};
@@ -77,7 +79,8 @@ pub fn link(root: &Root) -> Result<()> {
     for (name, target) in LINKS {
         let there = exists(rustix::fd::AsFd::as_fd(&dev), OsStr::new(name)).map_err(|e| fail("/dev", e))?;
         // /dev/core only makes sense where the kernel offers it.
-        if there || (name == "core" && rustix::fs::access("/proc/kcore", rustix::fs::Access::EXISTS).is_err()) {
+        if there || (name == "core" && rustix::fs::access("/proc/kcore", rustix::fs::Access::EXISTS).is_err())
+        {
             continue;
         }
         symlinkat(target, &dev, name).map_err(|e| fail(format!("/dev/{name}"), e))?;

@@ -32,8 +32,10 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     say(control, &FromInit::Hello)?;
     if plan.namespaces & ThreadNameSpaceType::USER.bits() != 0 {
         let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
-        rustix::thread::set_thread_res_gid(root.1, root.1, root.1).map_err(|e| fail("root of the user namespace", e))?;
-        rustix::thread::set_thread_res_uid(root.0, root.0, root.0).map_err(|e| fail("root of the user namespace", e))?;
+        rustix::thread::set_thread_res_gid(root.1, root.1, root.1)
+            .map_err(|e| fail("root of the user namespace", e))?;
+        rustix::thread::set_thread_res_uid(root.0, root.0, root.0)
+            .map_err(|e| fail("root of the user namespace", e))?;
     }
     let proc = Proc::mount().map_err(|e| fail("a procfs for the exec", e))?;
     rustix::process::setsid().map_err(|e| fail("setsid", e))?;
@@ -47,12 +49,14 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
             let root = Root::current().map_err(|e| fail("the container's root", e))?;
             let terminal = terminal::open(&root, size)?;
             process::connect_stdio(&terminal.slave, &terminal.slave, &terminal.slave, wanted.uid)?;
-            rustix::process::ioctl_tiocsctty(&terminal.slave).map_err(|e| fail("process.terminal: TIOCSCTTY", e))?;
+            rustix::process::ioctl_tiocsctty(&terminal.slave)
+                .map_err(|e| fail("process.terminal: TIOCSCTTY", e))?;
             Some(terminal.master)
         }
     };
     let program = process::find_program(wanted)?;
-    let preserved: std::io::Result<Vec<OwnedFd>> = wanted.preserved.iter().map(|i| fds[*i].try_clone()).collect();
+    let preserved: std::io::Result<Vec<OwnedFd>> =
+        wanted.preserved.iter().map(|i| fds[*i].try_clone()).collect();
     let preserved = preserved.map_err(|e| fail("preserved descriptors", e))?;
     drop(fds);
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();

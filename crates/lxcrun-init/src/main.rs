@@ -9,8 +9,8 @@ mod devices;
 mod exec;
 mod failure;
 mod mounts;
-mod process;
 mod proc;
+mod process;
 mod root;
 mod terminal;
 

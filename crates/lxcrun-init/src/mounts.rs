@@ -21,9 +21,7 @@ use crate::root::{Missing, Root};
 pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<()> {
     let name = || format!("{} ({})", mount.field, mount.destination.display());
     let (detached, directory) = match &mount.source {
-        Source::Tree { fd, directory } => {
-            (fds[*fd].try_clone().map_err(|e| fail(name(), e))?, *directory)
-        }
+        Source::Tree { fd, directory } => (fds[*fd].try_clone().map_err(|e| fail(name(), e))?, *directory),
         Source::Filesystem { fstype, source, options, .. } => {
             (new_filesystem(fstype, source.as_deref(), options).map_err(|e| fail(name(), e))?, true)
         }
@@ -46,7 +44,8 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<()> {
         .map_err(|e| fail(format!("{}: its recursive options", name()), e))?;
     move_to(&detached, &target).map_err(|e| fail(format!("{}: cannot be attached", name()), e))?;
     for (propagation, recursive) in &mount.propagation {
-        propagate(&detached, *propagation, *recursive).map_err(|e| fail(format!("{}: propagation", name()), e))?;
+        propagate(&detached, *propagation, *recursive)
+            .map_err(|e| fail(format!("{}: propagation", name()), e))?;
     }
     for (link, to) in &mount.links {
         symlinkat(to, &detached, link).map_err(|e| fail(format!("{}: the link {link}", name()), e))?;
@@ -67,12 +66,17 @@ pub fn finish(root: &Root, mounts: &[Mount]) -> Result<()> {
 }
 
 /// A file system of its own, mounted nowhere yet.
-fn new_filesystem(fstype: &str, source: Option<&str>, options: &[String]) -> std::result::Result<OwnedFd, String> {
+fn new_filesystem(
+    fstype: &str,
+    source: Option<&str>,
+    options: &[String],
+) -> std::result::Result<OwnedFd, String> {
     let refused = |what: &str| {
         let what = what.to_owned();
         move |e: Errno| format!("{what}: {e}")
     };
-    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused(&format!("file system {fstype}")))?;
+    let context =
+        fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused(&format!("file system {fstype}")))?;
     if let Some(source) = source {
         fsconfig_set_string(&context, "source", source).map_err(refused(&format!("source {source}")))?;
     }

@@ -192,7 +192,8 @@ fn set_labels(process: &Process, proc: &Proc) -> Result<()> {
         .map_err(|e| fail(format!("process.apparmorProfile ({profile})"), e))?;
     }
     if let Some(label) = &process.selinux_label {
-        proc.write("thread-self/attr/exec", label).map_err(|e| fail(format!("process.selinuxLabel ({label})"), e))?;
+        proc.write("thread-self/attr/exec", label)
+            .map_err(|e| fail(format!("process.selinuxLabel ({label})"), e))?;
     }
     Ok(())
 }
@@ -208,13 +209,17 @@ fn set_user(process: &Process) -> Result<()> {
         rustix::thread::set_thread_groups(&groups).map_err(|e| fail("process.user.additionalGids", e))?;
     }
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
-    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|e| fail(format!("process.user.gid {}", process.gid), e))?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|e| fail(format!("process.user.uid {}", process.uid), e))
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .map_err(|e| fail(format!("process.user.gid {}", process.gid), e))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+        .map_err(|e| fail(format!("process.user.uid {}", process.uid), e))
 }
 
 /// Capabilities of this kernel: the numbers that have a bounding set.
 fn capabilities() -> impl Iterator<Item = CapabilitySet> {
-    (0..64).map(|n| CapabilitySet::from_bits_retain(1 << n)).take_while(|c| rustix::thread::capability_is_in_bounding_set(*c).is_ok())
+    (0..64)
+        .map(|n| CapabilitySet::from_bits_retain(1 << n))
+        .take_while(|c| rustix::thread::capability_is_in_bounding_set(*c).is_ok())
 }
 
 fn drop_bounding(wanted: Capabilities) -> Result<()> {

@@ -148,7 +148,8 @@ mod tests {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let root = Root::new(rustix::fs::open(&dir, flags, Mode::empty()).unwrap());
         let inside = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(dir.join("etc/passwd")).unwrap());
-        let found = root.resolve(Path::new(path), Missing::Fail).map(|fd| rustix::fs::fstat(fd).unwrap().st_ino);
+        let found =
+            root.resolve(Path::new(path), Missing::Fail).map(|fd| rustix::fs::fstat(fd).unwrap().st_ino);
         std::fs::remove_dir_all(&dir).unwrap();
         found.inspect(|ino| assert_eq!(*ino, inside))
     }

@@ -26,7 +26,8 @@ pub fn open(root: &Root, size: Option<(u16, u16)>) -> Result<Terminal> {
     let what = "process.terminal: /dev/pts";
     let pts = root.resolve(Path::new("/dev/pts"), Missing::Fail).map_err(|e| fail(what, e))?;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let master = openat(&pts, "ptmx", flags, Mode::empty()).map_err(|e| fail("process.terminal: /dev/pts/ptmx", e))?;
+    let master =
+        openat(&pts, "ptmx", flags, Mode::empty()).map_err(|e| fail("process.terminal: /dev/pts/ptmx", e))?;
     // An image could have put anything there.
     let stat = rustix::fs::fstat(&master).map_err(|e| fail(what, e))?;
     let genuine = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice

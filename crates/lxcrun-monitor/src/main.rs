@@ -14,7 +14,9 @@ use nix::sched::{CloneFlags, unshare};
 use protocol::Channel;
 use protocol::monitor::{CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan};
 use rustix::fs::CWD;
-use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree};
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
+};
 
 fn main() -> ExitCode {
     let Ok(control) = kernel::take_inherited(CONTROL_FD) else {
@@ -48,7 +50,8 @@ fn monitor(control: &Channel) -> Result<Option<FromMonitor>, String> {
         None => e.to_string(),
     })?;
     for file in &plan.enter {
-        std::fs::write(file, std::process::id().to_string()).map_err(|e| format!("{}: {e}", file.display()))?;
+        std::fs::write(file, std::process::id().to_string())
+            .map_err(|e| format!("{}: {e}", file.display()))?;
     }
     leave_the_hosts_mounts_alone().map_err(|e| format!("a private mount namespace: {e}"))?;
 
@@ -76,7 +79,6 @@ fn monitor(control: &Channel) -> Result<Option<FromMonitor>, String> {
 fn leave_the_hosts_mounts_alone() -> rustix::io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| rustix::io::Errno::from_raw_os_error(e as i32))?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
-    let proc =
-        open_tree(CWD, "/proc", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    let proc = open_tree(CWD, "/proc", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
     move_mount(&proc, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }

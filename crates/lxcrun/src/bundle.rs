@@ -34,9 +34,12 @@ impl Bundle {
             reason,
         };
         let path = std::fs::canonicalize(directory).map_err(|e| refuse("directory", e.to_string()))?;
-        let file = std::fs::File::open(path.join("config.json")).map_err(|e| refuse("config.json", e.to_string()))?;
+        let file = std::fs::File::open(path.join("config.json"))
+            .map_err(|e| refuse("config.json", e.to_string()))?;
         let mut config = Vec::new();
-        file.take(MAX_CONFIG + 1).read_to_end(&mut config).map_err(|e| refuse("config.json", e.to_string()))?;
+        file.take(MAX_CONFIG + 1)
+            .read_to_end(&mut config)
+            .map_err(|e| refuse("config.json", e.to_string()))?;
         if config.len() as u64 > MAX_CONFIG {
             return Err(refuse("config.json", "is larger than 16 MiB".into()));
         }
@@ -58,11 +61,12 @@ impl Bundle {
 
     /// Parses the bytes of a config.json.
     pub(crate) fn from_config(path: PathBuf, config: Vec<u8>) -> Result<Self> {
-        let refuse = |field: &str, reason: String| Error::Bundle { bundle: path.clone(), field: field.into(), reason };
+        let refuse =
+            |field: &str, reason: String| Error::Bundle { bundle: path.clone(), field: field.into(), reason };
         let mut json = serde_json::Deserializer::from_slice(&config);
         let spec: Spec = serde_path_to_error::deserialize(&mut json).map_err(|e| {
             let field = match e.path().to_string() {
-                whole if whole == "." => "config.json".into(),
+                whole if whole == "." || whole.starts_with('?') => "config.json".into(),
                 field => field,
             };
             refuse(&field, e.into_inner().to_string())

@@ -178,7 +178,9 @@ impl Container {
     pub fn wait(&mut self) -> Result<Exit> {
         match self.monitor.as_mut() {
             Some(monitor) => monitor.wait(),
-            None => Err(Error::State { id: self.id().clone(), reason: "is not a child of this process".into() }),
+            None => {
+                Err(Error::State { id: self.id().clone(), reason: "is not a child of this process".into() })
+            }
         }
     }
 

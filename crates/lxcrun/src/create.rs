@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use protocol::{Channel, Hook};
 use protocol::init::{FdIndex, FromInit, Rootfs, Stdio as InitStdio, ToInit};
 use protocol::monitor::{Item, Plan as MonitorPlan};
+use protocol::{Channel, Hook};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -76,7 +76,16 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     let init = creation.meet_init(&config)?;
 
     let mut fds = FdTable::default();
-    let request = init_request(&creation, &plan, &options, sources, gate, &mut fds)?;
+    let stdio = options.stdio.map_or_else(own_stdio, |fds| Ok(fds.into()));
+    let given = Given {
+        stdio: stdio.at(id, "standard input, output and error")?,
+        preserved: options.preserve_fds,
+        no_pivot: options.no_pivot,
+        new_keyring: !options.no_new_keyring,
+        sources,
+        gate,
+    };
+    let request = init_request(&creation, &plan, given, &mut fds)?;
     creation.send(&ToInit::Prepare(Box::new(request)), &fds)?;
     drop(fds);
     creation.expect(|m| matches!(m, FromInit::Mounted))?;
@@ -100,7 +109,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         }
         (terminal, _) => terminal,
     };
-    creation.finish(bundle, options, terminal)
+    creation.finish(options.keep_monitor, options.pid_file.as_deref(), terminal)
 }
 
 fn check_terminal(id: &ContainerId, plan: &Plan, options: &CreateOptions) -> Result<()> {
@@ -244,7 +253,8 @@ impl Creation {
 
     fn receive(&self, wanted: impl Fn(&FromInit) -> bool) -> Result<(Vec<OwnedFd>, Option<Pid>)> {
         let monitor = self.monitor()?;
-        let mut fds = [PollFd::new(&self.init, PollFlags::IN), PollFd::from_borrowed_fd(monitor.news(), PollFlags::IN)];
+        let mut fds =
+            [PollFd::new(&self.init, PollFlags::IN), PollFd::from_borrowed_fd(monitor.news(), PollFlags::IN)];
         rustix::io::retry_on_intr(|| poll(&mut fds, None)).at(&self.id, "cannot wait for the init")?;
         let init_speaks = !fds[0].revents().is_empty();
         let log = || self.directory().map(StateDir::log_tail).unwrap_or_default();
@@ -267,10 +277,13 @@ impl Creation {
     }
 
     /// The last steps: the monitor retires or stays, the state is written, and the init goes to its gate.
-    fn finish(mut self, bundle: &Bundle, options: CreateOptions, terminal: Option<OwnedFd>) -> Result<Container> {
-        if !options.keep_monitor
-            && let Some(monitor) = self.monitor.take()
-        {
+    fn finish(
+        mut self,
+        keep_monitor: bool,
+        pid_file: Option<&Path>,
+        terminal: Option<OwnedFd>,
+    ) -> Result<Container> {
+        if !keep_monitor && let Some(monitor) = self.monitor.take() {
             monitor.retire()?;
             self.state.monitor = None;
             for cgroup in &self.monitor_cgroups {
@@ -281,8 +294,8 @@ impl Creation {
             }
         }
         self.directory()?.write_state(&self.state)?;
-        if let Some(file) = &options.pid_file {
-            write_pid_file(&self.id, &bundle.path().join(file), self.state.init.map_or(0, |i| i.pid))?;
+        if let Some(file) = pid_file {
+            write_pid_file(&self.id, &self.state.bundle.join(file), self.state.init.map_or(0, |i| i.pid))?;
         }
         self.init.send(&ToInit::Proceed, &[]).at(&self.id, "the init does not listen")?;
         let mut directory = self.directory.take().ok_or_else(|| self.gone("state directory"))?;
@@ -311,31 +324,32 @@ impl Drop for Creation {
     }
 }
 
+/// What the caller and the host give to the init.
+struct Given {
+    stdio: Vec<OwnedFd>,
+    preserved: Vec<OwnedFd>,
+    no_pivot: bool,
+    new_keyring: bool,
+    sources: mounts::Sources,
+    gate: OwnedFd,
+}
+
 /// What the init is asked to do, with the descriptors that it needs for it.
 fn init_request(
     creation: &Creation,
     plan: &Plan,
-    options: &CreateOptions,
-    sources: mounts::Sources,
-    gate: OwnedFd,
+    given: Given,
     fds: &mut FdTable,
 ) -> Result<protocol::init::Container> {
     let id = &creation.id;
     let mut process = plan.process.clone();
     if !plan.terminal {
-        let stdio = match &options.stdio {
-            Some(fds) => fds.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>(),
-            None => own_stdio(),
-        };
-        let stdio = stdio.at(id, "standard input, output and error")?;
-        let indices: Vec<FdIndex> = stdio.into_iter().map(|fd| fds.push(fd)).collect();
+        let indices: Vec<FdIndex> = given.stdio.into_iter().map(|fd| fds.push(fd)).collect();
         process.stdio = InitStdio::Fds([indices[0], indices[1], indices[2]]);
     }
-    for fd in &options.preserve_fds {
-        process.preserved.push(fds.push(fd.try_clone().at(id, "a preserved descriptor")?));
-    }
-    let tree = fds.push(sources.rootfs);
-    let mounts = mounts::for_init(id, plan, sources.binds, &creation.cgroup, fds)?;
+    process.preserved = given.preserved.into_iter().map(|fd| fds.push(fd)).collect();
+    let tree = fds.push(given.sources.rootfs);
+    let mounts = mounts::for_init(id, plan, given.sources.binds, &creation.cgroup, fds)?;
     let cgroup_namespace = match plan.namespaces.cgroup_to_join() {
         Some(path) => Some(fds.push(fs::File::open(path).at(id, path.display().to_string())?.into())),
         None => None,
@@ -347,7 +361,7 @@ fn init_request(
             path: plan.rootfs.clone(),
             readonly: plan.rootfs_readonly,
             propagation: plan.rootfs_propagation,
-            no_pivot: options.no_pivot,
+            no_pivot: given.no_pivot,
         },
         mounts,
         devices: plan.devices.clone(),
@@ -362,8 +376,8 @@ fn init_request(
         creating_state: creation.state.oci(Status::Creating).json(),
         created_state: creation.state.oci(Status::Created).json(),
         bundle: creation.state.bundle.clone(),
-        gate: fds.push(gate),
-        keyring: (!options.no_new_keyring).then(|| format!("_ses.{id}")),
+        gate: fds.push(given.gate),
+        keyring: given.new_keyring.then(|| format!("_ses.{id}")),
         process,
     })
 }

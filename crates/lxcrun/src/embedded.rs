@@ -53,7 +53,8 @@ pub(crate) fn monitor() -> io::Result<OwnedFd> {
 
 /// A mount of one file that is read-only and attached nowhere.
 fn read_only_view(file: &File) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let view = open_tree(file, "", flags)?;
     set_mount_attributes(&view, false, MountAttr::RDONLY, MountAttr::empty(), None, None)?;
     Ok(view)

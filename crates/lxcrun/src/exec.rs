@@ -8,7 +8,9 @@ use oci_spec::runtime::Process;
 use protocol::Channel;
 use protocol::init::{CONTROL_FD, Exec, FdIndex, FromInit, Stdio as InitStdio, ToInit};
 use protocol::monitor::Exit;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use crate::config::exec_process;
 use crate::create::{FdTable, own_stdio, write_pid_file};
@@ -77,7 +79,10 @@ impl Container {
         let (mut planned, rlimits) = exec_process(id, &self.directory.spec()?, wanted)?;
         let mut fds = FdTable::default();
         if let InitStdio::Fds(_) = planned.stdio {
-            let stdio = options.stdio.map_or_else(own_stdio, |fds| Ok(fds.into())).at(id, "standard input and output")?;
+            let stdio = options
+                .stdio
+                .map_or_else(own_stdio, |fds| Ok(fds.into()))
+                .at(id, "standard input and output")?;
             let indices: Vec<FdIndex> = stdio.into_iter().map(|fd| fds.push(fd)).collect();
             planned.stdio = InitStdio::Fds([indices[0], indices[1], indices[2]]);
         }
@@ -150,7 +155,11 @@ impl Container {
 }
 
 /// Waits for one message of the init; its failure is the error.
-fn expect(id: &ContainerId, channel: &Channel, wanted: impl Fn(&FromInit) -> bool) -> Result<(Vec<OwnedFd>, Option<Pid>)> {
+fn expect(
+    id: &ContainerId,
+    channel: &Channel,
+    wanted: impl Fn(&FromInit) -> bool,
+) -> Result<(Vec<OwnedFd>, Option<Pid>)> {
     match channel.receive::<FromInit>().at(id, "the exec's message")? {
         Some(received) => match received.message {
             FromInit::Failed(failure) => Err(Error::Init { id: id.clone(), failure }),

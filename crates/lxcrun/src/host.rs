@@ -17,10 +17,16 @@ impl Host {
     /// # Errors
     /// [`Error::Io`] when /proc can't be read.
     pub fn probe(id: &crate::ContainerId) -> Result<Self> {
-        let hierarchies = Hierarchies::probe()
-            .map_err(|source| Error::Io { id: id.clone(), what: "cannot read /proc/self/mountinfo".into(), source })?;
-        let own = rustix::thread::capabilities(None)
-            .map_err(|e| Error::Io { id: id.clone(), what: "capget".into(), source: e.into() })?;
+        let hierarchies = Hierarchies::probe().map_err(|source| Error::Io {
+            id: id.clone(),
+            what: "cannot read /proc/self/mountinfo".into(),
+            source,
+        })?;
+        let own = rustix::thread::capabilities(None).map_err(|e| Error::Io {
+            id: id.clone(),
+            what: "capget".into(),
+            source: e.into(),
+        })?;
         Ok(Self { hierarchies, capabilities: own.permitted.bits() })
     }
 

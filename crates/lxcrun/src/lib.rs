@@ -23,13 +23,13 @@ mod monitor;
 mod mounts;
 mod process;
 mod start;
-mod template;
 mod state;
+mod template;
 
 pub use bundle::{Bundle, OCI_VERSION};
 pub use cgroup::{
-    BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface, OomWatch,
-    PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface,
+    OomWatch, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
 };
 pub use config::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
 pub use container::Container;
@@ -38,7 +38,8 @@ pub use delete::delete;
 pub use error::{Error, Result};
 pub use exec::{ExecOptions, ExecProcess};
 pub use facts::{
-    MOUNT_OPTIONS, SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_FLAGS, capability_names, libseccomp_version,
+    MOUNT_OPTIONS, SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_FLAGS, capability_names,
+    libseccomp_version,
 };
 pub use host::Host;
 pub use id::ContainerId;
@@ -46,5 +47,5 @@ pub use kill::parse_signal;
 pub use oci_spec;
 pub use protocol::monitor::Exit;
 pub use rustix::process::Signal;
-pub use template::{DEFAULT_SPEC, default_spec};
 pub use state::{OciState, ProcessId, Status};
+pub use template::{DEFAULT_SPEC, default_spec};

@@ -31,11 +31,8 @@ impl Monitor {
         let what = "cannot start the monitor";
         let (control, child_control) = Channel::pair().at(id, what)?;
         let init = embedded::init().at(id, what)?;
-        let mappings = vec![
-            (child_control.into(), CONTROL_FD),
-            (init_channel.into(), INIT_FD),
-            (init, INIT_PROGRAM_FD),
-        ];
+        let mappings =
+            vec![(child_control.into(), CONTROL_FD), (init_channel.into(), INIT_FD), (init, INIT_PROGRAM_FD)];
         let program = embedded::monitor().at(id, what)?;
         let child = spawn_helper(id, program, &format!("lxcrun: monitor of {id}"), mappings)?;
         let pid = Pid::from_child(&child);
@@ -78,7 +75,11 @@ impl Monitor {
         match said {
             Ok(Some(received)) => match received.message {
                 FromMonitor::Exited(exit) => Ok(exit),
-                other => Err(Error::Liblxc { id: self.id.clone(), reason: format!("{other:?}"), log: String::new() }),
+                other => Err(Error::Liblxc {
+                    id: self.id.clone(),
+                    reason: format!("{other:?}"),
+                    log: String::new(),
+                }),
             },
             // Killed: and the kernel has killed the container with it (lxc.monitor.signal.pdeath).
             Ok(None) | Err(_) => Ok(Exit::Signal(9)),
@@ -109,7 +110,8 @@ pub(crate) fn spawn_helper(
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
     command.arg0(name).env_clear();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mappings = mappings.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
+    let mappings =
+        mappings.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
     command.fd_mappings(mappings).map_err(std::io::Error::other).at(id, what)?;
     command.spawn().at(id, what)
 }

@@ -23,8 +23,9 @@ pub(crate) struct Sources {
 
 /// Clones the root file system's tree.
 pub(crate) fn open_rootfs(id: &ContainerId, plan: &Plan) -> Result<OwnedFd> {
-    let rootfs = clone_tree(&plan.rootfs, true)
-        .map_err(|e| refuse(id, "root.path", format!("{}: {}", plan.rootfs.display(), std::io::Error::from(e))))?;
+    let rootfs = clone_tree(&plan.rootfs, true).map_err(|e| {
+        refuse(id, "root.path", format!("{}: {}", plan.rootfs.display(), std::io::Error::from(e)))
+    })?;
     // Never shared at this moment: pivot_root(2) refuses it. `linux.rootfsPropagation` is set afterwards.
     make_slave(id, &rootfs, "root.path")?;
     Ok(rootfs)
@@ -73,7 +74,9 @@ pub(crate) fn for_init(
     for planned in &plan.mounts {
         match &planned.what {
             What::Bind { .. } => {
-                let Some(tree) = binds.next() else { return Err(refuse(id, &planned.field, "was not opened")) };
+                let Some(tree) = binds.next() else {
+                    return Err(refuse(id, &planned.field, "was not opened"));
+                };
                 mounts.push(tree_mount(id, planned, tree, fds)?);
             }
             What::Filesystem { fstype, source, options, copy_up } => {
@@ -129,25 +132,26 @@ fn cgroup_mounts(
 ) -> Result<Vec<Mount>> {
     let hardened = MountAttr::NOSUID | MountAttr::NODEV | MountAttr::NOEXEC;
     let bits = if readonly { hardened | MountAttr::RDONLY } else { hardened };
-    let mut one = |mountpoint: &Path, destination: &Path, fstype: &str, option: Option<&str>| -> Result<Mount> {
-        let mut mount = if own_namespace {
-            let source = Source::Filesystem {
-                fstype: fstype.into(),
-                source: Some("cgroup".into()),
-                options: option.map(str::to_owned).into_iter().collect(),
-                copy_up: false,
+    let mut one =
+        |mountpoint: &Path, destination: &Path, fstype: &str, option: Option<&str>| -> Result<Mount> {
+            let mut mount = if own_namespace {
+                let source = Source::Filesystem {
+                    fstype: fstype.into(),
+                    source: Some("cgroup".into()),
+                    options: option.map(str::to_owned).into_iter().collect(),
+                    copy_up: false,
+                };
+                of_planned(planned, source)
+            } else {
+                let path = mountpoint.join(cgroup.path());
+                let tree = clone_tree(&path, false)
+                    .map_err(|e| refuse(id, &planned.field, format!("{}: {e}", path.display())))?;
+                tree_mount(id, planned, tree, fds)?
             };
-            of_planned(planned, source)
-        } else {
-            let path = mountpoint.join(cgroup.path());
-            let tree = clone_tree(&path, false)
-                .map_err(|e| refuse(id, &planned.field, format!("{}: {e}", path.display())))?;
-            tree_mount(id, planned, tree, fds)?
+            mount.destination = destination.into();
+            mount.attributes = Attributes { set: bits.bits(), clear: 0 };
+            Ok(mount)
         };
-        mount.destination = destination.into();
-        mount.attributes = Attributes { set: bits.bits(), clear: 0 };
-        Ok(mount)
-    };
     if cgroup.layout() == Layout::Unified {
         let unified = cgroup.hierarchies().unified().map(|h| h.mountpoint.clone()).unwrap_or_default();
         return Ok(vec![one(&unified, &planned.destination, "cgroup2", None)?]);
@@ -172,4 +176,3 @@ fn cgroup_mounts(
     }
     Ok(std::iter::once(top).chain(below).collect())
 }
-

@@ -14,7 +14,13 @@ pub(crate) fn set_rlimits(id: &ContainerId, pid: Pid, limits: &[Rlimit]) -> Resu
     for limit in limits {
         let new = Limits { current: bound(limit.soft), maximum: bound(limit.hard) };
         prlimit(Some(pid), limit.resource, new).map_err(|e| {
-            let reason = format!("{} soft {} hard {}: {}", limit.name, limit.soft, limit.hard, std::io::Error::from(e));
+            let reason = format!(
+                "{} soft {} hard {}: {}",
+                limit.name,
+                limit.soft,
+                limit.hard,
+                std::io::Error::from(e)
+            );
             refuse(id, "process.rlimits", reason)
         })?;
     }

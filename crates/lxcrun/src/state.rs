@@ -93,7 +93,9 @@ fn stat(pid: i32) -> io::Result<(char, u64)> {
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let state = fields.first().and_then(|s| s.chars().next());
     let start_time = fields.get(19).and_then(|s| s.parse().ok());
-    state.zip(start_time).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat")))
+    state
+        .zip(start_time)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat")))
 }
 
 /// What state.json holds.
@@ -132,8 +134,14 @@ impl State {
             monitor_cgroups: Default::default(),
             monitor: None,
             init: None,
-            poststart: spec.hooks().as_ref().is_some_and(|h| h.poststart().as_ref().is_some_and(|l| !l.is_empty())),
-            poststop: spec.hooks().as_ref().is_some_and(|h| h.poststop().as_ref().is_some_and(|l| !l.is_empty())),
+            poststart: spec
+                .hooks()
+                .as_ref()
+                .is_some_and(|h| h.poststart().as_ref().is_some_and(|l| !l.is_empty())),
+            poststop: spec
+                .hooks()
+                .as_ref()
+                .is_some_and(|h| h.poststop().as_ref().is_some_and(|l| !l.is_empty())),
         }
     }
 
@@ -201,11 +209,17 @@ pub(crate) struct StateDir {
 impl StateDir {
     /// Makes the directory, locked, for a container that does not exist yet.
     pub(crate) fn create(root: &Path, id: &ContainerId) -> Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(root).at(id, format!("cannot make {}", root.display()))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(root)
+            .at(id, format!("cannot make {}", root.display()))?;
         let root = fs::canonicalize(root).at(id, format!("cannot use {}", root.display()))?;
         let path = root.join(id.as_str());
         match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists { id: id.clone(), root }),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Error::Exists { id: id.clone(), root });
+            }
             made => made.at(id, format!("cannot make {}", path.display()))?,
         }
         let fd = open_directory(&path).at(id, format!("cannot open {}", path.display()))?;
@@ -218,7 +232,9 @@ impl StateDir {
     pub(crate) fn open(root: &Path, id: &ContainerId) -> Result<Self> {
         let path = root.join(id.as_str());
         let fd = match open_directory(&path) {
-            Err(rustix::io::Errno::NOENT) => return Err(Error::NotFound { id: id.clone(), root: root.into() }),
+            Err(rustix::io::Errno::NOENT) => {
+                return Err(Error::NotFound { id: id.clone(), root: root.into() });
+            }
             opened => opened.at(id, format!("cannot open {}", path.display()))?,
         };
         let root = fs::canonicalize(root).at(id, format!("cannot use {}", root.display()))?;
@@ -240,7 +256,8 @@ impl StateDir {
 
     /// Waits until no `create`, `start` or `delete` is at work on it, and keeps others out.
     pub(crate) fn lock(&self, operation: FlockOperation) -> Result<()> {
-        rustix::io::retry_on_intr(|| flock(&self.fd, operation)).at(&self.id, format!("cannot lock {}", self.path.display()))
+        rustix::io::retry_on_intr(|| flock(&self.fd, operation))
+            .at(&self.id, format!("cannot lock {}", self.path.display()))
     }
 
     /// Whether somebody else holds the lock.
@@ -284,14 +301,17 @@ impl StateDir {
         };
         let state: State = serde_json::from_slice(&text).map_err(|e| self.damaged(e.to_string()))?;
         if state.version != VERSION {
-            return Err(self.damaged(format!("is of version {}, this lxcrun writes {VERSION}", state.version)));
+            return Err(
+                self.damaged(format!("is of version {}, this lxcrun writes {VERSION}", state.version))
+            );
         }
         Ok(Some(state))
     }
 
     /// The specification as it was at `create`.
     pub(crate) fn spec(&self) -> Result<Spec> {
-        let file = File::open(self.path.join(SPEC)).at(&self.id, format!("cannot open {}", self.path.join(SPEC).display()))?;
+        let file = File::open(self.path.join(SPEC))
+            .at(&self.id, format!("cannot open {}", self.path.join(SPEC).display()))?;
         serde_json::from_reader(io::BufReader::new(file)).map_err(|e| self.damaged(format!("{SPEC}: {e}")))
     }
 
@@ -303,7 +323,8 @@ impl StateDir {
     pub(crate) fn log_tail(&self) -> String {
         let text = fs::read_to_string(self.path.join(crate::config::LOG_FILE)).unwrap_or_default();
         // The first error is the cause, those that follow only say who was affected by it.
-        let reasons: Vec<&str> = text.lines().filter_map(|l| l.split_once("ERROR").map(|(_, r)| r.trim())).take(3).collect();
+        let reasons: Vec<&str> =
+            text.lines().filter_map(|l| l.split_once("ERROR").map(|(_, r)| r.trim())).take(3).collect();
         if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
     }
 
@@ -342,7 +363,11 @@ impl Drop for StateDir {
 }
 
 fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 #[cfg(test)]

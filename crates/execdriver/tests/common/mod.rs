@@ -1,5 +1,6 @@
 //! A place for containers that looks for leaks when it is left, and containers that run beside a test.
 #![allow(dead_code)] // every test program uses its own part
+#![allow(clippy::unwrap_used)] // for tests
 
 use std::fs;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
@@ -10,7 +11,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use execdriver::{
-    Command, CommandBuilder, ContainerId, Driver, ExitStatus, LxcDriver, Pipes, ProcessConfig, Result, Started, Terminal,
+    Command, CommandBuilder, ContainerId, Driver, ExitStatus, LxcDriver, Pipes, ProcessConfig, Result,
+    Started, Terminal,
 };
 
 /// How a container ended, and what it said.
@@ -319,4 +321,12 @@ pub fn until_line(reader: &mut impl std::io::Read, start: &str) -> String {
             return line;
         }
     }
+}
+
+/// Waits for an event.
+#[track_caller]
+pub fn until_readable(fd: &impl std::os::fd::AsFd) {
+    let deadline = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+    let mut fds = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut fds, Some(&deadline)).unwrap(), 1, "no event came");
 }

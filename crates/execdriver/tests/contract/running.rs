@@ -12,7 +12,9 @@ use crate::{memory_hog, memory_hog_child, role_command};
 #[test]
 fn row_15_the_init_finds_user_directory_and_program() {
     let bed = Bed::new();
-    let who = |user: &str| bed.run(bed.sh("id -u; id -g; id -G; echo $HOME").user(user)).assert_ok().replace('\n', " ");
+    let who = |user: &str| {
+        bed.run(bed.sh("id -u; id -g; id -G; echo $HOME").user(user)).assert_ok().replace('\n', " ")
+    };
     assert_eq!(who(""), "0 0 0 /root");
     assert_eq!(who("www"), "33 34 34 40 /www");
     assert_eq!(who("33"), "33 34 34 40 /www");
@@ -34,7 +36,10 @@ fn row_15_the_init_finds_user_directory_and_program() {
     assert_eq!(code("/tmp"), Some(126));
     // A link out of the root leads to where it leads inside.
     std::os::unix::fs::symlink("../../../../../../tmp", bed.rootfs().join("out")).unwrap();
-    assert_eq!(bed.run(bed.sh("pwd -P; ls -a /out/.. | grep -c rootfs").working_dir("/out")).out, "/tmp\n0\n");
+    assert_eq!(
+        bed.run(bed.sh("pwd -P; ls -a /out/.. | grep -c rootfs").working_dir("/out")).out,
+        "/tmp\n0\n"
+    );
 }
 
 #[test]
@@ -202,7 +207,9 @@ fn row_22_exec_works() {
     let seccomp = r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_AARCH64"],
         "syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#;
     let mut running = bed.start(
-        bed.sh("echo ready; cat >/dev/null").env("FROM", "first").seccomp(serde_json::from_str(seccomp).unwrap()),
+        bed.sh("echo ready; cat >/dev/null")
+            .env("FROM", "first")
+            .seccomp(serde_json::from_str(seccomp).unwrap()),
     );
     assert_eq!(running.line(), "ready");
     let id = running.id.clone();
@@ -211,7 +218,10 @@ fn row_22_exec_works() {
     // Namespaces, cgroups, label, filter.
     for file in ["mnt", "pid", "ipc", "uts", "net", "cgroup", "user"].map(|ns| format!("ns/{ns}")) {
         let theirs = fs::read_link(format!("/proc/{}/{file}", running.pid)).unwrap();
-        assert_eq!(bed.exec(&id, &sh(&format!("readlink /proc/self/{file}"))).assert_ok(), theirs.to_string_lossy());
+        assert_eq!(
+            bed.exec(&id, &sh(&format!("readlink /proc/self/{file}"))).assert_ok(),
+            theirs.to_string_lossy()
+        );
     }
     let cgroup = bed.exec(&id, &sh("diff /proc/1/cgroup /proc/self/cgroup && cat /proc/self/cgroup"));
     assert!(cgroup.assert_ok().lines().all(|l| l.ends_with(":/")), "{cgroup:?}");
@@ -235,7 +245,10 @@ fn row_22_exec_works() {
         ..sh("stty size; trap 'stty size; exit 8' WINCH; while :; do read x; done")
     };
     let (output, ours) = std::io::pipe().unwrap();
-    let (_open, input) = { let (r, w) = std::io::pipe().unwrap(); (w, r) };
+    let (_open, input) = {
+        let (r, w) = std::io::pipe().unwrap();
+        (w, r)
+    };
     let mut output = std::io::BufReader::new(output);
     let status = std::thread::scope(|scope| {
         let (tell, terminal_of) = std::sync::mpsc::channel();
@@ -279,7 +292,10 @@ fn row_23_stats_are_those_of_the_kernel() {
     assert!(stats.container.memory.usage.usage > 0);
     assert!(stats.container.network_interfaces.iter().any(|i| i.name == "lo"));
     let json = serde_json::to_value(&stats).unwrap();
-    assert!(json["read"].as_str().unwrap().ends_with('Z') && json["memory"]["usage"]["usage"].is_u64(), "{json}");
+    assert!(
+        json["read"].as_str().unwrap().ends_with('Z') && json["memory"]["usage"]["usage"].is_u64(),
+        "{json}"
+    );
     running.finish();
     let running = bed.idle();
     assert_eq!(bed.driver.stats(&running.id).unwrap().memory_limit, bed.driver.machine_memory());
@@ -308,10 +324,11 @@ fn row_25_the_oom_killer_is_noticed() {
     let bed = Bed::new();
     let mut running = bed.start(memory_hog(&bed));
     let id = running.id.clone();
-    // STUB let container = lxcrun::Container::load(bed.driver.root(), &id).unwrap();
-    // STUB let events = container.watch_oom().unwrap();
+    let container = lxcrun::Container::load(bed.driver.root(), &id).unwrap();
+    let events = container.watch_oom().unwrap();
     running.say("go\n");
-    // STUB assert!(events.next().unwrap(), "the event says that somebody was killed");
+    common::until_readable(&events);
+    assert!(events.next().unwrap(), "the event says that somebody was killed");
     let status = running.wait();
     assert_eq!((status.exit_code, status.oom_killed), (137, true));
     // Somebody who was killed from outside is none of its victims.

@@ -3,8 +3,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use execdriver::{
-    Command, Device, Driver, Interface, LxcDriver, Mount, Namespace, Network, Pipes, Resources, Rlimit, Signal,
-    UserNamespace,
+    Command, Device, Driver, Interface, LxcDriver, Mount, Namespace, Network, Pipes, Resources, Rlimit,
+    Signal, UserNamespace,
 };
 use nix::sched::CloneFlags;
 
@@ -22,7 +22,8 @@ fn row_01_a_driver_has_a_private_root_and_knows_its_host() {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
     let kib: u64 = meminfo.lines().next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
     assert_eq!(again.machine_memory(), kib * 1024);
-    let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.starts_with('Y'));
+    let apparmor =
+        fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.starts_with('Y'));
     assert_eq!(again.has_apparmor(), apparmor);
 
     // What is missing is named.
@@ -82,7 +83,8 @@ fn row_04_the_start_callback_comes_once_when_it_runs() {
 #[test]
 fn row_05_networks_are_private_joined_or_made() {
     let bed = Bed::new();
-    let network = |network| bed.run(bed.sh("readlink /proc/self/ns/net").network(network)).assert_ok().to_owned();
+    let network =
+        |network| bed.run(bed.sh("readlink /proc/self/ns/net").network(network)).assert_ok().to_owned();
     assert_ne!(network(Network::None), own_namespace("net"));
     assert_eq!(bed.prints("cd /sys/class/net; echo *"), "lo");
     assert_eq!(network(Network::Host), own_namespace("net"));
@@ -104,7 +106,9 @@ fn row_05_networks_are_private_joined_or_made() {
         let veth = veth.gateway("10.9.8.1".parse().unwrap()).mac("02:00:00:00:00:07").mtu(1400);
         let script = "ip -o -4 addr show eth0; ip link show eth0; ip route; ping -c 1 -w 5 10.9.8.1";
         let seen = bed.run(bed.sh(script).network(Network::Interfaces(vec![veth]))).assert_ok().to_owned();
-        for part in ["10.9.8.7/24", "02:00:00:00:00:07", "mtu 1400", "default via 10.9.8.1", " 0% packet loss"] {
+        for part in
+            ["10.9.8.7/24", "02:00:00:00:00:07", "mtu 1400", "default via 10.9.8.1", " 0% packet loss"]
+        {
             assert!(seen.contains(part), "{part} is not in {seen}");
         }
     });
@@ -186,11 +190,10 @@ fn row_09_one_readable_config_and_any_path() {
     let odd = bed.path().join("a b\tc\nd\\e#f");
     fs::create_dir(&odd).unwrap();
     fs::write(odd.join("file"), "inside").unwrap();
-    let mut command = bed.sh("cat \"$(printf '/x y\\tz\\\\#')/file\" '/one file'; echo; cat >/dev/null").build().unwrap();
-    command.mounts = vec![
-        Mount::bind(&odd, "/x y\tz\\#").read_only(),
-        Mount::bind(odd.join("file"), "/one file"),
-    ];
+    let mut command =
+        bed.sh("cat \"$(printf '/x y\\tz\\\\#')/file\" '/one file'; echo; cat >/dev/null").build().unwrap();
+    command.mounts =
+        vec![Mount::bind(&odd, "/x y\tz\\#").read_only(), Mount::bind(odd.join("file"), "/one file")];
     command.hostname = Some("named".into());
     let id = command.id.clone();
     let mut running = Running::start(&bed.driver, command);

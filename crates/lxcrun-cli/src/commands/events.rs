@@ -27,13 +27,15 @@ pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
     if args.stats {
         return stats();
     }
-    let interval = humantime::parse_duration(&args.interval).with_context(|| format!("--interval {}", args.interval))?;
+    let interval =
+        humantime::parse_duration(&args.interval).with_context(|| format!("--interval {}", args.interval))?;
     anyhow::ensure!(!interval.is_zero(), "--interval must be greater than zero");
     let oom = container.watch_oom()?;
     let mut next = Instant::now() + interval;
     loop {
         let left = Timespec::try_from(next.saturating_duration_since(Instant::now()))?;
-        let mut fds = [PollFd::new(&end, PollFlags::IN), PollFd::from_borrowed_fd(oom.as_fd(), PollFlags::IN)];
+        let mut fds =
+            [PollFd::new(&end, PollFlags::IN), PollFd::from_borrowed_fd(oom.as_fd(), PollFlags::IN)];
         let ready = match poll(&mut fds, Some(&left)) {
             Err(Errno::INTR) => continue,
             ready => ready?,

@@ -90,7 +90,8 @@ fn process(container: &Container, args: &cli::Exec) -> anyhow::Result<Process> {
 /// `uid` or `uid:gid`.
 pub fn parse_user(text: &str, before: &User) -> anyhow::Result<User> {
     let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
-    let number = |what: &str, text: &str| text.parse::<u32>().with_context(|| format!("--user: {what} {text:?}"));
+    let number =
+        |what: &str, text: &str| text.parse::<u32>().with_context(|| format!("--user: {what} {text:?}"));
     let mut user = User::default();
     user.set_uid(number("uid", uid)?).set_gid(gid.map_or(Ok(before.gid()), |gid| number("gid", gid))?);
     user.set_umask(before.umask());
@@ -112,7 +113,8 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<(
             set.insert(capability);
             Some(set)
         };
-        let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+        let (bounding, effective, permitted) =
+            (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
         sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
     }
     process.set_capabilities(Some(sets));

@@ -50,7 +50,8 @@ pub fn bundle(args: &cli::Run) -> anyhow::Result<(ContainerId, Bundle)> {
 /// `--lxc-conf`
 pub fn lxc_config(args: &cli::Run) -> anyhow::Result<Vec<(String, String)>> {
     let pair = |text: &String| {
-        let (key, value) = text.split_once('=').with_context(|| format!("--lxc-conf {text}: is not KEY=VALUE"))?;
+        let (key, value) =
+            text.split_once('=').with_context(|| format!("--lxc-conf {text}: is not KEY=VALUE"))?;
         Ok((key.trim().to_owned(), value.trim().to_owned()))
     };
     args.friendly.lxc_conf.iter().map(pair).collect()
@@ -129,7 +130,8 @@ fn resources(wanted: &Friendly) -> anyhow::Result<LinuxResources> {
     }
     if let Some(cpus) = wanted.cpus {
         const PERIOD: u64 = 100_000;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // checked to be small just below
+        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+        // checked to be small just below
         let quota = (cpus * PERIOD as f64) as i64;
         if !(cpus.is_finite() && (1_000..=100_000_000).contains(&quota)) {
             bail!("--cpus: {cpus} is not between 0.01 and 1000");

@@ -107,7 +107,8 @@ fn preserve_fds(count: u32) -> anyhow::Result<Vec<OwnedFd>> {
     (3..count.saturating_add(3))
         .map(|number| {
             let number = i32::try_from(number)?;
-            kernel::take_inherited(number).with_context(|| format!("--preserve-fds: descriptor {number} is not open"))
+            kernel::take_inherited(number)
+                .with_context(|| format!("--preserve-fds: descriptor {number} is not open"))
         })
         .collect()
 }
@@ -115,7 +116,11 @@ fn preserve_fds(count: u32) -> anyhow::Result<Vec<OwnedFd>> {
 fn kill(container: &Container, args: &cli::Kill) -> anyhow::Result<()> {
     let signal = lxcrun::parse_signal(&args.signal)
         .map_err(|reason| anyhow::anyhow!("container {}: kill: {reason}", container.id()))?;
-    if args.all { container.kill_all(signal)? } else { container.kill(signal)? }
+    if args.all {
+        container.kill_all(signal)?
+    } else {
+        container.kill(signal)?
+    }
     Ok(())
 }
 

@@ -14,7 +14,10 @@ pub fn ps(container: &Container, args: &cli::Ps) -> anyhow::Result<()> {
         return print_json(&pids);
     }
     let options: &[String] = if args.options.is_empty() { &["-ef".to_owned()] } else { &args.options };
-    let output = Command::new("ps").args(options).output().context("cannot run ps (on Debian: apt-get install procps)")?;
+    let output = Command::new("ps")
+        .args(options)
+        .output()
+        .context("cannot run ps (on Debian: apt-get install procps)")?;
     if !output.status.success() {
         bail!("ps {}: {}", options.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -35,7 +35,13 @@ pub fn run(root: &Path, cli: &Cli, args: &cli::Run) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::from(ended?.code()))
 }
 
-fn detached(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOptions, _keep: bool) -> anyhow::Result<ExitCode> {
+fn detached(
+    root: &Path,
+    id: &ContainerId,
+    bundle: &Bundle,
+    options: CreateOptions,
+    _keep: bool,
+) -> anyhow::Result<ExitCode> {
     let container = lxcrun::create(root, id, bundle, options)?;
     if let Err(error) = container.start() {
         lxcrun::delete(root, id, true)?;

@@ -29,7 +29,9 @@ fn read(path: &std::path::Path) -> anyhow::Result<LinuxResources> {
 }
 
 fn from_options(args: &cli::Update) -> anyhow::Result<LinuxResources> {
-    let size = |name: &str, text: &Option<String>| text.as_deref().map(parse_size).transpose().with_context(|| name.to_owned());
+    let size = |name: &str, text: &Option<String>| {
+        text.as_deref().map(parse_size).transpose().with_context(|| name.to_owned())
+    };
     let mut memory = LinuxMemory::default();
     memory
         .set_limit(size("--memory", &args.memory)?)

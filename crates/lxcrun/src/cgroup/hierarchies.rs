@@ -52,7 +52,8 @@ impl Hierarchies {
             let Some((mount, filesystem)) = line.split_once(" - ") else { continue };
             let fields: Vec<&str> = mount.split(' ').collect();
             let mut filesystem = filesystem.split(' ');
-            let (Some(fstype), _, Some(options)) = (filesystem.next(), filesystem.next(), filesystem.next()) else {
+            let (Some(fstype), _, Some(options)) = (filesystem.next(), filesystem.next(), filesystem.next())
+            else {
                 continue;
             };
             let Some(mountpoint) = fields.get(4).map(PathBuf::from) else { continue };

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use oci_spec::runtime::LinuxResources;
 
 use super::{Cgroup, Layout, v1, v2, write};
-use crate::error::refuse;
 use crate::Result;
+use crate::error::refuse;
 
 /// One write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +25,9 @@ impl Setting {
         field: &'static str,
         controller: &'static str,
         file: impl Into<String>,
-        value: impl ToString,
+        value: impl std::fmt::Display,
     ) -> Self {
-        Self { field, controller, file: file.into(), value: value.to_string(), optional: false }
+        Self { field, controller, file: file.into(), value: format!("{value}"), optional: false }
     }
 }
 
@@ -38,7 +38,9 @@ impl Cgroup {
             Layout::Unified => v2::settings(resources),
             Layout::Legacy => v1::settings(self, resources),
             Layout::None if *resources == LinuxResources::default() => Ok(Vec::new()),
-            Layout::None => Err(("linux.resources", "this host has no cgroup file system mounted".to_owned())),
+            Layout::None => {
+                Err(("linux.resources", "this host has no cgroup file system mounted".to_owned()))
+            }
         }
         .map_err(|(field, reason)| refuse(&self.id, field, reason))?;
         settings.iter().try_for_each(|setting| self.set(setting))

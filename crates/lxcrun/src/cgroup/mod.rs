@@ -15,8 +15,8 @@ pub use oom::OomWatch;
 pub(crate) use path::CgroupPath;
 pub(crate) use processes::wait_for_end;
 pub use stats::{
-    BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface, PidsStats,
-    Pressure, PressureLine, ResourceStats, Throttling,
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface,
+    PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
 };
 
 use std::io;
@@ -75,10 +75,14 @@ impl Cgroup {
             .map_err(|e| refuse(&self.id, "linux.cgroupsPath", format!("{file}: {e}")))?;
         for line in text.lines() {
             let mut fields = line.splitn(3, ':');
-            let (_, controllers, path) = (fields.next(), fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+            let (_, controllers, path) =
+                (fields.next(), fields.next().unwrap_or(""), fields.next().unwrap_or(""));
             let ours = self.hierarchies.all().any(|h| h.is_called(controllers));
             if ours && path.trim_start_matches('/') != self.path {
-                let reason = format!("liblxc has put the init into {path} of {controllers:?}, not into /{}", self.path);
+                let reason = format!(
+                    "liblxc has put the init into {path} of {controllers:?}, not into /{}",
+                    self.path
+                );
                 return Err(refuse(&self.id, "linux.cgroupsPath", reason));
             }
         }
@@ -87,7 +91,9 @@ impl Cgroup {
 
     /// Removes the directories and everything below; the first failure is returned after all were tried.
     pub(crate) fn remove(&self) -> Vec<String> {
-        self.directories().filter_map(|d| remove_tree(&d).err().map(|e| format!("{}: {e}", d.display()))).collect()
+        self.directories()
+            .filter_map(|d| remove_tree(&d).err().map(|e| format!("{}: {e}", d.display())))
+            .collect()
     }
 }
 

@@ -46,7 +46,11 @@ impl Cgroup {
             }
             let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
             let control = File::open(directory.join("memory.oom_control"))?;
-            write(&directory, "cgroup.event_control", &format!("{} {}", fd.as_raw_fd(), control.as_raw_fd()))?;
+            write(
+                &directory,
+                "cgroup.event_control",
+                &format!("{} {}", fd.as_raw_fd(), control.as_raw_fd()),
+            )?;
             Ok(fd)
         };
         let fd = watch().at(&self.id, format!("cannot watch {}", directory.display()))?;

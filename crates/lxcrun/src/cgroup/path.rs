@@ -18,7 +18,8 @@ impl CgroupPath {
         let Some(wanted) = wanted.filter(|p| !p.as_os_str().is_empty()) else {
             return Ok(Self { container: format!("lxc.payload.{id}"), id: id.clone() });
         };
-        let refuse = |reason: &str| Err(refuse(id, "linux.cgroupsPath", format!("{}: {reason}", wanted.display())));
+        let refuse =
+            |reason: &str| Err(refuse(id, "linux.cgroupsPath", format!("{}: {reason}", wanted.display())));
         let mut parts: Vec<&str> = Vec::new();
         for component in wanted.components() {
             match component {

@@ -43,7 +43,9 @@ impl Cgroup {
             let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|fd| pidfd_send_signal(&fd, signal));
             match sent {
                 Ok(()) | Err(Errno::SRCH) => {}
-                Err(e) => return Err(e).at(&self.id, format!("cannot signal process {}", pid.as_raw_nonzero())),
+                Err(e) => {
+                    return Err(e).at(&self.id, format!("cannot signal process {}", pid.as_raw_nonzero()));
+                }
             }
         }
         Ok(())
@@ -62,7 +64,9 @@ impl Cgroup {
                 match pidfd_send_signal(&pidfd, Signal::KILL) {
                     Ok(()) => alive.push(pidfd),
                     Err(Errno::SRCH) => {}
-                    Err(e) => return Err(e).at(&self.id, format!("cannot kill process {}", pid.as_raw_nonzero())),
+                    Err(e) => {
+                        return Err(e).at(&self.id, format!("cannot kill process {}", pid.as_raw_nonzero()));
+                    }
                 }
             }
             if alive.is_empty() {

@@ -355,7 +355,12 @@ fn v1_entry(line: &str) -> Option<BlkioEntry> {
     let mut words = line.split(' ');
     let (major, minor) = words.next()?.split_once(':')?;
     let op = words.next()?.to_owned();
-    Some(BlkioEntry { major: major.parse().ok()?, minor: minor.parse().ok()?, op, value: words.next()?.parse().ok()? })
+    Some(BlkioEntry {
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
+        op,
+        value: words.next()?.parse().ok()?,
+    })
 }
 
 /// A file with one number; `max` and files that aren't there are 0.

@@ -1,6 +1,8 @@
 //! The files of cgroup version 1. Source: runtime-spec, config-linux.md, and the kernel's admin-guide/cgroup-v1.
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
+};
 
 use super::limits::Setting;
 use super::{Cgroup, read};
@@ -16,7 +18,9 @@ pub(super) fn settings(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Ve
     if let Some(cpu) = resources.cpu() {
         all.extend(cpu_settings(cpu)?);
     }
-    if let Some(limit) = resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).filter(|l| *l != 0) {
+    if let Some(limit) =
+        resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).filter(|l| *l != 0)
+    {
         let limit = if limit > 0 { limit.to_string() } else { "max".into() };
         all.push(Setting::new("linux.resources.pids.limit", "pids", "pids.max", limit));
     }
@@ -33,7 +37,12 @@ pub(super) fn settings(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Ve
         }
         for priority in network.priorities().iter().flatten() {
             let value = format!("{} {}", priority.name(), priority.priority());
-            all.push(Setting::new("linux.resources.network.priorities", "net_prio", "net_prio.ifpriomap", value));
+            all.push(Setting::new(
+                "linux.resources.network.priorities",
+                "net_prio",
+                "net_prio.ifpriomap",
+                value,
+            ));
         }
     }
     for (device, limit) in resources.rdma().iter().flatten() {
@@ -60,10 +69,16 @@ fn memory_settings(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<Vec<Setting>
         limits.push(Setting::new("linux.resources.memory.limit", "memory", "memory.limit_in_bytes", limit));
     }
     if let Some(swap) = memory.swap() {
-        limits.push(Setting::new("linux.resources.memory.swap", "memory", "memory.memsw.limit_in_bytes", swap));
+        limits.push(Setting::new(
+            "linux.resources.memory.swap",
+            "memory",
+            "memory.memsw.limit_in_bytes",
+            swap,
+        ));
     } else if memory.limit() == Some(-1) {
         // An unlimited memory below limited memory and swap is refused by the kernel.
-        let mut unlimited = Setting::new("linux.resources.memory.limit", "memory", "memory.memsw.limit_in_bytes", -1);
+        let mut unlimited =
+            Setting::new("linux.resources.memory.limit", "memory", "memory.memsw.limit_in_bytes", -1);
         unlimited.optional = true;
         limits.insert(0, unlimited);
     }
@@ -84,7 +99,8 @@ fn memory_settings(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<Vec<Setting>
         && let Some(used) = read(&directory, "memory.usage_in_bytes").ok().and_then(|t| t.parse::<i64>().ok())
         && used > limit
     {
-        let reason = format!("{limit} bytes is less than the {used} bytes in use, and checkBeforeUpdate is set");
+        let reason =
+            format!("{limit} bytes is less than the {used} bytes in use, and checkBeforeUpdate is set");
         return Err(("linux.resources.memory.limit", reason));
     }
     all.append(&mut limits);
@@ -148,17 +164,41 @@ fn blkio_settings(io: &LinuxBlockIo) -> Vec<Setting> {
     for device in io.weight_device().iter().flatten() {
         let number = format!("{}:{}", device.major(), device.minor());
         if let Some(weight) = device.weight() {
-            set("linux.resources.blockIO.weightDevice", &format!("{}_device", weight_file()), format!("{number} {weight}"));
+            set(
+                "linux.resources.blockIO.weightDevice",
+                &format!("{}_device", weight_file()),
+                format!("{number} {weight}"),
+            );
         }
         if let Some(weight) = device.leaf_weight() {
-            set("linux.resources.blockIO.weightDevice", "blkio.leaf_weight_device", format!("{number} {weight}"));
+            set(
+                "linux.resources.blockIO.weightDevice",
+                "blkio.leaf_weight_device",
+                format!("{number} {weight}"),
+            );
         }
     }
     for (field, file, list) in [
-        ("linux.resources.blockIO.throttleReadBpsDevice", "blkio.throttle.read_bps_device", io.throttle_read_bps_device()),
-        ("linux.resources.blockIO.throttleWriteBpsDevice", "blkio.throttle.write_bps_device", io.throttle_write_bps_device()),
-        ("linux.resources.blockIO.throttleReadIOPSDevice", "blkio.throttle.read_iops_device", io.throttle_read_iops_device()),
-        ("linux.resources.blockIO.throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", io.throttle_write_iops_device()),
+        (
+            "linux.resources.blockIO.throttleReadBpsDevice",
+            "blkio.throttle.read_bps_device",
+            io.throttle_read_bps_device(),
+        ),
+        (
+            "linux.resources.blockIO.throttleWriteBpsDevice",
+            "blkio.throttle.write_bps_device",
+            io.throttle_write_bps_device(),
+        ),
+        (
+            "linux.resources.blockIO.throttleReadIOPSDevice",
+            "blkio.throttle.read_iops_device",
+            io.throttle_read_iops_device(),
+        ),
+        (
+            "linux.resources.blockIO.throttleWriteIOPSDevice",
+            "blkio.throttle.write_iops_device",
+            io.throttle_write_iops_device(),
+        ),
     ] {
         for device in list.iter().flatten() {
             set(field, file, format!("{}:{} {}", device.major(), device.minor(), device.rate()));
@@ -169,13 +209,26 @@ fn blkio_settings(io: &LinuxBlockIo) -> Vec<Setting> {
 
 /// Kernels with the BFQ scheduler call it so; those before 5.0 could have the other one.
 fn weight_file() -> &'static str {
-    if std::path::Path::new("/sys/fs/cgroup/blkio/blkio.weight").exists() { "blkio.weight" } else { "blkio.bfq.weight" }
+    if std::path::Path::new("/sys/fs/cgroup/blkio/blkio.weight").exists() {
+        "blkio.weight"
+    } else {
+        "blkio.bfq.weight"
+    }
 }
 
 /// What every container may use, whatever its list says. Source: runc, and the specification's default devices.
 pub(super) const ALWAYS_ALLOWED: [&str; 11] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm",
-    "c 136:* rwm", "c 5:1 rwm",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+    "c 5:1 rwm",
 ];
 
 fn device_settings(rules: Option<&[LinuxDeviceCgroup]>) -> Result<Vec<Setting>, Refusal> {
@@ -195,7 +248,9 @@ fn device_settings(rules: Option<&[LinuxDeviceCgroup]>) -> Result<Vec<Setting>, 
             LinuxDeviceType::P => return Err((field, "\"p\" is no type of a device rule".into())),
         };
         let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or_else(|| "*".into(), |n| n.to_string());
-        let value = if kind == "a" { "a *:* rwm".into() } else {
+        let value = if kind == "a" {
+            "a *:* rwm".into()
+        } else {
             format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
         };
         denies_all |= kind == "a" && !rule.allow();

@@ -9,7 +9,10 @@ use super::v1::Refusal;
 pub(super) fn settings(resources: &LinuxResources) -> Result<Vec<Setting>, Refusal> {
     let mut all = Vec::new();
     if resources.devices().as_ref().is_some_and(|d| d.iter().any(|rule| !rule.allow())) {
-        return Err(("linux.resources.devices", "device rules on cgroup v2 are not supported by this version".into()));
+        return Err((
+            "linux.resources.devices",
+            "device rules on cgroup v2 are not supported by this version".into(),
+        ));
     }
     if let Some(memory) = resources.memory() {
         all.extend(memory_settings(memory)?);
@@ -17,7 +20,9 @@ pub(super) fn settings(resources: &LinuxResources) -> Result<Vec<Setting>, Refus
     if let Some(cpu) = resources.cpu() {
         all.extend(cpu_settings(cpu)?);
     }
-    if let Some(limit) = resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).filter(|l| *l != 0) {
+    if let Some(limit) =
+        resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).filter(|l| *l != 0)
+    {
         let limit = if limit > 0 { limit.to_string() } else { "max".into() };
         all.push(Setting::new("linux.resources.pids.limit", "pids", "pids.max", limit));
     }
@@ -66,7 +71,10 @@ fn memory_settings(memory: &LinuxMemory) -> Result<Vec<Setting>, Refusal> {
             _ if swap < 0 => "max".into(),
             Some(limit) if limit > 0 && swap >= limit => (swap - limit).to_string(),
             Some(limit) if limit > 0 => {
-                return Err(("linux.resources.memory.swap", format!("{swap} is below memory.limit, {limit}")));
+                return Err((
+                    "linux.resources.memory.swap",
+                    format!("{swap} is below memory.limit, {limit}"),
+                ));
             }
             _ => return Err(("linux.resources.memory.swap", "needs memory.limit".into())),
         };
@@ -164,13 +172,19 @@ mod tests {
     fn numbers_of_version_1_are_converted() {
         let memory = r#"{"memory":{"limit":100,"swap":150,"reservation":50}}"#;
         assert_eq!(values(memory).unwrap(), ["memory.swap.max=50", "memory.max=100", "memory.low=50"]);
-        assert_eq!(values(r#"{"cpu":{"shares":1024,"quota":50000}}"#).unwrap(), ["cpu.weight=39", "cpu.max=50000 100000"]);
+        assert_eq!(
+            values(r#"{"cpu":{"shares":1024,"quota":50000}}"#).unwrap(),
+            ["cpu.weight=39", "cpu.max=50000 100000"]
+        );
         assert_eq!(values(r#"{"pids":{"limit":-1}}"#).unwrap(), ["pids.max=max"]);
         assert_eq!(values(r#"{"blockIO":{"weight":10}}"#).unwrap(), ["io.weight=1"]);
     }
 
     #[test]
     fn what_version_2_does_not_have_is_refused() {
-        assert_eq!(values(r#"{"memory":{"swappiness":10}}"#).unwrap_err().0, "linux.resources.memory.swappiness");
+        assert_eq!(
+            values(r#"{"memory":{"swappiness":10}}"#).unwrap_err().0,
+            "linux.resources.memory.swappiness"
+        );
     }
 }

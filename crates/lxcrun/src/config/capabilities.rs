@@ -76,12 +76,18 @@ pub(super) fn capabilities(wanted: Option<&LinuxCapabilities>) -> Capabilities {
 /// Nobody can give what he doesn't have, except in a user namespace of the container's own.
 pub(super) fn check_available(id: &ContainerId, wanted: Capabilities, own: u64) -> Result<()> {
     let asked = wanted.effective | wanted.permitted | wanted.inheritable;
-    let missing: Vec<String> =
-        CAPABILITIES.iter().filter(|c| capability_bits(**c) & asked & !own != 0).map(ToString::to_string).collect();
+    let missing: Vec<String> = CAPABILITIES
+        .iter()
+        .filter(|c| capability_bits(**c) & asked & !own != 0)
+        .map(ToString::to_string)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let reason = format!("unable to apply caps: operation not permitted: lxcrun itself does not have {}", missing.join(", "));
+    let reason = format!(
+        "unable to apply caps: operation not permitted: lxcrun itself does not have {}",
+        missing.join(", ")
+    );
     Err(refuse(id, "process.capabilities", reason))
 }
 

@@ -47,15 +47,24 @@ fn listed(id: &ContainerId, field: &str, device: &LinuxDevice, bind: bool) -> Re
         return Err(refuse(id, format!("{field}.path"), format!("{:?} is no absolute path of a file", path)));
     }
     let number = |name: &str, value: i64| {
-        u32::try_from(value).map_err(|_| refuse(id, format!("{field}.{name}"), format!("{value} is no device number")))
+        u32::try_from(value)
+            .map_err(|_| refuse(id, format!("{field}.{name}"), format!("{value} is no device number")))
     };
     let kind = match device.typ() {
-        LinuxDeviceType::B => DeviceKind::Block(number("major", device.major())?, number("minor", device.minor())?),
+        LinuxDeviceType::B => {
+            DeviceKind::Block(number("major", device.major())?, number("minor", device.minor())?)
+        }
         LinuxDeviceType::C | LinuxDeviceType::U => {
             DeviceKind::Character(number("major", device.major())?, number("minor", device.minor())?)
         }
         LinuxDeviceType::P => DeviceKind::Fifo,
-        LinuxDeviceType::A => return Err(refuse(id, format!("{field}.type"), "\"a\" is no type of a node: it is b, c, u or p")),
+        LinuxDeviceType::A => {
+            return Err(refuse(
+                id,
+                format!("{field}.type"),
+                "\"a\" is no type of a node: it is b, c, u or p",
+            ));
+        }
     };
     Ok(Device {
         field: field.into(),

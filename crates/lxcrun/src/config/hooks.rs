@@ -57,5 +57,9 @@ pub(crate) fn hooks(id: &ContainerId, spec: &Spec, kind: HookKind) -> Result<Vec
 }
 
 fn check_path(id: &ContainerId, field: &str, path: &Path) -> Result<()> {
-    if path.is_absolute() { Ok(()) } else { Err(refuse(id, field, format!("{} is not absolute", path.display()))) }
+    if path.is_absolute() {
+        Ok(())
+    } else {
+        Err(refuse(id, field, format!("{} is not absolute", path.display())))
+    }
 }

@@ -24,9 +24,9 @@ pub(crate) use hooks::{HookKind, hooks};
 pub(crate) use lxc::{LOG_FILE, Surroundings, render};
 pub(crate) use mounts::{PlannedMount, What};
 pub(crate) use namespaces::{Namespaces, Sharing};
-pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
-pub(crate) use raw::RawSettings;
 pub(crate) use process::{Rlimit, exec_process};
+pub(crate) use raw::RawSettings;
+pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
 
 use crate::cgroup::CgroupPath;
 use crate::error::refuse;
@@ -91,7 +91,11 @@ impl Plan {
             capabilities::check_available(id, process.capabilities, host.capabilities)?;
         }
         if raw.has_network() && !namespaces.is_new("network") {
-            return Err(refuse(id, "lxc.net", "an LXC network needs a new network namespace in linux.namespaces"));
+            return Err(refuse(
+                id,
+                "lxc.net",
+                "an LXC network needs a new network namespace in linux.namespaces",
+            ));
         }
         let planned = mounts::mounts(id, bundle, spec, host, &raw.mounts)?;
         Ok(Self {
@@ -109,8 +113,11 @@ impl Plan {
             readonly_paths: absolute(id, "linux.readonlyPaths", linux.readonly_paths().as_deref())?,
             create_container_hooks: hooks(id, spec, HookKind::CreateContainer)?,
             start_container_hooks: hooks(id, spec, HookKind::StartContainer)?,
-            create_runtime_hooks: [hooks(id, spec, HookKind::Prestart)?, hooks(id, spec, HookKind::CreateRuntime)?]
-                .concat(),
+            create_runtime_hooks: [
+                hooks(id, spec, HookKind::Prestart)?,
+                hooks(id, spec, HookKind::CreateRuntime)?,
+            ]
+            .concat(),
             terminal: spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false),
             oom_score_adj: spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj),
             process,
@@ -169,6 +176,12 @@ const IPC_SYSCTLS: [&str; 9] = [
 fn absolute(id: &ContainerId, field: &str, paths: Option<&[String]>) -> Result<Vec<PathBuf>> {
     let paths = paths.unwrap_or_default().iter().map(PathBuf::from);
     paths
-        .map(|p| if p.is_absolute() { Ok(p) } else { Err(refuse(id, field, format!("{} is not absolute", p.display()))) })
+        .map(|p| {
+            if p.is_absolute() {
+                Ok(p)
+            } else {
+                Err(refuse(id, field, format!("{} is not absolute", p.display())))
+            }
+        })
         .collect()
 }

@@ -106,9 +106,15 @@ impl Options {
                 "bind" => parsed.bind = Some(parsed.bind.unwrap_or(false)),
                 "rbind" => parsed.bind = Some(true),
                 "tmpcopyup" => parsed.copy_up = true,
-                "sync" | "dirsync" | "mand" | "lazytime" | "silent" | "iversion" => parsed.superblock.push(option.clone()),
+                "sync" | "dirsync" | "mand" | "lazytime" | "silent" | "iversion" => {
+                    parsed.superblock.push(option.clone())
+                }
                 "remount" | "idmap" | "ridmap" => {
-                    return Err(refuse(id, field, format!("option {option} is not supported by this version of lxcrun")));
+                    return Err(refuse(
+                        id,
+                        field,
+                        format!("option {option} is not supported by this version of lxcrun"),
+                    ));
                 }
                 name if DEFAULTS.contains(&name) => {}
                 name => match (attribute(name), propagation(name), recursive) {
@@ -133,12 +139,14 @@ pub(super) fn mounts(
     raw: &[Mount],
 ) -> Result<Vec<PlannedMount>> {
     let listed = spec.mounts().as_deref().unwrap_or_default();
-    let listed = listed.iter().enumerate().map(|(index, m)| mount(id, bundle, &format!("mounts[{index}]"), m, host));
+    let listed =
+        listed.iter().enumerate().map(|(index, m)| mount(id, bundle, &format!("mounts[{index}]"), m, host));
     listed.chain(raw.iter().map(|m| mount(id, bundle, "lxc.mount.entry", m, host))).collect()
 }
 
 fn mount(id: &ContainerId, bundle: &Path, field: &str, mount: &Mount, host: &Host) -> Result<PlannedMount> {
-    let options = Options::parse(id, &format!("{field}.options"), mount.options().as_deref().unwrap_or_default())?;
+    let options =
+        Options::parse(id, &format!("{field}.options"), mount.options().as_deref().unwrap_or_default())?;
     let destination = mount.destination().clone();
     if !destination.is_absolute() {
         return Err(refuse(id, format!("{field}.destination"), format!("{:?} is not absolute", destination)));
@@ -157,7 +165,11 @@ fn mount(id: &ContainerId, bundle: &Path, field: &str, mount: &Mount, host: &Hos
     };
     if is_bind {
         if let Some(option) = options.data.first().or(options.superblock.first()) {
-            return Err(refuse(id, format!("{field}.options"), format!("{option:?} means nothing for a bind mount")));
+            return Err(refuse(
+                id,
+                format!("{field}.options"),
+                format!("{option:?} means nothing for a bind mount"),
+            ));
         }
         let Some(source) = mount.source().as_ref().filter(|s| !s.as_os_str().is_empty()) else {
             return Err(refuse(id, format!("{field}.source"), "is missing"));
@@ -194,10 +206,26 @@ fn mount(id: &ContainerId, bundle: &Path, field: &str, mount: &Mount, host: &Hos
 
 /// Nothing but a procfs may be put over /proc, and only known files below it may be covered: a program that
 /// reads /proc must be able to believe it. Source: runc's checkProcMount.
-fn check_destination(id: &ContainerId, field: &str, destination: &Path, fstype: &str, bind: bool) -> Result<()> {
+fn check_destination(
+    id: &ContainerId,
+    field: &str,
+    destination: &Path,
+    fstype: &str,
+    bind: bool,
+) -> Result<()> {
     const FILES: [&str; 12] = [
-        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
-        "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled", "sys/net/ipv4/ip_unprivileged_port_start",
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "net/dev",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+        "sys/net/ipv4/ip_unprivileged_port_start",
     ];
     let plain = normalized(destination);
     let Ok(below) = plain.strip_prefix("/proc") else { return Ok(()) };
@@ -229,7 +257,9 @@ fn normalized(path: &Path) -> PathBuf {
 
 /// Whether /dev is the container's own and not a bind mount of somebody else's.
 pub(super) fn dev_is_ours(mounts: &[PlannedMount]) -> bool {
-    !mounts.iter().any(|m| normalized(&m.destination) == Path::new("/dev") && matches!(m.what, What::Bind { .. }))
+    !mounts
+        .iter()
+        .any(|m| normalized(&m.destination) == Path::new("/dev") && matches!(m.what, What::Bind { .. }))
 }
 
 /// `linux.rootfsPropagation`

@@ -63,7 +63,11 @@ pub(crate) fn exec_process(
         additional_gids: user.additional_gids().clone().unwrap_or_default(),
         set_groups: true,
         umask: user.umask(),
-        stdio: if process.terminal().unwrap_or(false) { Stdio::Terminal(size) } else { Stdio::Fds([0, 1, 2]) },
+        stdio: if process.terminal().unwrap_or(false) {
+            Stdio::Terminal(size)
+        } else {
+            Stdio::Fds([0, 1, 2])
+        },
         preserved: Vec::new(),
         capabilities: capabilities::capabilities(process.capabilities().as_ref()),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
@@ -84,7 +88,12 @@ fn rlimits(id: &ContainerId, process: &oci_spec::runtime::Process) -> Result<Vec
         if limit.soft() > limit.hard() {
             return Err(refuse(id, field, format!("{}: the soft limit is above the hard one", limit.typ())));
         }
-        all.push(Rlimit { resource: resource(limit.typ()), name: limit.typ(), soft: limit.soft(), hard: limit.hard() });
+        all.push(Rlimit {
+            resource: resource(limit.typ()),
+            name: limit.typ(),
+            soft: limit.soft(),
+            hard: limit.hard(),
+        });
     }
     Ok(all)
 }

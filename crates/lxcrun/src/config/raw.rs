@@ -43,8 +43,15 @@ const REFUSED: [(&str, &str); 20] = [
 ];
 
 /// Keys that an annotation may set unless the administrator says otherwise: they stay within the container.
-const ANNOTATIONS: [&str; 7] =
-    ["lxc.prlimit.", "lxc.uts.name", "lxc.time.offset.", "lxc.sched.core", "lxc.signal.", "lxc.start.", "lxc.group"];
+const ANNOTATIONS: [&str; 7] = [
+    "lxc.prlimit.",
+    "lxc.uts.name",
+    "lxc.time.offset.",
+    "lxc.sched.core",
+    "lxc.signal.",
+    "lxc.start.",
+    "lxc.group",
+];
 
 /// Names of LXC 1.x and 2.0, and what they are called now. Source: lxc-update-config(1).
 const RENAMED: [(&str, &str); 24] = [
@@ -114,19 +121,21 @@ impl RawSettings {
                 let field = format!("annotations[{ANNOTATION_PREFIX}{key}]");
                 let key = full_name(key);
                 if !ANNOTATIONS.iter().any(|k| matches(k, &key)) && !allowed.iter().any(|k| allows(k, &key)) {
-                    let reason = format!("{key} is not allowed in an annotation (annotations.allow in {SYSTEM_CONFIG})");
+                    let reason = format!(
+                        "{key} is not allowed in an annotation (annotations.allow in {SYSTEM_CONFIG})"
+                    );
                     return Err(refuse(id, field, reason));
                 }
-                settings.add(id, &field, key, value)?;
+                settings.add(id, &field, &key, value)?;
             }
         }
         for (key, value) in trusted {
-            settings.add(id, "lxc_config", full_name(key), value)?;
+            settings.add(id, "lxc_config", &full_name(key), value)?;
         }
         Ok(settings)
     }
 
-    fn add(&mut self, id: &ContainerId, field: &str, key: String, value: &str) -> Result<()> {
+    fn add(&mut self, id: &ContainerId, field: &str, key: &str, value: &str) -> Result<()> {
         let key = self.translate(id, key);
         if let Some((_, instead)) = REFUSED.iter().find(|(k, _)| matches(k, &key)) {
             return Err(refuse(id, field, format!("{key} can't be set: {instead}")));
@@ -135,7 +144,8 @@ impl RawSettings {
             return Err(refuse(id, field, format!("the value of {key} has more than one line")));
         }
         if key == "lxc.mount.entry" {
-            let mount = parse_mount_entry(value).map_err(|reason| refuse(id, field, format!("{key}: {reason}")))?;
+            let mount =
+                parse_mount_entry(value).map_err(|reason| refuse(id, field, format!("{key}: {reason}")))?;
             self.mounts.push(mount);
         } else {
             self.items.push(Item { key, value: value.into(), field: field.into() });
@@ -144,17 +154,23 @@ impl RawSettings {
     }
 
     /// Today's name of a key. Networks of LXC 1.x have no number: each `type` begins the next one.
-    fn translate(&self, id: &ContainerId, key: String) -> String {
-        let mut new = key.clone();
+    fn translate(&self, id: &ContainerId, key: &str) -> String {
+        let mut new = key.to_owned();
         for (old, now) in RENAMED {
             if key == old {
                 new = now.into();
-            } else if let Some(rest) = key.strip_prefix(old).filter(|r| r.starts_with('.') && old == "lxc.limit") {
+            } else if let Some(rest) =
+                key.strip_prefix(old).filter(|r| r.starts_with('.') && old == "lxc.limit")
+            {
                 new = format!("{now}{rest}");
             }
         }
         if let Some(rest) = new.strip_prefix("lxc.network.") {
-            let begun = self.items.iter().filter(|i| i.key.starts_with("lxc.net.") && i.key.ends_with(".type")).count();
+            let begun = self
+                .items
+                .iter()
+                .filter(|i| i.key.starts_with("lxc.net.") && i.key.ends_with(".type"))
+                .count();
             let index = if rest == "type" { begun } else { begun.saturating_sub(1) };
             new = format!("lxc.net.{index}.{rest}");
         }
@@ -195,7 +211,8 @@ fn allowed_by_administrator(id: &ContainerId) -> Result<Vec<String>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read.map_err(|e| refuse(id, SYSTEM_CONFIG, e.to_string()))?,
     };
-    let config: SystemConfig = toml::from_str(&text).map_err(|e| refuse(id, SYSTEM_CONFIG, e.message().to_owned()))?;
+    let config: SystemConfig =
+        toml::from_str(&text).map_err(|e| refuse(id, SYSTEM_CONFIG, e.message().to_owned()))?;
     Ok(config.annotations.allow)
 }
 
@@ -209,7 +226,9 @@ fn parse_mount_entry(entry: &str) -> Result<Mount, String> {
     for option in fields.get(3).map(String::as_str).unwrap_or_default().split(',').filter(|o| !o.is_empty()) {
         match option {
             "create=dir" | "create=file" | "relative" => {}
-            "optional" if !Path::new(source).exists() => return Err(format!("{source} does not exist, and optional mounts are not supported")),
+            "optional" if !Path::new(source).exists() => {
+                return Err(format!("{source} does not exist, and optional mounts are not supported"));
+            }
             "optional" => {}
             other => options.push(other.into()),
         }
@@ -229,7 +248,8 @@ fn unescape(field: &str) -> String {
     let mut rest = field.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         let octal = tail.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
-        let octal = octal.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
+        let octal =
+            octal.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
         match octal {
             Some(byte) => {
                 bytes.push(byte);
@@ -259,7 +279,10 @@ mod tests {
 
     #[test]
     fn names_of_lxc_1_are_translated() {
-        assert_eq!(lines(&[("utsname", "a"), ("lxc.aa_profile", "b")]), ["lxc.uts.name=a", "lxc.apparmor.profile=b"]);
+        assert_eq!(
+            lines(&[("utsname", "a"), ("lxc.aa_profile", "b")]),
+            ["lxc.uts.name=a", "lxc.apparmor.profile=b"]
+        );
         assert_eq!(lines(&[("limit.nofile", "5")]), ["lxc.prlimit.nofile=5"]);
         let networks = [
             ("network.type", "veth"),
@@ -267,14 +290,26 @@ mod tests {
             ("network.type", "macvlan"),
             ("network.link", "d0"),
         ];
-        let expected =
-            ["lxc.net.0.type=veth", "lxc.net.0.ipv4.address=10.0.0.2/24", "lxc.net.1.type=macvlan", "lxc.net.1.link=d0"];
+        let expected = [
+            "lxc.net.0.type=veth",
+            "lxc.net.0.ipv4.address=10.0.0.2/24",
+            "lxc.net.1.type=macvlan",
+            "lxc.net.1.link=d0",
+        ];
         assert_eq!(lines(&networks), expected);
     }
 
     #[test]
     fn what_the_life_cycle_depends_on_is_refused() {
-        for key in ["rootfs", "lxc.rootfs.path", "init_cmd", "log.file", "lxc.monitor.unshare", "cgroup.dir.container", "pts"] {
+        for key in [
+            "rootfs",
+            "lxc.rootfs.path",
+            "init_cmd",
+            "log.file",
+            "lxc.monitor.unshare",
+            "cgroup.dir.container",
+            "pts",
+        ] {
             let error = settings(&[(key, "x")]).unwrap_err().to_string();
             assert!(error.contains("can't be set"), "{key}: {error}");
         }
@@ -282,7 +317,8 @@ mod tests {
 
     #[test]
     fn a_mount_entry_becomes_a_mount() {
-        let found = settings(&[("mount.entry", "/srv/a\\040b srv/x none bind,ro,create=dir 0 0")]).unwrap().mounts;
+        let found =
+            settings(&[("mount.entry", "/srv/a\\040b srv/x none bind,ro,create=dir 0 0")]).unwrap().mounts;
         assert_eq!(found[0].destination(), Path::new("/srv/x"));
         assert_eq!(found[0].source().as_deref(), Some(Path::new("/srv/a b")));
         assert_eq!(found[0].options().as_deref(), Some(["bind".to_owned(), "ro".to_owned()].as_slice()));

@@ -13,7 +13,8 @@ const FIELD: &str = "linux.seccomp";
 
 /// The BPF program for a profile.
 pub(super) fn compile(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<Seccomp> {
-    let failed = |what: String| move |e: libseccomp::error::SeccompError| refuse(id, FIELD, format!("{what}: {e}"));
+    let failed =
+        |what: String| move |e: libseccomp::error::SeccompError| refuse(id, FIELD, format!("{what}: {e}"));
     let default = action(id, wanted.default_action(), wanted.default_errno_ret())?;
     let mut filter = ScmpFilterContext::new(default).map_err(failed("libseccomp".into()))?;
     filter.set_ctl_nnp(false).map_err(failed("libseccomp".into()))?;
@@ -45,7 +46,8 @@ pub(super) fn compile(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<Seccomp
 /// libseccomp before 2.6 writes its program only to a descriptor.
 fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>, String> {
     use std::io::{Read, Seek};
-    let memfd = rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| e.to_string())?;
+    let memfd =
+        rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| e.to_string())?;
     filter.export_bpf(&memfd).map_err(|e| e.to_string())?;
     let mut file = std::fs::File::from(memfd);
     let mut program = Vec::new();
@@ -103,8 +105,12 @@ fn action(id: &ContainerId, action: LinuxSeccompAction, errno: Option<u32>) -> R
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => ScmpAction::KillThread,
         LinuxSeccompAction::ScmpActKillProcess => ScmpAction::KillProcess,
         LinuxSeccompAction::ScmpActTrap => ScmpAction::Trap,
-        LinuxSeccompAction::ScmpActErrno => ScmpAction::Errno(i32::try_from(number).map_err(|_| too_large())?),
-        LinuxSeccompAction::ScmpActTrace => ScmpAction::Trace(u16::try_from(number).map_err(|_| too_large())?),
+        LinuxSeccompAction::ScmpActErrno => {
+            ScmpAction::Errno(i32::try_from(number).map_err(|_| too_large())?)
+        }
+        LinuxSeccompAction::ScmpActTrace => {
+            ScmpAction::Trace(u16::try_from(number).map_err(|_| too_large())?)
+        }
         LinuxSeccompAction::ScmpActLog => ScmpAction::Log,
         LinuxSeccompAction::ScmpActAllow => ScmpAction::Allow,
         LinuxSeccompAction::ScmpActNotify => {
@@ -118,10 +124,12 @@ fn flags(wanted: &LinuxSeccomp) -> u64 {
         LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
         LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
         LinuxSeccompFilterFlag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
-        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+            libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+        }
     };
     match wanted.flags() {
-        Some(flags) => flags.iter().fold(0, |all, flag| all | u64::from(bit(flag))),
+        Some(flags) => flags.iter().fold(0, |all, flag| all | bit(flag)),
         None => 0,
     }
 }
