@@ -24,6 +24,8 @@ pub(crate) struct HostFacts {
     /// What this process can hand on.
     pub capabilities: BTreeSet<String>,
     pub swap_is_counted: bool,
+    /// Whether the memory cgroup is one of version 1.
+    pub memory_is_legacy: bool,
 }
 
 impl HostFacts {
@@ -42,6 +44,7 @@ impl HostFacts {
                 .is_ok_and(|s| s.starts_with('Y')),
             capabilities: capabilities()?,
             swap_is_counted: swap_is_counted(&mounts),
+            memory_is_legacy: legacy_memory(&mounts).is_some(),
         })
     }
 }
@@ -99,12 +102,18 @@ fn hierarchies(mounts: &str) -> impl Iterator<Item = (PathBuf, &str, &str)> {
 }
 
 fn swap_is_counted(mounts: &str) -> bool {
-    let memory = hierarchies(mounts).find(|(_, _, options)| options.split(',').any(|o| o == "memory"));
-    match memory {
-        Some((mountpoint, ..)) => mountpoint.join("memory.memsw.limit_in_bytes").exists(),
+    match legacy_memory(mounts) {
+        Some(mountpoint) => mountpoint.join("memory.memsw.limit_in_bytes").exists(),
         // The root of the unified hierarchy does not tell; kernels without swap don't count it.
         None => Path::new("/proc/swaps").exists(),
     }
+}
+
+/// Where the memory controller of version 1 is, if it is one.
+fn legacy_memory(mounts: &str) -> Option<PathBuf> {
+    hierarchies(mounts)
+        .find(|(_, _, options)| options.split(',').any(|o| o == "memory"))
+        .map(|(path, ..)| path)
 }
 
 /// What this process may use and hand on.

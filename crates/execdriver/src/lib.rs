@@ -34,6 +34,7 @@ mod lxc_driver;
 mod mount;
 mod namespace;
 mod network;
+mod oom;
 mod pipes;
 mod process;
 mod pump;

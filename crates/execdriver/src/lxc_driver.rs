@@ -230,7 +230,8 @@ impl Driver for LxcDriver {
         }
         let (namespaces, joined) = self.open_joined(command)?;
         let spec = command.compile(&Facts { user, namespaces, ..self.facts() })?;
-        running::run(&self.root, command, &spec, joined, pipes, start)
+        let host = running::Host { joined, memory_is_legacy: self.host.memory_is_legacy };
+        running::run(&self.root, command, &spec, host, pipes, start)
     }
 
     fn exec(

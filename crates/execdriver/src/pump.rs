@@ -4,12 +4,13 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use lxcrun::OomWatch;
+use lxcrun::{Container, OomWatch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 use crate::Terminal;
+use crate::oom::OomFlag;
 
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// As much as a pipe holds.
@@ -85,14 +86,18 @@ impl<'io> Pump<'io> {
         std::thread::Builder::new().name("container-stdin".into()).spawn(feed).map(drop)
     }
 
-    /// Copies until `end` is readable. What `oom` has to tell is taken while the container is there to be asked.
-    pub(crate) fn until(&mut self, end: BorrowedFd<'_>, oom: Option<&OomWatch>) -> io::Result<()> {
+    /// Copies until `end` is readable. Out-of-memory events are taken while the container is there to be asked.
+    pub(crate) fn until(
+        &mut self,
+        end: BorrowedFd<'_>,
+        mut oom: Option<(&mut OomFlag, &Container)>,
+    ) -> io::Result<()> {
         loop {
-            let ready = self.wait(Some(end), oom, None)?;
+            let ready = self.wait(Some(end), oom.as_ref().map(|(flag, _)| flag.watch()), None)?;
             if ready.oom
-                && let Some(oom) = oom
+                && let Some((flag, container)) = &mut oom
             {
-                oom.next()?;
+                flag.take(container)?;
             }
             if ready.end {
                 return Ok(());

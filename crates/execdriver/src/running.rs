@@ -13,18 +13,27 @@ use lxcrun::{
 
 use crate::driver::StartCallback;
 use crate::error::{Error, Result};
+use crate::oom::OomFlag;
 use crate::pump::Pump;
 use crate::{Command, ExitStatus, Pipes, Started, Terminal};
 
 /// The file in a container's directory that says when its program was executed.
 const STARTED: &str = "started";
 
-/// Runs a container and removes it. `joined` are the namespaces that its specification refers to.
+/// What a container needs of the host besides its specification.
+pub(crate) struct Host {
+    /// The namespaces that the specification refers to, held open.
+    pub joined: Vec<OwnedFd>,
+    /// Whether the memory cgroup is one of version 1.
+    pub memory_is_legacy: bool,
+}
+
+/// Runs a container and removes it.
 pub(crate) fn run(
     root: &Path,
     command: &Command,
     spec: &Spec,
-    joined: Vec<OwnedFd>,
+    host: Host,
     pipes: Pipes<'_>,
     start: &mut StartCallback<'_>,
 ) -> Result<ExitStatus> {
@@ -34,16 +43,17 @@ pub(crate) fn run(
         CreateOptions { keep_monitor: true, lxc_config: command.lxc_keys()?, ..CreateOptions::default() };
     let streams = Streams::open(id, pipes, command.process_config.tty, &mut options.stdio)?;
     let mut made = Made { root, container: lxcrun::create(root, id, &bundle, options)?, ended: false };
-    drop(joined);
+    drop(host.joined);
     let (terminal, mut pump) = streams.connect(id, made.container.take_terminal())?;
-    let oom = watch_oom(&made.container);
+    let mut oom = OomFlag::new(&made.container, host.memory_is_legacy);
     made.container.start()?;
 
     record_start(root, id);
     pump.feed().map_err(pipes_error(id, "cannot read its input"))?;
     start(Started { pid: made.container.init_pid().unwrap_or(0), terminal });
-    if let Some(end) = made.container.monitor_pidfd() {
-        pump.until(end, oom.as_ref()).map_err(pipes_error(id, "cannot copy its output"))?;
+    if let Some(end) = made.container.end() {
+        pump.until(end, oom.as_mut().map(|oom| (oom, &made.container)))
+            .map_err(pipes_error(id, "cannot copy its output"))?;
     }
     let exit = made.wait()?;
     let status = ExitStatus::new(id, exit, oom.is_some_and(|oom| oom.happened()));
@@ -54,11 +64,6 @@ pub(crate) fn run(
         tracing::warn!("container {id}: the end of its output is lost: {e}");
     }
     Ok(status)
-}
-
-/// A host without a memory cgroup has nobody to watch.
-fn watch_oom(container: &Container) -> Option<OomWatch> {
-    container.watch_oom().inspect_err(|e| tracing::warn!("no out-of-memory kill will be noticed: {e}")).ok()
 }
 
 /// Runs one more process in a container.

@@ -4,9 +4,8 @@
 
 mod common;
 
-use common::{Bed, apart, host, ip};
+use common::{Bed, apart_network, host, ip};
 use execdriver::{CommandBuilder, Driver, Interface, Network};
-use nix::sched::CloneFlags;
 
 /// Whether this kernel has a kind of interface; if not, the test says so.
 fn has(kind: &str) -> bool {
@@ -22,7 +21,7 @@ fn has(kind: &str) -> bool {
 /// A host with an interface `up0` and its other end `up1`.
 fn with_uplink(body: impl FnOnce(&Bed) + Send) {
     let bed = Bed::new();
-    apart(CloneFlags::CLONE_NEWNET, || {
+    apart_network(|| {
         ip("link add up0 type veth peer name up1");
         ip("link set up0 up");
         ip("link set up1 up");

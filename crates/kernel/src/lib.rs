@@ -14,7 +14,7 @@ pub use copy::copy_tree;
 pub use fds::{close_on_exec_from, place_from, take_inherited};
 pub use keyring::join_session_keyring;
 pub use mount::{MountAttr, Propagation, set_mount_attributes};
-pub use process::{Clone, clone_sibling};
+pub use process::{Clone, clone_sibling, exit_status};
 pub use seccomp::load_filter;
 pub use signal::{reset_signals, signal_of};
 

@@ -1,6 +1,7 @@
 //! The loaded library and its plain functions.
 
 use std::ffi::{CStr, CString, c_char};
+use std::mem::ManuallyDrop;
 
 use libloading::Library;
 
@@ -9,7 +10,7 @@ use crate::{Error, sys};
 /// liblxc in this process. Loaded once and never unloaded: its atexit handlers outlive us.
 #[derive(Debug)]
 pub struct Liblxc {
-    library: Library,
+    library: ManuallyDrop<Library>,
 }
 
 impl Liblxc {
@@ -21,7 +22,7 @@ impl Liblxc {
         // SAFETY: liblxc's constructors only set up its own static tables (read in its source), and the
         // library stays loaded for as long as any pointer into it lives.
         let library = unsafe { Library::new("liblxc.so.1") }.map_err(Error::Load)?;
-        Ok(Self { library })
+        Ok(Self { library: ManuallyDrop::new(library) })
     }
 
     /// The release in use, for instance `5.0.2`.

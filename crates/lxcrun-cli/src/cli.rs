@@ -278,6 +278,9 @@ pub struct Exec {
     /// Pass so many descriptors to it, from 3 on
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
+    /// Cgroup below the container's to put it into: PATH, or CONTROLLER:PATH
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<String>,
     /// Go on although the container is paused
     #[arg(long)]
     pub ignore_paused: bool,

@@ -1,7 +1,8 @@
 //! A container that exists: what every later process can find out about it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use protocol::monitor::Exit;
 
@@ -17,7 +18,11 @@ pub struct Container {
     pub(crate) directory: StateDir,
     pub(crate) state: State,
     monitor: Option<Monitor>,
+    /// The init, of a container that this process made.
+    init: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
+    /// Looked up once: every operation needs it several times.
+    cgroup: OnceLock<Cgroup>,
 }
 
 impl Container {
@@ -27,7 +32,8 @@ impl Container {
         monitor: Option<Monitor>,
         terminal: Option<OwnedFd>,
     ) -> Self {
-        Self { directory, state, monitor, terminal }
+        let init = monitor.as_ref().and(state.init).and_then(crate::ProcessId::open);
+        Self { directory, state, monitor, init, terminal, cgroup: OnceLock::new() }
     }
 
     /// Finds a container.
@@ -177,17 +183,19 @@ impl Container {
     /// [`Error::State`] for any other container.
     pub fn wait(&mut self) -> Result<Exit> {
         match self.monitor.as_mut() {
-            Some(monitor) => monitor.wait(),
+            Some(monitor) => monitor.wait(self.init.as_ref(), self.state.liblxc_cleans_up),
             None => {
                 Err(Error::State { id: self.id().clone(), reason: "is not a child of this process".into() })
             }
         }
     }
 
-    /// A pidfd of the monitor, readable when the container has ended and [`wait`](Self::wait) will not block.
+    /// A pidfd that becomes readable when the container has ended and [`wait`](Self::wait) will not block for long.
+    /// Only for one that this process created, with [`keep_monitor`](crate::CreateOptions::keep_monitor).
     #[must_use]
-    pub fn monitor_pidfd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.monitor.as_ref().map(Monitor::pidfd)
+    pub fn end(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        let monitor = self.monitor.as_ref()?;
+        Some(self.init.as_ref().map_or_else(|| monitor.pidfd(), AsFd::as_fd))
     }
 
     /// The master of the program's terminal, for a container that was created without a console socket.
@@ -195,9 +203,12 @@ impl Container {
         self.terminal.take()
     }
 
-    pub(crate) fn cgroup(&self) -> Result<Cgroup> {
+    pub(crate) fn cgroup(&self) -> Result<&Cgroup> {
+        if let Some(cgroup) = self.cgroup.get() {
+            return Ok(cgroup);
+        }
         let hierarchies = Hierarchies::probe().at(self.id(), "cannot read /proc/self/mountinfo")?;
-        Ok(Cgroup::new(self.id(), hierarchies, &self.state.cgroup))
+        Ok(self.cgroup.get_or_init(|| Cgroup::new(self.id(), hierarchies, &self.state.cgroup)))
     }
 
     pub(crate) fn cannot(&self, verb: &'static str, status: Status) -> Error {

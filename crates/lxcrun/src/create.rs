@@ -168,6 +168,7 @@ impl Creation {
             cgroup: plan.cgroup.container().into(),
             monitor_cgroups: monitor_cgroups.clone(),
             monitor: Some(monitor.process()?),
+            liblxc_cleans_up: plan.raw.needs_liblxc_at_the_end(),
             ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
         };
         let monitor_cgroups = monitor_cgroups.map(|path| Cgroup::new(id, hierarchies.clone(), &path));
@@ -230,7 +231,7 @@ impl Creation {
         self.cgroup.check_member(pid)?;
         // Only now: liblxc would read it when the monitor makes its handle, and lock it by a file of its own.
         let text = config::render(config, &self.id, &self.state.bundle);
-        self.directory()?.write(state::CONFIG, text.as_bytes())?;
+        self.directory()?.write_unread(state::CONFIG, text.as_bytes())?;
         Ok(pid)
     }
 

@@ -6,7 +6,7 @@ use protocol::Hook;
 use rustix::fs::FlockOperation;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use crate::cgroup::{Cgroup, Hierarchies, wait_for_end};
+use crate::cgroup::wait_for_end;
 use crate::config::{HookKind, hooks};
 use crate::state::{State, StateDir, Status};
 use crate::{Container, ContainerId, Error, Result};
@@ -49,11 +49,11 @@ impl Container {
             }
         };
         note("processes", self.end_processes());
-        match Hierarchies::probe() {
-            Ok(hierarchies) => {
-                for path in std::iter::once(&self.state.cgroup).chain(&self.state.monitor_cgroups) {
-                    problems.extend(Cgroup::new(&id, hierarchies.clone(), path).remove());
-                }
+        match self.cgroup() {
+            Ok(own) => {
+                problems.extend(own.remove());
+                let beside = self.state.monitor_cgroups.iter().map(|path| own.beside(path));
+                problems.extend(beside.flat_map(|cgroup| cgroup.remove()));
             }
             Err(e) => problems.push(format!("cgroups: {e}")),
         }

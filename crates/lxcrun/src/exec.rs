@@ -30,6 +30,8 @@ pub struct ExecOptions {
     pub pid_file: Option<PathBuf>,
     /// Descriptors that the process gets from 3 on.
     pub preserve_fds: Vec<OwnedFd>,
+    /// Cgroups below the container's to put it into: `PATH`, or `CONTROLLER:PATH` for one hierarchy of version 1.
+    pub cgroups: Vec<String>,
     /// Go on although the container is paused: the process runs when it is resumed.
     pub ignore_paused: bool,
 }
@@ -100,7 +102,7 @@ impl Container {
         let program = embedded::init().at(id, "cannot start a helper process")?;
         let mut helper = spawn_helper(id, program, "lxcrun: exec", vec![(helper_end.into(), CONTROL_FD)])?;
         let mut cleanup = KillOnDrop(Some(Pid::from_child(&helper)));
-        self.cgroup()?.enter(Pid::from_child(&helper))?;
+        self.cgroup()?.enter(Pid::from_child(&helper), &options.cgroups)?;
         expect(id, &channel, |m| matches!(m, FromInit::Hello))?;
         let sent = channel.send(&ToInit::Exec(Box::new(request)), &fds.borrowed());
         if let Err(e) = sent {

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 use protocol::Channel;
 use protocol::monitor::{CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::Context;
@@ -68,8 +69,26 @@ impl Monitor {
         }
     }
 
-    /// Waits for the container's end.
-    pub(crate) fn wait(&mut self) -> Result<Exit> {
+    /// Waits for the end of the container, whose init is `init`.
+    ///
+    /// Where the kernel tells the exit status itself, nobody waits for liblxc's clean-up: it walks every file of every
+    /// cgroup hierarchy and moves itself through all of them, which takes as long as all of `create`; the caller
+    /// removes the cgroups anyway. `wait_for_liblxc` is for what only liblxc can give back, network devices.
+    pub(crate) fn wait(&mut self, init: Option<&OwnedFd>, wait_for_liblxc: bool) -> Result<Exit> {
+        if let (Some(init), false) = (init, wait_for_liblxc) {
+            // Without an event of its own the poll returns at a hang-up: when liblxc has waited for the init.
+            let mut fds = [
+                PollFd::new(init, PollFlags::empty()),
+                PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
+            ];
+            rustix::io::retry_on_intr(|| poll(&mut fds, None))
+                .at(&self.id, "cannot wait for the container")?;
+            if let Ok(status) = kernel::exit_status(init) {
+                let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+                self.child.wait().at(&self.id, "cannot wait for the monitor")?;
+                return Ok(exit_of(status));
+            }
+        }
         let said = self.control.receive::<FromMonitor>();
         self.child.wait().at(&self.id, "cannot wait for the monitor")?;
         match said {
@@ -94,6 +113,15 @@ impl Monitor {
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+}
+
+/// From a wait status, as wait(2) has it.
+fn exit_of(status: i32) -> Exit {
+    let [low, high, ..] = status.to_le_bytes();
+    match low & 0x7f {
+        0 => Exit::Code(high),
+        signal => Exit::Signal(signal),
     }
 }
 

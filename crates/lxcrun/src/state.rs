@@ -115,6 +115,8 @@ pub(crate) struct State {
     /// LXC's monitor; `create` removes it when it retires.
     pub monitor: Option<ProcessId>,
     pub init: Option<ProcessId>,
+    /// Whether liblxc has something to do at the end: devices to give back, hooks to run.
+    pub liblxc_cleans_up: bool,
     /// Whether spec.json has hooks for `start` and `delete`, so that most never need to read it.
     pub poststart: bool,
     pub poststop: bool,
@@ -134,6 +136,7 @@ impl State {
             monitor_cgroups: Default::default(),
             monitor: None,
             init: None,
+            liblxc_cleans_up: false,
             poststart: spec
                 .hooks()
                 .as_ref()
@@ -284,13 +287,26 @@ impl StateDir {
         write().at(&self.id, format!("cannot write {}", self.path.join(file).display()))
     }
 
+    /// Writes a file that nobody reads before the state file says that it is there.
+    pub(crate) fn write_unread(&self, file: &str, content: &[u8]) -> Result<()> {
+        let path = self.path.join(file);
+        let mut open = fs::OpenOptions::new();
+        open.write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut out| out.write_all(content))
+            .at(&self.id, format!("cannot write {}", path.display()))
+    }
+
     pub(crate) fn write_state(&self, state: &State) -> Result<()> {
         let json = serde_json::to_vec(state).map_err(|e| self.damaged(e.to_string()))?;
         self.write(STATE, &json)
     }
 
     pub(crate) fn write_spec(&self, config: &[u8]) -> Result<()> {
-        self.write(SPEC, config)
+        self.write_unread(SPEC, config)
     }
 
     /// Reads state.json; `None` when `create` did not come so far.

@@ -14,6 +14,7 @@ use execdriver::{
     Command, CommandBuilder, ContainerId, Driver, ExitStatus, LxcDriver, Pipes, ProcessConfig, Result,
     Started, Terminal,
 };
+use nix::sched::CloneFlags;
 
 /// How a container ended, and what it said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,7 +280,7 @@ pub fn own_namespace(kind: &str) -> String {
 }
 
 /// Runs `body` in a thread with namespaces of its own, which end with it.
-pub fn apart(flags: nix::sched::CloneFlags, body: impl FnOnce() + Send) {
+pub fn apart(flags: CloneFlags, body: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
             nix::sched::unshare(flags).unwrap();
@@ -289,6 +290,29 @@ pub fn apart(flags: nix::sched::CloneFlags, body: impl FnOnce() + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Runs `body` in a thread with a network of its own, as a host would have it: LXC looks for bridges in /sys, too.
+pub fn apart_network(body: impl FnOnce() + Send) {
+    use nix::mount::{MsFlags, mount};
+    apart(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS, || {
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let sys = tempfile::tempdir().unwrap();
+        mount(Some("sysfs"), sys.path(), Some("sysfs"), MsFlags::empty(), none).unwrap();
+        for dir in ["class/net", "devices/virtual/net"] {
+            mount(Some(&sys.path().join(dir)), &Path::new("/sys").join(dir), none, MsFlags::MS_BIND, none)
+                .unwrap();
+        }
+        nix::mount::umount2(sys.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+        body();
+    });
+}
+
+/// Whether a process is there and has not ended.
+pub fn lives(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Runs a program of the host.

@@ -24,6 +24,7 @@ pub fn exec(container: &Container, args: &cli::Exec) -> anyhow::Result<ExitCode>
         console_socket: absolute(&args.console_socket)?,
         pid_file: absolute(&args.pid_file)?,
         preserve_fds: preserve_fds(args.preserve_fds)?,
+        cgroups: args.cgroup.clone(),
         ignore_paused: args.ignore_paused,
         ..ExecOptions::default()
     };

@@ -61,7 +61,7 @@ fn foreground(container: &mut Container, signals: &Signals) -> anyhow::Result<Ex
     }
     {
         let pass_on = |signal: Signal| drop(container.kill(signal));
-        if let Some(end) = container.monitor_pidfd() {
+        if let Some(end) = container.end() {
             relay::until_end(end, signals, terminal, pass_on)?;
         }
     }

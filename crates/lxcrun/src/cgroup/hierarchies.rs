@@ -76,6 +76,12 @@ impl Hierarchies {
         Self(all)
     }
 
+    /// A host of today, for tests.
+    #[cfg(test)]
+    pub(crate) fn unified_only() -> Self {
+        Self(vec![Hierarchy { controllers: Vec::new(), mountpoint: "/sys/fs/cgroup".into() }])
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = &Hierarchy> {
         self.0.iter()
     }

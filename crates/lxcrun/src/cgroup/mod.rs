@@ -39,6 +39,11 @@ impl Cgroup {
         Self { id: id.clone(), hierarchies, path: path.into() }
     }
 
+    /// Another cgroup of the same container.
+    pub(crate) fn beside(&self, path: &str) -> Self {
+        Self::new(&self.id, self.hierarchies.clone(), path)
+    }
+
     /// Whether a directory of this name is there in any hierarchy.
     pub(crate) fn existing(&self) -> Option<PathBuf> {
         self.directories().find(|d| d.exists())

@@ -27,12 +27,35 @@ impl Cgroup {
         pids
     }
 
-    /// Puts a process into every hierarchy.
-    pub(crate) fn enter(&self, pid: Pid) -> Result<()> {
+    /// Puts a process into every hierarchy: into the container's own cgroup, or into one below it where `below` says
+    /// so, as `PATH` (all hierarchies) or `CONTROLLER[,CONTROLLER]:PATH`.
+    pub(crate) fn enter(&self, pid: Pid, below: &[String]) -> Result<()> {
+        let wrong = |text: &str, reason: &str| refuse(&self.id, "exec", format!("cgroup {text:?} {reason}"));
         let text = pid.as_raw_nonzero().to_string();
-        for directory in self.directories().filter(|d| d.exists()) {
-            write(&directory, "cgroup.procs", &text)
-                .at(&self.id, format!("cannot enter cgroup {}", directory.display()))?;
+        for given in below {
+            let (controllers, path) = given.split_once(':').unwrap_or(("", given));
+            if path.split('/').any(|part| part == "..") {
+                return Err(wrong(given, "leads upwards"));
+            }
+            if !controllers.is_empty() && !self.hierarchies.all().any(|h| h.is_called(controllers)) {
+                return Err(wrong(given, "names a controller that this host does not have"));
+            }
+        }
+        for hierarchy in self.hierarchies.all() {
+            let mut directory = hierarchy.mountpoint.join(&self.path);
+            for given in below {
+                let (controllers, path) = given.split_once(':').unwrap_or(("", given));
+                if controllers.is_empty() || hierarchy.is_called(controllers) {
+                    directory = hierarchy.mountpoint.join(&self.path).join(path.trim_start_matches('/'));
+                    if !directory.exists() {
+                        return Err(wrong(given, &format!("does not exist ({})", directory.display())));
+                    }
+                }
+            }
+            if directory.exists() {
+                write(&directory, "cgroup.procs", &text)
+                    .at(&self.id, format!("cannot enter cgroup {}", directory.display()))?;
+            }
         }
         Ok(())
     }

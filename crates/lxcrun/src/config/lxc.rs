@@ -101,3 +101,65 @@ pub(crate) fn render(items: &[Item], id: &ContainerId, bundle: &Path) -> String 
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use oci_spec::runtime::Spec;
+
+    use super::{Surroundings, render};
+    use crate::cgroup::Hierarchies;
+    use crate::config::Plan;
+    use crate::{ContainerId, Host};
+
+    /// The LXC configuration of the default specification with `change` made to its JSON.
+    fn config_of(change: impl Fn(&mut serde_json::Value), lxc_config: &[(&str, &str)]) -> String {
+        let mut json: serde_json::Value = serde_json::from_str(crate::DEFAULT_SPEC).unwrap();
+        json["root"]["path"] = "/".into();
+        change(&mut json);
+        let spec: Spec = serde_json::from_value(json).unwrap();
+        let id: ContainerId = "web".parse().unwrap();
+        let host = Host { capabilities: u64::MAX, hierarchies: Hierarchies::unified_only() };
+        let raw: Vec<(String, String)> = lxc_config.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let plan = Plan::new(&id, Path::new("/bundle"), &spec, &host, &raw).unwrap();
+        let surroundings = Surroundings {
+            directory: Path::new("/run/lxcrun/web"),
+            monitored: false,
+            relative_cgroups: false,
+        };
+        render(&plan.lxc_config(&spec, &surroundings), &id, Path::new("/bundle"))
+    }
+
+    #[test]
+    fn the_default_specification() {
+        insta::assert_snapshot!(config_of(|_| {}, &[]));
+    }
+
+    #[test]
+    fn namespaces_of_the_host_and_by_path() {
+        let change = |json: &mut serde_json::Value| {
+            json["hostname"] = "".into();
+            json["linux"]["namespaces"] = serde_json::json!([
+                { "type": "mount" }, { "type": "pid" }, { "type": "network", "path": "/proc/self/ns/net" }
+            ]);
+        };
+        insta::assert_snapshot!(config_of(change, &[]));
+    }
+
+    #[test]
+    fn a_cgroup_path() {
+        insta::assert_snapshot!(config_of(|json| json["linux"]["cgroupsPath"] = "/docker/abc".into(), &[]));
+    }
+
+    #[test]
+    fn an_lxc_network_replaces_the_empty_one_and_raw_settings_come_last() {
+        let raw = [
+            ("lxc.net.0.type", "veth"),
+            ("net.0.link", "br0"),
+            ("utsname", "other"),
+            ("prlimit.nofile", "512"),
+        ];
+        insta::assert_snapshot!(config_of(|_| {}, &raw));
+    }
+}

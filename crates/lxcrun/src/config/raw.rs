@@ -186,6 +186,13 @@ impl RawSettings {
     }
 }
 
+impl RawSettings {
+    /// Whether liblxc has something to do when the container has ended: network devices to give back, hooks to run.
+    pub(crate) fn needs_liblxc_at_the_end(&self) -> bool {
+        self.has_network() || self.items.iter().any(|i| i.key.starts_with("lxc.hook."))
+    }
+}
+
 fn full_name(key: &str) -> String {
     if key.starts_with("lxc.") { key.into() } else { format!("lxc.{key}") }
 }
