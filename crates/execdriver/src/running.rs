@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use lxcrun::oci_spec::runtime::{Process, Spec};
-use lxcrun::{
-    Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecProcess, Exit, OomWatch, Signal,
-};
+use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecProcess, Exit, Signal};
 
 use crate::driver::StartCallback;
 use crate::error::{Error, Result};

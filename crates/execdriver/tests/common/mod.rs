@@ -349,8 +349,8 @@ pub fn until_line(reader: &mut impl std::io::Read, start: &str) -> String {
 
 /// Waits for an event.
 #[track_caller]
-pub fn until_readable(fd: &impl std::os::fd::AsFd) {
-    let deadline = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+pub fn until_readable(fd: &impl std::os::fd::AsFd, within: std::time::Duration) {
+    let deadline = rustix::event::Timespec::try_from(within).unwrap();
     let mut fds = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
     assert_eq!(rustix::event::poll(&mut fds, Some(&deadline)).unwrap(), 1, "no event came");
 }

@@ -17,10 +17,11 @@ impl Cgroup {
     /// Every process in it and in the cgroups below, in the order of the kernel's files.
     pub(crate) fn pids(&self) -> Vec<Pid> {
         let mut pids = Vec::new();
-        // Any hierarchy has them all: the unified one if it is the only one, else the first of version 1 that is
-        // there. The container may have moved processes in a hierarchy that it was given, but never out of ours.
-        for directory in self.directories() {
-            collect(&directory, &mut pids);
+        // Any hierarchy has them all: a container can move its processes below its own cgroups but not out of them.
+        // Only while liblxc is at work the unified one is ahead of the others, because clone3(2) enters it.
+        let unified = self.hierarchies.unified();
+        for hierarchy in unified.into_iter().chain(self.hierarchies.legacy().next()) {
+            collect(&hierarchy.mountpoint.join(&self.path), &mut pids);
         }
         pids.sort_by_key(|pid| pid.as_raw_nonzero());
         pids.dedup();
