@@ -3,19 +3,22 @@
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use protocol::Hook;
 use protocol::init::{Capabilities, Failure, FailureKind, Process, Seccomp};
-use rustix::fs::{Gid, Mode, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
+
+/// How much of a passwd is read: nobody has more users.
+const MAX_PASSWD: u64 = 4 << 20;
 
 /// Connects standard input, output and error, and hands them to the program's user so that it may reopen them.
 pub fn connect_stdio(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd, uid: u32) -> Result<()> {
@@ -171,9 +174,16 @@ fn environment(process: &Process) -> Result<Vec<CString>> {
     env.into_iter().map(|e| CString::new(e).map_err(|_| refuse("process.env: contains a NUL byte"))).collect()
 }
 
+/// Opens a file of the image, which may have put a pipe or a device there that would keep us waiting.
+fn open_regular(path: &str) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    file.metadata().ok()?.is_file().then_some(file)
+}
+
 fn home_of(uid: u32) -> String {
-    let Ok(passwd) = File::open("/etc/passwd") else { return "/".into() };
-    let lines = BufReader::new(passwd).lines().map_while(std::io::Result::ok);
+    let Some(passwd) = open_regular("/etc/passwd") else { return "/".into() };
+    let lines = BufReader::new(passwd.take(MAX_PASSWD)).lines().map_while(std::io::Result::ok);
     let home = lines.filter_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         (fields.len() > 5 && fields[2].parse() == Ok(uid)).then(|| fields[5].to_owned())

@@ -21,6 +21,11 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool) -> Result<()> {
         Err(Error::NotFound { .. }) if force => return Ok(()),
         opened => opened?,
     };
+    if force && let Some(state) = directory.state()? {
+        // A `start` at work may wait for its hooks for ever: it goes on when the init is gone. The directory is opened
+        // anew, because a lock belongs to the descriptor that took it.
+        Container::new(StateDir::open(root, id)?, state, None, None).kill_init();
+    }
     // A `create` at work is waited for; one that was killed has lost its lock.
     directory.lock(FlockOperation::LockExclusive)?;
     // Somebody else may have deleted it while we waited.

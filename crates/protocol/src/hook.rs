@@ -1,10 +1,10 @@
 //! OCI hooks: programs run at a point of the life cycle with the container's state on their standard input.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -53,7 +53,10 @@ impl Hook {
     }
 
     fn try_run(&self, state: &str, directory: &Path) -> Result<(), String> {
-        // Output goes to a file in memory and not to a pipe: a hook may leave a daemon behind that keeps it open.
+        // Files in memory and not pipes: a hook need not read its state, and may leave a daemon behind that keeps its
+        // output open.
+        let mut input = File::from(memfd_create("state", MemfdFlags::CLOEXEC).map_err(text)?);
+        input.write_all(state.as_bytes()).and_then(|()| input.rewind()).map_err(text)?;
         let mut said = File::from(memfd_create("hook", MemfdFlags::CLOEXEC).map_err(text)?);
         let mut command = Command::new(&self.path);
         if let Some((name, rest)) = self.args.split_first() {
@@ -61,11 +64,11 @@ impl Hook {
         }
         command.env_clear().envs(self.env.iter().filter_map(|e| e.split_once('=')));
         command.current_dir(directory);
-        command.stdin(Stdio::piped());
+        command.stdin(input);
         command.stdout(said.try_clone().map_err(text)?).stderr(said.try_clone().map_err(text)?);
         let mut child = command.spawn().map_err(text)?;
 
-        let ended = self.feed_and_wait(&mut child, state);
+        let ended = self.wait(&mut child);
         if ended.is_err() {
             // Killing and reaping what has ended already is harmless.
             let _ = child.kill();
@@ -86,15 +89,7 @@ impl Hook {
         Err(if output.is_empty() { how } else { format!("{how}, output: {output}") })
     }
 
-    fn feed_and_wait(&self, child: &mut Child, state: &str) -> Result<std::process::ExitStatus, String> {
-        if let Some(mut stdin) = child.stdin.take() {
-            // A hook that does not read its state closes the pipe early: that is its right. The state is
-            // smaller than a pipe, so this never blocks past its timeout.
-            match stdin.write_all(state.as_bytes()) {
-                Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(text(e)),
-                _ => {}
-            }
-        }
+    fn wait(&self, child: &mut Child) -> Result<std::process::ExitStatus, String> {
         let Some(timeout) = self.timeout else { return child.wait().map_err(text) };
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("no pid")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(text)?;

@@ -23,7 +23,7 @@ pub fn run(root: &Path, cli: &Cli, args: &cli::Run) -> anyhow::Result<ExitCode> 
         }
     };
     if args.detach {
-        return detached(root, &id, &bundle, options, args.keep);
+        return detached(root, &id, &bundle, options);
     }
     // From now on no signal is lost: it waits here until there is somebody to pass it on to.
     let signals = Signals::block()?;
@@ -40,7 +40,6 @@ fn detached(
     id: &ContainerId,
     bundle: &Bundle,
     options: CreateOptions,
-    _keep: bool,
 ) -> anyhow::Result<ExitCode> {
     let container = lxcrun::create(root, id, bundle, options)?;
     if let Err(error) = container.start() {
