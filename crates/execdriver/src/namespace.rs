@@ -54,7 +54,8 @@ impl UserNamespace {
     ///
     /// ```
     /// # use execdriver::{Command, UserNamespace};
-    /// let command = Command::builder("web", "/srv/web").userns(UserNamespace::shifted(100_000, 65_536)).build()?;
+    /// let shifted = UserNamespace::shifted(100_000, 65_536);
+    /// let command = Command::builder("web", "/srv/web").args(["httpd"]).userns(shifted).build()?;
     /// # Ok::<(), execdriver::Error>(())
     /// ```
     #[must_use]

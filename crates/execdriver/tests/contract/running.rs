@@ -174,7 +174,8 @@ fn row_20_pids_are_all_of_them() {
         }
         fs::write(below.join("cgroup.procs"), pids[1].to_string()).unwrap();
     }
-    assert_eq!(bed.driver.pids(&running.id).unwrap(), pids);
+    let again = bed.driver.pids(&running.id).unwrap();
+    assert!(pids.iter().all(|pid| again.contains(pid)), "{pids:?} {again:?}");
     assert_eq!(running.finish().exit_code, 0);
 }
 
@@ -243,13 +244,10 @@ fn row_22_exec_works() {
     let terminal = ProcessConfig {
         tty: true,
         console_size: Some((99, 33)),
-        ..sh("stty size; trap 'stty size; exit 8' WINCH; while :; do read x; done")
+        ..sh("trap 'stty size; exit 8' WINCH; stty size; while :; do read x; done")
     };
     let (output, ours) = std::io::pipe().unwrap();
-    let (_open, input) = {
-        let (r, w) = std::io::pipe().unwrap();
-        (w, r)
-    };
+    let (input, _open) = std::io::pipe().unwrap();
     let mut output = std::io::BufReader::new(output);
     let status = std::thread::scope(|scope| {
         let (tell, terminal_of) = std::sync::mpsc::channel();

@@ -8,7 +8,9 @@ use execdriver::{
 };
 use nix::sched::CloneFlags;
 
-use crate::common::{Bed, Running, apart, apart_network, cgroup_value, host, ip, own_namespace, unique};
+use crate::common::{
+    Bed, Running, apart, apart_network, cgroup_value, cgroups_named, host, ip, own_namespace, unique,
+};
 use crate::{memory_hog, role};
 
 #[test]
@@ -70,8 +72,8 @@ fn row_04_the_start_callback_comes_once_when_it_runs() {
     let status = bed.driver.run(&command, Pipes::null(), &mut |started| pids.push(started.pid)).unwrap();
     assert_eq!((status.exit_code, pids.len()), (3, 1), "one that ends at once is reported right");
     let running = bed.idle();
-    let comm = fs::read_to_string(format!("/proc/{}/comm", running.pid)).unwrap();
-    assert!(["sh", "cat"].contains(&comm.trim()), "it is the program by then: {comm}");
+    let program = fs::read_link(format!("/proc/{}/exe", running.pid)).unwrap();
+    assert!(program.ends_with("bin/busybox"), "it is the program by then: {program:?}");
     assert_eq!(bed.driver.info(&running.id).unwrap().pid, Some(running.pid));
     assert_eq!(running.finish().exit_code, 0);
     let mut called = false;
@@ -235,6 +237,16 @@ fn row_10_resources_reach_the_kernel() {
     let swap = cgroup_value(&running.id, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
     assert!(swap == "max" || swap.parse::<u64>().unwrap() > 1 << 60, "{swap}");
     running.finish();
+    // Below a cgroup of the daemon's, which stays.
+    let parent = format!("parent-{}", unique());
+    let running = bed.start(bed.sh("cat").cgroup_parent(format!("/{parent}")));
+    let parents = cgroups_named(&parent);
+    assert!(
+        parents.iter().all(|p| p.join(running.id.as_str()).is_dir()) && !parents.is_empty(),
+        "{parents:?}"
+    );
+    running.finish();
+    parents.iter().for_each(|p| fs::remove_dir(p).unwrap());
     // What this kernel lacks is refused by name, never left out.
     let weight = bed.sh("true").resources(Resources { blkio_weight: Some(300), ..Resources::default() });
     if let Err(error) = bed.try_run(weight) {
