@@ -7,12 +7,13 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lxc::{Ended, Handle, Liblxc};
 use nix::sched::{CloneFlags, unshare};
 use protocol::Channel;
-use protocol::monitor::{CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan};
+use protocol::monitor::{CONTROL_FD, EXIT_FILE, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan};
 use rustix::fs::CWD;
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
@@ -26,17 +27,23 @@ fn main() -> ExitCode {
     let control = Channel::from(control);
     let ended = match monitor(&control) {
         Ok(ended) => ended,
-        Err(reason) => Some(FromMonitor::Failed(reason)),
+        Err(reason) => Some((FromMonitor::Failed(reason), None)),
     };
-    // When the runtime is gone there is nobody to tell.
-    if let Some(ended) = ended {
-        let _ = control.send(&ended, &[]);
+    if let Some((ended, exit_file)) = ended
+        && control.send(&ended, &[]).is_err()
+        && let (FromMonitor::Exited(exit), Some(file)) = (ended, exit_file)
+    {
+        // The runtime is gone: whoever comes next finds it here, unless the container was removed meanwhile.
+        let _ = std::fs::write(file, exit.code().to_string());
     }
     ExitCode::SUCCESS
 }
 
+/// What to tell the runtime, and where to write an exit status when it is gone.
+type Report = (FromMonitor, Option<PathBuf>);
+
 /// From the plan to the container's end; `None` when the runtime went away before it had a plan.
-fn monitor(control: &Channel) -> Result<Option<FromMonitor>, String> {
+fn monitor(control: &Channel) -> Result<Option<Report>, String> {
     let _ = rustix::thread::set_name(c"lxcrun-monitor");
     // Only the init's channel goes on to the init; its program is opened by the exec itself.
     kernel::close_on_exec_from(INIT_FD.unsigned_abs() + 1).map_err(|e| format!("close_range: {e}"))?;
@@ -58,16 +65,17 @@ fn monitor(control: &Channel) -> Result<Option<FromMonitor>, String> {
     let mut container = Handle::new(&liblxc, &plan.name, &plan.root).map_err(|e| e.to_string())?;
     for item in plan.config {
         if container.set(&item.key, &item.value).is_err() {
-            return Ok(Some(FromMonitor::Refused(item)));
+            return Ok(Some((FromMonitor::Refused(item), None)));
         }
     }
     let program = CString::new(format!("/proc/self/fd/{INIT_PROGRAM_FD}")).map_err(|e| e.to_string())?;
     let argv: [&CStr; 1] = [&program];
-    Ok(Some(match container.start(&argv).map_err(|e| e.to_string())? {
+    let ended = match container.start(&argv).map_err(|e| e.to_string())? {
         Ended::NotStarted => FromMonitor::Failed("liblxc could not start it".into()),
         Ended::Exited(code) => FromMonitor::Exited(Exit::Code(code)),
         Ended::Signalled(signal) => FromMonitor::Exited(Exit::Signal(signal)),
-    }))
+    };
+    Ok(Some((ended, Some(plan.root.join(&plan.name).join(EXIT_FILE)))))
 }
 
 /// Gives this process mounts of its own, so that nothing that liblxc does to them reaches the host.

@@ -190,6 +190,14 @@ impl Container {
         }
     }
 
+    /// The shell's number for how it ended, when LXC's monitor has outlived the process that created it: everybody else
+    /// heard it from [`wait`](Self::wait), or as the init's parent.
+    #[must_use]
+    pub fn exit_code_left_behind(&self) -> Option<u8> {
+        let file = self.directory.path().join(protocol::monitor::EXIT_FILE);
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
     /// A pidfd that becomes readable when the container has ended and [`wait`](Self::wait) will not block for long.
     /// Only for one that this process created, with [`keep_monitor`](crate::CreateOptions::keep_monitor).
     #[must_use]

@@ -22,6 +22,9 @@ pub struct Item {
     pub field: String,
 }
 
+/// The file in the container's directory that gets the shell's number of the [`Exit`] when the runtime is gone by then.
+pub const EXIT_FILE: &str = "exit";
+
 /// Everything the monitor needs to start one container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {

@@ -76,12 +76,17 @@ impl OomWatch {
             Ok(8) if !self.unified => {
                 let count = u64::from_ne_bytes(buffer[..8].try_into().map_err(io::Error::other)?);
                 self.signalled.fetch_add(count, Ordering::Relaxed);
+                // The event comes before the counter is raised; only that of the removal comes without a cgroup.
+                if self.directory.exists() {
+                    self.kills.fetch_max(1, Ordering::Relaxed);
+                    return Ok(true);
+                }
             }
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
         let Some(now) = counter(&self.directory, self.unified) else { return Ok(false) };
-        Ok(self.kills.swap(now, Ordering::Relaxed) < now)
+        Ok(self.kills.fetch_max(now, Ordering::Relaxed) < now)
     }
 
     /// Whether a process was killed since the watch began, also when the cgroup is gone meanwhile.

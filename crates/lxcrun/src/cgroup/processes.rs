@@ -61,11 +61,20 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Pidfds of every process but this one. A number that was free and taken again between reading and opening is
+    /// not among them: what is opened must still be in the list afterwards.
+    fn members(&self) -> Vec<(Pid, OwnedFd)> {
+        let own = rustix::process::getpid();
+        let open = |pid: Pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?));
+        let opened: Vec<_> = self.pids().into_iter().filter(|pid| *pid != own).filter_map(open).collect();
+        let still = self.pids();
+        opened.into_iter().filter(|(pid, _)| still.contains(pid)).collect()
+    }
+
     /// Sends `signal` to every process; those that end meanwhile are no failure.
     pub(crate) fn signal_all(&self, signal: Signal) -> Result<()> {
-        for pid in self.pids() {
-            let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|fd| pidfd_send_signal(&fd, signal));
-            match sent {
+        for (pid, pidfd) in self.members() {
+            match pidfd_send_signal(&pidfd, signal) {
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(e) => {
                     return Err(e).at(&self.id, format!("cannot signal process {}", pid.as_raw_nonzero()));
@@ -75,32 +84,27 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Kills every process and waits until none is left.
+    /// Kills every process and waits until none is left. A process that asks for its own container's end would wait
+    /// for itself, and is left out.
     pub(crate) fn kill_all(&self) -> Result<()> {
         loop {
-            let pids = self.pids();
-            let Ok(own) = Pid::from_raw(std::process::id().cast_signed()).ok_or(()) else { return Ok(()) };
-            // A process that asks for its own container's end would wait for itself.
-            let others: Vec<Pid> = pids.into_iter().filter(|p| *p != own).collect();
-            let mut alive: Vec<OwnedFd> = Vec::new();
-            for pid in others {
-                let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-                match pidfd_send_signal(&pidfd, Signal::KILL) {
-                    Ok(()) => alive.push(pidfd),
-                    Err(Errno::SRCH) => {}
+            let members = self.members();
+            if members.is_empty() {
+                return Ok(());
+            }
+            for (pid, pidfd) in &members {
+                match pidfd_send_signal(pidfd, Signal::KILL) {
+                    Ok(()) | Err(Errno::SRCH) => {}
                     Err(e) => {
                         return Err(e).at(&self.id, format!("cannot kill process {}", pid.as_raw_nonzero()));
                     }
                 }
             }
-            if alive.is_empty() {
-                return Ok(());
-            }
             // A frozen process takes its signal when it is thawed.
             if self.is_frozen() {
                 self.set_frozen(false)?;
             }
-            for pidfd in &alive {
+            for (_, pidfd) in &members {
                 wait_for_end(pidfd).at(&self.id, "cannot wait for a killed process")?;
             }
         }
