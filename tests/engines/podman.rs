@@ -8,11 +8,29 @@ use serde_json::Value;
 
 docker_like_tests! { Podman has [
     annotations_are_in_the_runtimes_state,
+    an_annotation_is_an_lxc_setting.lxcrun_only("other runtimes have no LXC"),
+    an_annotation_that_leaves_the_container_is_refused.lxcrun_only("other runtimes have no LXC"),
     hooks_of_a_directory_are_run,
     containers_of_a_pod_share_its_namespaces,
     errors_come_through_a_log_in_json_too,
     oom_kills_with_137_and_conmon_is_told,
 ] }
+
+fn an_annotation_is_an_lxc_setting() {
+    let podman = Podman::get();
+    let options = "--annotation org.linuxcontainers.lxc.prlimit.nofile=77";
+    podman.run(options, "ulimit -n").assert_ok().assert_stdout("77\n");
+}
+
+fn an_annotation_that_leaves_the_container_is_refused() {
+    let podman = Podman::get();
+    for (key, value) in
+        [("hook.pre-start", "/bin/true"), ("rootfs.path", "/"), ("net.0.type", "phys"), ("bogus", "1")]
+    {
+        let output = podman.run(&format!("--annotation org.linuxcontainers.lxc.{key}={value}"), "true");
+        output.assert_fails().assert_stderr_contains(&format!("lxc.{key}"));
+    }
+}
 
 fn annotations_are_in_the_runtimes_state() {
     let podman = Podman::get();

@@ -86,7 +86,8 @@ impl Plan {
         if !rootfs.is_dir() {
             return Err(refuse(id, "root.path", format!("{} is not a directory", rootfs.display())));
         }
-        let (process, rlimits) = process::process(id, spec)?;
+        let (process, mut rlimits) = process::process(id, spec)?;
+        rlimits.retain(|limit| !raw.sets_rlimit(&limit.name.to_string()));
         if !namespaces.has_new_user() {
             capabilities::check_available(id, process.capabilities, host.capabilities)?;
         }

@@ -187,6 +187,12 @@ impl RawSettings {
 }
 
 impl RawSettings {
+    /// Whether LXC sets the limit of this name (`RLIMIT_NOFILE`): then it has the last word.
+    pub(crate) fn sets_rlimit(&self, name: &str) -> bool {
+        let key = format!("lxc.prlimit.{}", name.trim_start_matches("RLIMIT_").to_lowercase());
+        self.items.iter().any(|item| item.key == key)
+    }
+
     /// Whether liblxc has something to do when the container has ended: network devices to give back, hooks to run.
     pub(crate) fn needs_liblxc_at_the_end(&self) -> bool {
         self.has_network() || self.items.iter().any(|i| i.key.starts_with("lxc.hook."))
