@@ -11,7 +11,7 @@ pub fn features() -> Value {
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": lxcrun::MOUNT_OPTIONS,
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "capabilities": lxcrun::capability_names(),
             "cgroup": { "v1": true, "v2": false, "systemd": false, "systemdUser": false, "rdma": true },
             "seccomp": {
