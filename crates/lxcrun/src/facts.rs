@@ -105,7 +105,7 @@ pub const SECCOMP_ARCHITECTURES: [&str; 18] = [
 /// Every capability by the specification's name.
 #[must_use]
 pub fn capability_names() -> Vec<String> {
-    crate::config::CAPABILITIES.iter().map(ToString::to_string).collect()
+    crate::config::CAPABILITIES.into_iter().map(crate::config::capability_name).collect()
 }
 
 /// The release of libseccomp in use.

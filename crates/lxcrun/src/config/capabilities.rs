@@ -53,6 +53,11 @@ pub(crate) const CAPABILITIES: [Capability; 41] = [
     Capability::CheckpointRestore,
 ];
 
+/// Its name, as the specification and capabilities(7) have it.
+pub(crate) fn capability_name(capability: Capability) -> String {
+    format!("CAP_{capability}")
+}
+
 /// The bit of a capability in the kernel's sets.
 fn capability_bits(capability: Capability) -> u64 {
     CAPABILITIES.iter().position(|c| *c == capability).map_or(0, |number| 1 << number)
@@ -77,9 +82,9 @@ pub(super) fn capabilities(wanted: Option<&LinuxCapabilities>) -> Capabilities {
 pub(super) fn check_available(id: &ContainerId, wanted: Capabilities, own: u64) -> Result<()> {
     let asked = wanted.effective | wanted.permitted | wanted.inheritable;
     let missing: Vec<String> = CAPABILITIES
-        .iter()
-        .filter(|c| capability_bits(**c) & asked & !own != 0)
-        .map(ToString::to_string)
+        .into_iter()
+        .filter(|c| capability_bits(*c) & asked & !own != 0)
+        .map(capability_name)
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -97,6 +102,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_kernel() {
+        assert_eq!(capability_name(Capability::SysAdmin), "CAP_SYS_ADMIN");
         assert_eq!(capability_bits(Capability::Chown), 1);
         assert_eq!(capability_bits(Capability::SysAdmin), 1 << 21);
         assert_eq!(capability_bits(Capability::CheckpointRestore), 1 << 40);

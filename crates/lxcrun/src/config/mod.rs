@@ -19,7 +19,7 @@ use protocol::Hook;
 use protocol::init::{Device, Process, Propagation};
 use protocol::monitor::Item;
 
-pub(crate) use capabilities::CAPABILITIES;
+pub(crate) use capabilities::{CAPABILITIES, capability_name};
 pub(crate) use hooks::{HookKind, hooks};
 pub(crate) use lxc::{LOG_FILE, Surroundings, render};
 pub(crate) use mounts::{PlannedMount, What};
