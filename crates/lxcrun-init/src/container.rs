@@ -29,13 +29,15 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     let proc = Proc::mount().map_err(|e| fail("a procfs for the init", e))?;
 
     let root = attach_root(plan, &fds)?;
+    let mut mounted = Vec::new();
     for mount in &plan.mounts {
-        mounts::attach(&root, mount, &fds)?;
+        mounted.push((mount, mounts::attach(&root, mount, &fds)?));
     }
-    for device in &plan.devices {
-        devices::create(&root, device)?;
-    }
+    // A /dev that is somebody else's stays as it is.
     if plan.dev_links {
+        for device in &plan.devices {
+            devices::create(&root, device)?;
+        }
         devices::link(&root)?;
     }
     let terminal = open_terminal(plan, &root)?;
@@ -50,6 +52,8 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     root.resolve(&plan.process.cwd, Missing::Directory)
         .map_err(|e| fail(format!("process.cwd ({})", plan.process.cwd.display()), e))?;
     protect_paths(plan, &root)?;
+    mounts::finish(&mounted)?;
+    drop(mounted);
     change_root(plan, &root)?;
     name_host(plan)?;
     for (key, value) in &plan.sysctl {
@@ -97,7 +101,7 @@ fn protect_paths(plan: &Container, root: &Root) -> Result<()> {
     for path in &plan.masked_paths {
         mounts::mask(root, path).map_err(|e| fail(format!("linux.maskedPaths ({})", path.display()), e))?;
     }
-    mounts::finish(root, &plan.mounts)
+    Ok(())
 }
 
 /// Makes the new root the only one: the host's file systems are gone from this namespace afterwards.
@@ -141,7 +145,7 @@ fn set_sysctl(proc: &Proc, key: &str, value: &str) -> rustix::io::Result<()> {
     proc.write(&format!("sys/{path}"), value)
 }
 
-fn join_keyring(name: &str) -> Result<()> {
+pub fn join_keyring(name: &str) -> Result<()> {
     let name = std::ffi::CString::new(name).map_err(|e| fail("the session keyring", e))?;
     match kernel::join_session_keyring(&name) {
         // A kernel without keyrings has none to hide.

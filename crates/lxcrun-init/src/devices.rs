@@ -1,12 +1,12 @@
 //! Device nodes, on the container's own /dev.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use protocol::init::{Device, DeviceKind};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, makedev, mknodat, statat, symlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, makedev, mknodat, openat, symlinkat,
 };
 use rustix::io::Errno;
 
@@ -34,19 +34,21 @@ pub fn create(root: &Root, device: &Device) -> Result<()> {
     let mode = Mode::from_raw_mode(device.mode);
     match mknodat(&parent, file, kind, mode, number) {
         Ok(()) => {}
-        Err(Errno::EXIST) => {
-            let stat = statat(&parent, file, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| fail(name(), e))?;
-            if !is(&stat, device.kind) {
-                return Err(refuse(format!("{}: the image has another file there", name())));
-            }
-        }
+        Err(Errno::EXIST) => {}
         Err(Errno::PERM) => return bind(root, device).map_err(|e| fail(name(), e)),
         Err(e) => return Err(fail(name(), e)),
     }
+    // Held open, so that nobody can put a link to something else in its place.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = openat(&parent, file, flags, Mode::empty()).map_err(|e| fail(name(), e))?;
+    if !is(&rustix::fs::fstat(&node).map_err(|e| fail(name(), e))?, device.kind) {
+        return Err(refuse(format!("{}: the image has another file there", name())));
+    }
     // The mode given to mknod(2) is cut by the umask, and the owner is always the caller.
-    chmodat(&parent, file, mode, AtFlags::empty()).map_err(|e| fail(name(), e))?;
+    let path = format!("/proc/self/fd/{}", node.as_raw_fd());
+    rustix::fs::chmod(path, mode).map_err(|e| fail(name(), e))?;
     let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-    chownat(&parent, file, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| fail(name(), e))
+    chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(|e| fail(name(), e))
 }
 
 /// Mounts the host's node of the same path over an empty file.

@@ -38,6 +38,8 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
             .map_err(|e| fail("root of the user namespace", e))?;
     }
     let proc = Proc::mount().map_err(|e| fail("a procfs for the exec", e))?;
+    // Not the caller's keys: those of the container.
+    crate::container::join_keyring(&plan.keyring)?;
     rustix::process::setsid().map_err(|e| fail("setsid", e))?;
     let wanted = &plan.process;
     let master = match wanted.stdio {

@@ -17,8 +17,8 @@ use rustix::mount::{
 use crate::failure::{Result, fail, refuse};
 use crate::root::{Missing, Root};
 
-/// Attaches one mount below `root`.
-pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<()> {
+/// Attaches one mount below `root`, and returns it.
+pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
     let name = || format!("{} ({})", mount.field, mount.destination.display());
     let (detached, directory) = match &mount.source {
         Source::Tree { fd, directory } => (fds[*fd].try_clone().map_err(|e| fail(name(), e))?, *directory),
@@ -27,7 +27,18 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<()> {
         }
     };
     let missing = if directory { Missing::Directory } else { Missing::File };
-    let target = root.resolve(&mount.destination, missing).map_err(|e| fail(name(), e))?;
+    // Masked and read-only paths are looked for at /proc and /sys: an image must not have them end up elsewhere
+    // (CVE-2019-19921).
+    let plain = matches!(&mount.source, Source::Filesystem { fstype, .. } if matches!(fstype.as_str(), "proc" | "sysfs"));
+    let target = if plain {
+        root.resolve_plain(&mount.destination, missing)
+            .map_err(|e| fail(format!("{}: must be mounted on an ordinary directory", name()), e))?
+    } else {
+        root.resolve(&mount.destination, missing).map_err(|e| fail(name(), e))?
+    };
+    if !mount.destination.starts_with("/proc") && is_procfs(&target) {
+        return Err(refuse(format!("{}: cannot be mounted: it is inside /proc", name())));
+    }
     if same_file(&target, root.as_fd()) {
         return Err(refuse(format!("{}: nothing can be mounted over the root itself", name())));
     }
@@ -50,17 +61,18 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<()> {
     for (link, to) in &mount.links {
         symlinkat(to, &detached, link).map_err(|e| fail(format!("{}: the link {link}", name()), e))?;
     }
-    Ok(())
+    Ok(detached)
+}
+
+fn is_procfs(fd: &OwnedFd) -> bool {
+    rustix::fs::fstatfs(fd).is_ok_and(|s| s.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
 
 /// Makes read-only what could not be before everything was in it.
-pub fn finish(root: &Root, mounts: &[Mount]) -> Result<()> {
-    for mount in mounts.iter().filter(|m| m.readonly_at_last) {
-        let readonly = || {
-            let target = root.resolve(&mount.destination, Missing::Fail)?;
-            set_mount_attributes(&target, false, MountAttr::RDONLY, MountAttr::empty(), None, None)
-        };
-        readonly().map_err(|e| fail(format!("{} ({}): ro", mount.field, mount.destination.display()), e))?;
+pub fn finish(mounts: &[(&Mount, OwnedFd)]) -> Result<()> {
+    for (mount, attached) in mounts.iter().filter(|(m, _)| m.readonly_at_last) {
+        set_mount_attributes(attached, false, MountAttr::RDONLY, MountAttr::empty(), None, None)
+            .map_err(|e| fail(format!("{} ({}): ro", mount.field, mount.destination.display()), e))?;
     }
     Ok(())
 }

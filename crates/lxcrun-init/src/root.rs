@@ -42,6 +42,15 @@ impl Root {
 
     /// Finds `path` and returns an `O_PATH` descriptor of it.
     pub fn resolve(&self, path: &Path, missing: Missing) -> Result<OwnedFd> {
+        self.walk(path, missing, MAX_LINKS)
+    }
+
+    /// The same, for a path that must not go through any link.
+    pub fn resolve_plain(&self, path: &Path, missing: Missing) -> Result<OwnedFd> {
+        self.walk(path, missing, 0)
+    }
+
+    fn walk(&self, path: &Path, missing: Missing, max_links: usize) -> Result<OwnedFd> {
         let mut todo = components(path);
         let mut stack: Vec<OwnedFd> = Vec::new();
         let mut links = 0;
@@ -64,7 +73,7 @@ impl Root {
                 continue;
             }
             links += 1;
-            if links > MAX_LINKS {
+            if links > max_links {
                 return Err(Errno::LOOP);
             }
             let target = OsString::from_vec(readlinkat(&next, "", Vec::new())?.into_bytes());

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources, Spec};
 use protocol::init::{FdIndex, FromInit, Rootfs, Stdio as InitStdio, ToInit};
 use protocol::monitor::{Item, Plan as MonitorPlan};
 use protocol::{Channel, Hook};
@@ -14,7 +15,7 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::Pid;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Layout};
 use crate::config::{self, HookKind, Plan, Surroundings, hooks};
 use crate::container::Container;
 use crate::delete::run_poststop_hooks;
@@ -90,9 +91,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     drop(fds);
     creation.expect(|m| matches!(m, FromInit::Mounted))?;
     // Only now: rules for devices also go for making their nodes. Before the hooks, which may want to change some.
-    if let Some(resources) = spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
-        creation.cgroup.apply(resources)?;
-    }
+    creation.cgroup.apply(&resources(spec, &host))?;
     let state = creation.state.oci(Status::Creating).json();
     for hook in &plan.create_runtime_hooks {
         hook.run(&state, bundle.path()).map_err(|source| Error::Hook { id: id.clone(), source })?;
@@ -110,6 +109,18 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         (terminal, _) => terminal,
     };
     creation.finish(options.keep_monitor, options.pid_file.as_deref(), terminal)
+}
+
+/// `linux.resources`; on cgroup v1 no device is allowed that it does not allow, also when it says nothing.
+fn resources(spec: &Spec, host: &Host) -> LinuxResources {
+    let mut resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
+    if host.cgroup_layout() == Layout::Legacy {
+        let mut deny_all = LinuxDeviceCgroup::default();
+        deny_all.set_allow(false).set_access(Some("rwm".into()));
+        let listed = resources.devices().clone().unwrap_or_default();
+        resources.set_devices(Some([vec![deny_all], listed].concat()));
+    }
+    resources
 }
 
 fn check_terminal(id: &ContainerId, plan: &Plan, options: &CreateOptions) -> Result<()> {
@@ -401,8 +412,13 @@ pub(crate) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<Own
 /// Writes a pid file by rename, so that a reader sees all of it or nothing.
 pub(crate) fn write_pid_file(id: &ContainerId, path: &Path, pid: i32) -> Result<()> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}"));
-    fs::write(&temporary, pid.to_string())
+    let temporary = path.with_file_name(format!(".{name}-{}", std::process::id()));
+    // Never through a link that somebody has put there.
+    let mut open = fs::OpenOptions::new();
+    open.write(true)
+        .create_new(true)
+        .open(&temporary)
+        .and_then(|mut file| io::Write::write_all(&mut file, pid.to_string().as_bytes()))
         .and_then(|()| fs::rename(&temporary, path))
         .at(id, format!("cannot write the pid file {}", path.display()))
 }

@@ -95,6 +95,7 @@ impl Container {
         let request = Exec {
             container: fds.push(init),
             namespaces: self.other_namespaces().at(id, "the container's namespaces")?,
+            keyring: format!("_ses.{id}"),
             process: planned,
         };
         let (channel, helper_end) = Channel::pair().at(id, "no channel for the exec")?;

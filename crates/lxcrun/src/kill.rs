@@ -17,9 +17,14 @@ impl Container {
             return Err(Error::NotRunning { id: self.id().clone() });
         };
         match pidfd_send_signal(&init, signal) {
-            Err(rustix::io::Errno::SRCH) => Err(Error::NotRunning { id: self.id().clone() }),
-            sent => sent.at(self.id(), "cannot signal the init"),
+            Err(rustix::io::Errno::SRCH) => return Err(Error::NotRunning { id: self.id().clone() }),
+            sent => sent.at(self.id(), "cannot signal the init")?,
         }
+        // A frozen process takes even this signal only when it is thawed.
+        if signal == Signal::KILL && self.cgroup()?.is_frozen() {
+            self.cgroup()?.set_frozen(false)?;
+        }
+        Ok(())
     }
 
     /// Sends a signal to every process in it, also when its init has ended and others live on in a shared PID

@@ -244,6 +244,8 @@ pub struct Exec {
     pub container: FdIndex,
     /// `CLONE_NEW*` of the namespaces to join.
     pub namespaces: u32,
+    /// The container's session keyring.
+    pub keyring: String,
     /// The program.
     pub process: Process,
 }

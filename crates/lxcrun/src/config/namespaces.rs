@@ -75,7 +75,11 @@ impl Namespaces {
 
     /// Whether it is not the host's: new, or that of somebody else who was named.
     pub(crate) fn is_private(&self, name: &str) -> bool {
-        self.get(name).is_some()
+        match self.get(name) {
+            None => false,
+            Some(Sharing::New) => true,
+            Some(Sharing::Path(path)) => !is_own(name, path),
+        }
     }
 
     pub(crate) fn has_new_user(&self) -> bool {
@@ -112,11 +116,24 @@ impl Namespaces {
             if !self.is_private("uts") {
                 return Err(refuse(id, field, "needs a uts namespace of the container's own"));
             }
+            if value.contains(|c: char| c.is_control()) {
+                return Err(refuse(id, field, format!("{value:?} has a control character")));
+            }
             if value.len() > 64 {
                 return Err(refuse(id, field, "is longer than 64 bytes"));
             }
         }
         Ok(())
+    }
+}
+
+/// Whether `path` is the namespace that lxcrun itself is in.
+fn is_own(name: &str, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let kernel = NAMES.iter().find(|(_, n, _)| *n == name).map_or("", |(.., k)| *k);
+    match (std::fs::metadata(path), std::fs::metadata(format!("/proc/self/ns/{kernel}"))) {
+        (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
+        _ => false,
     }
 }
 
