@@ -281,6 +281,10 @@ mod tests {
         let mut stdout = std::fs::File::from(stdout);
         stdout.write_all(b"lost").unwrap();
         pump.drain().unwrap();
+        // A process that another test forks has a copy of the reading end until its exec: the event waits for that.
+        let patience = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+        let mut fds = [rustix::event::PollFd::new(&stdout, rustix::event::PollFlags::empty())];
+        assert_eq!(rustix::event::poll(&mut fds, Some(&patience)).unwrap(), 1, "the pipe is still open");
         assert_eq!(stdout.write(b"more").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
     }
 }
