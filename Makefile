@@ -6,7 +6,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 LXCRUN := $(TARGET)/release/lxcrun
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-root lint bench bindings bindings-check install clean
+.PHONY: help build demo test test-root vm-shell lint bench bindings bindings-check install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,6 +31,13 @@ test-root: ## the black-box suite alone; RUNTIME=runc takes a peer (root)
 	$(if $(RUNTIME),,$(MAKE) --no-print-directory build)
 	RUNTIME=$(or $(RUNTIME),$(LXCRUN)) scripts/test -p lxcrun-test --test oci
 
+vm-shell: ## a shell on today's host, a virtual machine with lxcrun in it (root)
+	scripts/install-deps vm
+	cargo build -p lxcrun-cli
+	scripts/vm/vm shell
+
+SCRIPTS := $(shell grep -lr '^#!/bin/.*sh' scripts)
+
 # cargo-deny's advisories come from a git repository that a build machine may not reach: they are checked
 # where a copy is present (`cargo deny fetch` makes one), and never a reason to fail for want of a network.
 ADVISORIES := $(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs)
@@ -39,7 +46,7 @@ lint: ## format, clippy, shell scripts, licences and sources of dependencies
 	scripts/install-deps lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	shellcheck scripts/* .ci/run
+	shellcheck $(SCRIPTS) .ci/run
 	! grep -rn '#\[ignore' --include='*.rs' crates tests | grep -v '#\[ignore = "#[0-9]'
 	cargo fetch --locked
 	cargo deny --offline check $(if $(ADVISORIES),advisories) bans licenses sources
