@@ -19,6 +19,7 @@ mod lifecycle;
 mod mounts;
 mod namespaces;
 mod process;
+mod scheduling;
 mod seccomp;
 mod signals;
 mod symlinks;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         lifecycle::tests,
         process::tests,
         exit_codes::tests,
+        scheduling::tests,
         terminal::tests,
         mounts::tests,
         symlinks::tests,

@@ -8,6 +8,9 @@ use lxcrun_test::{Bundle, Container, HostSnapshot, interfaces, read_line, tests}
 use serde_json::json;
 
 tests![
+    a_time_namespace_has_its_offsets.not_on("runc", "1.1 does not know it"),
+    a_time_namespace_needs_no_offsets.not_on("runc", "1.1 does not know it"),
+    offsets_that_are_none_are_refused.not_on("runc", "1.1 does not know them"),
     a_listed_namespace_is_new,
     an_omitted_namespace_is_the_hosts,
     a_namespace_with_a_path_is_entered,
@@ -175,4 +178,36 @@ fn a_mount_namespace_with_a_path_stays_as_it_is() {
     assert_eq!(mounts(), before);
     drop(holder.stdin.take());
     holder.wait().expect("our child");
+}
+
+/// /proc/uptime is the boot-time clock, as the process's time namespace has it.
+fn uptime(text: &str) -> f64 {
+    text.split(' ').next().and_then(|n| n.trim().parse().ok()).expect("a number of seconds")
+}
+
+fn a_time_namespace_has_its_offsets() {
+    let before = uptime(&fs::read_to_string("/proc/uptime").expect("the uptime"));
+    let offsets = json!({ "boottime": { "secs": 1_000_000, "nanosecs": 5 }, "monotonic": { "secs": -1 } });
+    let bundle = Bundle::busybox().namespace("time", None).set("/linux/timeOffsets", offsets);
+    let container = bundle.args(["sleep", "1000"]).start();
+    let inside = uptime(&container.exec(["cat", "/proc/uptime"]).assert_ok().stdout);
+    assert!(inside - before > 999_999.0 && inside - before < 1_000_600.0, "{before} {inside}");
+    let offsets = container.exec(["cat", "/proc/self/timens_offsets"]);
+    let words: Vec<&str> = offsets.assert_ok().stdout.split_whitespace().collect();
+    assert_eq!(words, ["monotonic", "-1", "0", "boottime", "1000000", "5"]);
+}
+
+fn a_time_namespace_needs_no_offsets() {
+    let container = sleeper(Bundle::busybox().namespace("time", None));
+    assert_ne!(init_link(&container, "time"), link("self", "time"));
+}
+
+fn offsets_that_are_none_are_refused() {
+    let field = "linux.timeOffsets";
+    let offset = json!({ "boottime": { "secs": 1 } });
+    Bundle::busybox().set("/linux/timeOffsets", offset).refused(&[field, "time namespace"]);
+    for wrong in [json!({ "realtime": { "secs": 1 } }), json!({ "monotonic": { "nanosecs": 1_000_000_000 } })]
+    {
+        Bundle::busybox().namespace("time", None).set("/linux/timeOffsets", wrong).refused(&[field]);
+    }
 }

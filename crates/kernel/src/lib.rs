@@ -7,6 +7,7 @@ mod fds;
 mod keyring;
 mod mount;
 mod process;
+mod scheduling;
 mod seccomp;
 mod signal;
 
@@ -15,6 +16,9 @@ pub use fds::{close_on_exec_from, place_from, take_inherited};
 pub use keyring::join_session_keyring;
 pub use mount::{MountAttr, Propagation, set_mount_attributes};
 pub use process::{Clone, clone_sibling, exit_status};
+pub use scheduling::{
+    SchedulerAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduler,
+};
 pub use seccomp::load_filter;
 pub use signal::{reset_signals, signal_of};
 

@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::sched::{CloneFlags, unshare};
 use protocol::init::{Container, FailureKind, FromGate, FromInit, Stdio, ToGate};
 use protocol::{Channel, Received};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
 
 use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
@@ -27,6 +28,9 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
             .map_err(|e| fail("linux.namespaces: cgroup", e))?;
     }
     let proc = Proc::mount().map_err(|e| fail("a procfs for the init", e))?;
+    if let Some(offsets) = &plan.time_namespace {
+        enter_time_namespace(&proc, offsets)?;
+    }
 
     let root = attach_root(plan, &fds)?;
     let mut mounted = Vec::new();
@@ -76,6 +80,19 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
         return Ok(());
     }
     wait_and_become_program(gate, plan, &proc, &program, preserved)
+}
+
+/// Makes a time namespace and enters it. Its offsets can be set only while it is empty.
+fn enter_time_namespace(proc: &Proc, offsets: &str) -> Result<()> {
+    let flag = CloneFlags::from_bits_retain(ThreadNameSpaceType::TIME.bits().cast_signed());
+    unshare(flag).map_err(|e| fail("linux.namespaces: time", e))?;
+    if !offsets.is_empty() {
+        proc.write("self/timens_offsets", offsets).map_err(|e| fail("linux.timeOffsets", e))?;
+    }
+    let namespace =
+        proc.open_namespace("time_for_children").map_err(|e| fail("linux.namespaces: time", e))?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Time))
+        .map_err(|e| fail("linux.namespaces: time", e))
 }
 
 /// Attaches the root file system where hooks expect it, and holds it open.

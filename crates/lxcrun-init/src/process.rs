@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use protocol::Hook;
 use protocol::init::{Capabilities, Failure, FailureKind, Process, Seccomp};
+use protocol::{Hook, Scheduling};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -118,6 +118,7 @@ fn give_up_rights(
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(|e| fail("process.noNewPrivileges", e))?;
     }
+    schedule(&process.scheduling)?;
     // A directory that only root or only the user may enter: one of the two is enough, as in runc.
     let entered = enter_directory(&process.cwd);
     // Without no_new_privs only a privileged process may load a filter, so it comes before the capabilities go.
@@ -189,6 +190,31 @@ fn home_of(uid: u32) -> String {
         (fields.len() > 5 && fields[2].parse() == Ok(uid)).then(|| fields[5].to_owned())
     });
     home.into_iter().find(|h| !h.is_empty()).unwrap_or_else(|| "/".into())
+}
+
+fn schedule(wanted: &Scheduling) -> Result<()> {
+    if let Some(scheduler) = wanted.scheduler {
+        kernel::set_scheduler(kernel::SchedulerAttributes {
+            policy: scheduler.policy,
+            flags: scheduler.flags,
+            nice: scheduler.nice,
+            priority: scheduler.priority,
+            runtime: scheduler.runtime,
+            deadline: scheduler.deadline,
+            period: scheduler.period,
+        })
+        .map_err(|e| fail("process.scheduler", e))?;
+    }
+    if let Some(priority) = wanted.io_priority {
+        kernel::set_io_priority(priority).map_err(|e| fail("process.ioPriority", e))?;
+    }
+    if let Some(policy) = &wanted.memory_policy {
+        kernel::set_memory_policy(policy.mode, &policy.nodes).map_err(|e| fail("linux.memoryPolicy", e))?;
+    }
+    if let Some(persona) = wanted.personality {
+        kernel::set_personality(persona).map_err(|e| fail("linux.personality", e))?;
+    }
+    Ok(())
 }
 
 fn set_labels(process: &Process, proc: &Proc) -> Result<()> {

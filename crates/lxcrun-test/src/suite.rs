@@ -41,6 +41,8 @@ pub enum Need {
     Controller(&'static str),
     /// A controller that is mounted as a cgroup v1 hierarchy.
     CgroupV1(&'static str),
+    /// A file of the kernel's.
+    File(&'static str),
     /// A program on the PATH.
     Program(&'static str),
     /// lxcrun itself: the test is about its own promise, which other runtimes don't make, for this reason.
@@ -66,6 +68,7 @@ impl Need {
             Need::CgroupV1(name) => {
                 cgroup::v1(name).is_none().then(|| format!("needs {name} as a cgroup v1 hierarchy"))
             }
+            Need::File(path) => (!Path::new(path).exists()).then(|| format!("needs {path}")),
             Need::Program(name) => {
                 crate::runtime::on_path(name).is_none().then(|| format!("needs the program {name}"))
             }

@@ -63,15 +63,7 @@ impl Bundle {
     pub(crate) fn from_config(path: PathBuf, config: Vec<u8>) -> Result<Self> {
         let refuse =
             |field: &str, reason: String| Error::Bundle { bundle: path.clone(), field: field.into(), reason };
-        let mut json = serde_json::Deserializer::from_slice(&config);
-        let spec: Spec = serde_path_to_error::deserialize(&mut json).map_err(|e| {
-            let field = match e.path().to_string() {
-                whole if whole == "." || whole.starts_with('?') => "config.json".into(),
-                field => field,
-            };
-            refuse(&field, e.into_inner().to_string())
-        })?;
-        json.end().map_err(|e| refuse("config.json", e.to_string()))?;
+        let spec = parse(&config).map_err(|(field, reason)| refuse(&field, reason))?;
         check_version(spec.version()).map_err(|reason| refuse("ociVersion", reason))?;
         Ok(Self { path, spec, config })
     }
@@ -92,6 +84,60 @@ impl Bundle {
     pub(crate) fn config(&self) -> &[u8] {
         &self.config
     }
+}
+
+/// Field and reason of a config.json that can't be parsed.
+type ParseError = (String, String);
+
+/// Parses a specification, also for a container that was made from it before.
+pub(crate) fn parse(config: &[u8]) -> Result<Spec, ParseError> {
+    let whole = |e: serde_json::Error| ("config.json".to_owned(), e.to_string());
+    let misnamed = SCHEDULER_FLAGS.iter().any(|(name, _)| contains(config, name.as_bytes()));
+    if misnamed {
+        let mut json: serde_json::Value = serde_json::from_slice(config).map_err(whole)?;
+        rename_scheduler_flags(json.pointer_mut("/process/scheduler/flags"));
+        return serde_path_to_error::deserialize(json).map_err(name_field);
+    }
+    let mut json = serde_json::Deserializer::from_slice(config);
+    let spec = serde_path_to_error::deserialize(&mut json).map_err(name_field)?;
+    json.end().map_err(whole)?;
+    Ok(spec)
+}
+
+/// Parses the process of an exec, as `--process` has it.
+///
+/// # Errors
+/// The field and the reason.
+pub fn parse_process(json: &[u8]) -> Result<oci_spec::runtime::Process, String> {
+    let mut json: serde_json::Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    rename_scheduler_flags(json.pointer_mut("/scheduler/flags"));
+    serde_path_to_error::deserialize(json).map_err(|e| e.to_string())
+}
+
+fn name_field(error: serde_path_to_error::Error<serde_json::Error>) -> ParseError {
+    let field = match error.path().to_string() {
+        whole if whole == "." || whole.starts_with('?') => "config.json".into(),
+        field => field,
+    };
+    (field, error.into_inner().to_string())
+}
+
+/// The specification's names of `process.scheduler.flags` that oci-spec (0.10) has under others.
+const SCHEDULER_FLAGS: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
+
+fn rename_scheduler_flags(flags: Option<&mut serde_json::Value>) {
+    for flag in flags.and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
+        if let Some((_, ours)) = SCHEDULER_FLAGS.iter().find(|(name, _)| flag == name) {
+            *flag = (*ours).into();
+        }
+    }
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|window| window == word)
 }
 
 /// Every 1.x is compatible with ours: properties that we don't know are to be ignored (runtime-spec, config.md,
@@ -120,6 +166,15 @@ mod tests {
         for version in ["1.0.0", "1.0.2-dev", "1.3.0", "1.99.0+x"] {
             parse(&format!(r#"{{"ociVersion":"{version}","future":{{"a":1}}}}"#)).unwrap();
         }
+    }
+
+    #[test]
+    fn flags_of_the_scheduler_have_the_names_of_the_specification() {
+        let json = r#"{"ociVersion":"1.3.0","process":{"cwd":"/","user":{"uid":0,"gid":0},"scheduler":
+            {"policy":"SCHED_OTHER","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]}}}"#;
+        let bundle = parse(json).unwrap();
+        let scheduler = bundle.spec().process().as_ref().and_then(|p| p.scheduler().clone()).unwrap();
+        assert_eq!(scheduler.flags().as_ref().unwrap().len(), 2);
     }
 
     #[test]

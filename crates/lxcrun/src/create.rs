@@ -368,6 +368,7 @@ fn init_request(
     };
     Ok(protocol::init::Container {
         cgroup_namespace,
+        time_namespace: plan.time_namespace.clone(),
         rootfs: Rootfs {
             tree,
             path: plan.rootfs.clone(),

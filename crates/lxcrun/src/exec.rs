@@ -4,15 +4,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
 use protocol::Channel;
 use protocol::init::{CONTROL_FD, Exec, FdIndex, FromInit, Stdio as InitStdio, ToInit};
 use protocol::monitor::Exit;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
+use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::config::exec_process;
+use crate::config::{CpuAffinity, exec_process};
 use crate::create::{FdTable, own_stdio, write_pid_file};
 use crate::error::{Context, refuse};
 use crate::monitor::spawn_helper;
@@ -78,7 +79,9 @@ impl Container {
             status => return Err(self.cannot("exec in it", status)),
         }
         let id = self.id();
-        let (mut planned, rlimits) = exec_process(id, &self.directory.spec()?, wanted)?;
+        let spec = self.directory.spec()?;
+        let (mut planned, rlimits) = exec_process(id, &spec, wanted)?;
+        let affinity = cpu_affinity(id, &spec, wanted)?;
         let mut fds = FdTable::default();
         if let InitStdio::Fds(_) = planned.stdio {
             let stdio = options
@@ -103,7 +106,10 @@ impl Container {
         let program = embedded::init().at(id, "cannot start a helper process")?;
         let mut helper = spawn_helper(id, program, "lxcrun: exec", vec![(helper_end.into(), CONTROL_FD)])?;
         let mut cleanup = KillOnDrop(Some(Pid::from_child(&helper)));
-        self.cgroup()?.enter(Pid::from_child(&helper), &options.cgroups)?;
+        let pid = Pid::from_child(&helper);
+        set_affinity(id, pid, "initial", affinity.initial.as_ref())?;
+        self.cgroup()?.enter(pid, &options.cgroups)?;
+        set_affinity(id, pid, "final", affinity.last.as_ref())?;
         expect(id, &channel, |m| matches!(m, FromInit::Hello))?;
         let sent = channel.send(&ToInit::Exec(Box::new(request)), &fds.borrowed());
         if let Err(e) = sent {
@@ -155,6 +161,21 @@ impl Container {
         }
         Ok(flags)
     }
+}
+
+/// That of the exec, else that of the container.
+fn cpu_affinity(id: &ContainerId, spec: &Spec, wanted: &Process) -> Result<CpuAffinity> {
+    let of_container = spec.process().as_ref().and_then(|p| p.exec_cpu_affinity().as_ref());
+    match wanted.exec_cpu_affinity().as_ref().or(of_container) {
+        Some(affinity) => CpuAffinity::new(id, affinity),
+        None => Ok(CpuAffinity::default()),
+    }
+}
+
+fn set_affinity(id: &ContainerId, pid: Pid, which: &str, cpus: Option<&CpuSet>) -> Result<()> {
+    let Some(cpus) = cpus else { return Ok(()) };
+    sched_setaffinity(Some(pid), cpus)
+        .map_err(|e| refuse(id, format!("process.execCPUAffinity.{which}"), io::Error::from(e).to_string()))
 }
 
 /// Waits for one message of the init; its failure is the error.

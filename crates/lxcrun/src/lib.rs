@@ -26,7 +26,7 @@ mod start;
 mod state;
 mod template;
 
-pub use bundle::{Bundle, OCI_VERSION};
+pub use bundle::{Bundle, OCI_VERSION, parse_process};
 pub use cgroup::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface,
     OomWatch, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -326,9 +326,10 @@ impl StateDir {
 
     /// The specification as it was at `create`.
     pub(crate) fn spec(&self) -> Result<Spec> {
-        let file = File::open(self.path.join(SPEC))
-            .at(&self.id, format!("cannot open {}", self.path.join(SPEC).display()))?;
-        serde_json::from_reader(io::BufReader::new(file)).map_err(|e| self.damaged(format!("{SPEC}: {e}")))
+        let config = fs::read(self.path.join(SPEC))
+            .at(&self.id, format!("cannot read {}", self.path.join(SPEC).display()))?;
+        crate::bundle::parse(&config)
+            .map_err(|(field, reason)| self.damaged(format!("{SPEC}: {field}: {reason}")))
     }
 
     fn damaged(&self, reason: String) -> Error {

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Hook;
+use crate::{Hook, Scheduling};
 
 /// Where the init of a container or of an exec finds its channel.
 pub const CONTROL_FD: i32 = crate::monitor::INIT_FD;
@@ -93,6 +93,9 @@ pub enum FailureKind {
 pub struct Container {
     /// A cgroup namespace to join first of all.
     pub cgroup_namespace: Option<FdIndex>,
+    /// The offsets of a new time namespace, as /proc/PID/timens_offsets takes them: time_namespaces(7). The init makes
+    /// the namespace itself, because liblxc knows seconds or nanoseconds, not both.
+    pub time_namespace: Option<String>,
     /// The root file system.
     pub rootfs: Rootfs,
     /// In the order of the specification.
@@ -273,6 +276,8 @@ pub struct Process {
     pub stdio: Stdio,
     /// Descriptors to keep, from 3 on.
     pub preserved: Vec<FdIndex>,
+    /// Scheduler, priorities, memory policy, execution domain.
+    pub scheduling: Scheduling,
     /// `process.capabilities`
     pub capabilities: Capabilities,
     /// `process.noNewPrivileges`

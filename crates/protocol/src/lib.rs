@@ -8,6 +8,8 @@ mod channel;
 mod hook;
 pub mod init;
 pub mod monitor;
+mod scheduling;
 
 pub use channel::{Channel, Received};
 pub use hook::{Hook, HookError};
+pub use scheduling::{MemoryPolicy, Scheduler, Scheduling};

@@ -44,7 +44,8 @@ fn process(container: &Container, args: &cli::Exec) -> anyhow::Result<Process> {
     let mut process = match &args.process {
         Some(path) => {
             let text = std::fs::read(path).with_context(|| format!("--process {}", path.display()))?;
-            serde_json::from_slice(&text).with_context(|| format!("--process {}", path.display()))?
+            lxcrun::parse_process(&text)
+                .map_err(|reason| anyhow::anyhow!("--process {}: {reason}", path.display()))?
         }
         None => {
             let mut process = container.default_process()?;

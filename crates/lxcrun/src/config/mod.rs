@@ -9,6 +9,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod raw;
+mod scheduling;
 mod seccomp;
 mod unsupported;
 
@@ -27,6 +28,7 @@ pub(crate) use namespaces::{Namespaces, Sharing};
 pub(crate) use process::{Rlimit, exec_process};
 pub(crate) use raw::RawSettings;
 pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
+pub(crate) use scheduling::CpuAffinity;
 
 use crate::cgroup::CgroupPath;
 use crate::error::refuse;
@@ -48,6 +50,8 @@ pub(crate) struct Plan {
     pub dev_links: bool,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
+    /// The offsets of a time namespace that the init makes.
+    pub time_namespace: Option<String>,
     pub sysctl: Vec<(String, String)>,
     pub masked_paths: Vec<PathBuf>,
     pub readonly_paths: Vec<PathBuf>,
@@ -109,6 +113,7 @@ impl Plan {
             mounts: planned,
             hostname: spec.hostname().clone().filter(|_| !namespaces.is_new("uts")),
             domainname: spec.domainname().clone(),
+            time_namespace: namespaces.time_offsets(id, linux)?,
             sysctl: sysctl(id, linux, &namespaces)?,
             masked_paths: absolute(id, "linux.maskedPaths", linux.masked_paths().as_deref())?,
             readonly_paths: absolute(id, "linux.readonlyPaths", linux.readonly_paths().as_deref())?,

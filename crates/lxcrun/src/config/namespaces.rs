@@ -94,10 +94,37 @@ impl Namespaces {
         }
     }
 
+    /// The offsets of a new time namespace, in the kernel's form (time_namespaces(7)); the init makes that one.
+    pub(crate) fn time_offsets(&self, id: &ContainerId, linux: &Linux) -> Result<Option<String>> {
+        let field = "linux.timeOffsets";
+        let wanted = linux.time_offsets().clone().unwrap_or_default();
+        if !self.is_new("time") {
+            if wanted.is_empty() {
+                return Ok(None);
+            }
+            return Err(refuse(id, field, "needs a new time namespace in linux.namespaces"));
+        }
+        let mut lines: Vec<String> = Vec::new();
+        for (clock, offset) in &wanted {
+            if !matches!(clock.as_str(), "monotonic" | "boottime") {
+                return Err(refuse(id, field, format!("{clock:?} is not monotonic or boottime")));
+            }
+            let nanoseconds = offset.nanosecs().unwrap_or(0);
+            if nanoseconds > 999_999_999 {
+                let reason = format!("{clock}: {nanoseconds} nanoseconds are more than a second");
+                return Err(refuse(id, field, reason));
+            }
+            lines.push(format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or(0)));
+        }
+        lines.sort();
+        Ok(Some(lines.concat()))
+    }
+
     /// liblxc's names of the new ones, and name and path of those that it joins.
     pub(crate) fn for_lxc(&self) -> (Vec<&'static str>, Vec<(&'static str, &Path)>) {
         let kernel = |name: &str| NAMES.iter().find(|(_, n, _)| *n == name).map_or("", |(.., k)| *k);
-        let new = self.0.iter().filter(|(_, s)| *s == Sharing::New).map(|(n, _)| kernel(n)).collect();
+        let new = self.0.iter().filter(|(n, s)| *s == Sharing::New && *n != "time");
+        let new = new.map(|(n, _)| kernel(n)).collect();
         let joined = self
             .0
             .iter()

@@ -4,7 +4,7 @@ use oci_spec::runtime::{PosixRlimitType, Spec};
 use protocol::init::{Process, Stdio};
 use rustix::process::Resource;
 
-use super::{capabilities, seccomp};
+use super::{capabilities, scheduling, seccomp};
 use crate::error::refuse;
 use crate::{ContainerId, Result};
 
@@ -49,7 +49,8 @@ pub(crate) fn exec_process(
         let cut = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
         (cut(size.width()), cut(size.height()))
     });
-    let seccomp = match spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
+    let linux = spec.linux().as_ref();
+    let seccomp = match linux.and_then(|l| l.seccomp().as_ref()) {
         Some(wanted) => Some(seccomp::compile(id, wanted)?),
         None => None,
     };
@@ -69,6 +70,7 @@ pub(crate) fn exec_process(
             Stdio::Fds([0, 1, 2])
         },
         preserved: Vec::new(),
+        scheduling: scheduling::scheduling(id, linux, process)?,
         capabilities: capabilities::capabilities(process.capabilities().as_ref()),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         seccomp,

@@ -13,17 +13,9 @@ pub(super) fn check(id: &ContainerId, spec: &Spec) -> Result<()> {
             asked.push(field);
         }
     };
-    if let Some(process) = spec.process() {
-        ask("process.scheduler", process.scheduler().is_some());
-        ask("process.ioPriority", process.io_priority().is_some());
-        ask("process.execCPUAffinity", process.exec_cpu_affinity().is_some());
-    }
     if let Some(linux) = spec.linux() {
         ask("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()));
         ask("linux.intelRdt", linux.intel_rdt().is_some());
-        ask("linux.memoryPolicy", linux.memory_policy().is_some());
-        ask("linux.personality", linux.personality().is_some());
-        ask("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty()));
         ask("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()));
         if let Some(seccomp) = linux.seccomp() {
             ask("linux.seccomp.listenerPath", seccomp.listener_path().is_some());
