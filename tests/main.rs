@@ -25,6 +25,7 @@ mod signals;
 mod symlinks;
 mod sysctl;
 mod terminal;
+mod userns;
 
 fn main() -> ExitCode {
     let modules = [
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         mounts::tests,
         symlinks::tests,
         namespaces::tests,
+        userns::tests,
         devices::tests,
         cgroups::tests,
         seccomp::tests,

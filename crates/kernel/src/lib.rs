@@ -10,6 +10,7 @@ mod process;
 mod scheduling;
 mod seccomp;
 mod signal;
+mod userns;
 
 pub use copy::copy_tree;
 pub use fds::{close_on_exec_from, place_from, take_inherited};
@@ -21,6 +22,7 @@ pub use scheduling::{
 };
 pub use seccomp::load_filter;
 pub use signal::{reset_signals, signal_of};
+pub use userns::{user_namespace, user_namespace_mappings};
 
 use rustix::io::{Errno, Result};
 

@@ -1,11 +1,12 @@
 //! The life of a container's init, top to bottom.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
 use protocol::init::{Container, FailureKind, FromGate, FromInit, Stdio, ToGate};
 use protocol::{Channel, Received};
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
@@ -98,7 +99,12 @@ fn enter_time_namespace(proc: &Proc, offsets: &str) -> Result<()> {
 /// Attaches the root file system where hooks expect it, and holds it open.
 fn attach_root(plan: &Container, fds: &[OwnedFd]) -> Result<Root> {
     let tree = fds[plan.rootfs.tree].try_clone().map_err(|e| fail("root.path", e))?;
-    mounts::move_to_path(&tree, &plan.rootfs.path)
+    let attached = match mounts::move_to_path(&tree, &plan.rootfs.path) {
+        // In a user namespace we may not go where it is. Then hooks can't either, and any place will do.
+        Err(Errno::ACCESS) => mounts::move_to_path(&tree, Path::new("/")),
+        attached => attached,
+    };
+    attached
         .map_err(|e| fail(format!("root.path ({}): cannot be attached", plan.rootfs.path.display()), e))?;
     Ok(Root::new(tree))
 }
@@ -198,7 +204,7 @@ fn wait_and_become_program(
     gate: OwnedFd,
     plan: &Container,
     proc: &Proc,
-    program: &std::path::Path,
+    program: &Path,
     preserved: Vec<OwnedFd>,
 ) -> Result<()> {
     let starter = wait_for_start(&gate)?;

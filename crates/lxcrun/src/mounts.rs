@@ -1,7 +1,7 @@
 //! Mounts on their way from the plan to the init: the host's trees are opened here, where the host's paths mean
 //! something, and handed over as detached clones.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use kernel::{MountAttr, set_mount_attributes};
@@ -9,7 +9,7 @@ use protocol::init::{Attributes, Mount, Propagation, Source};
 use rustix::fs::FileType;
 
 use crate::cgroup::{Cgroup, Layout};
-use crate::config::{Plan, PlannedMount, Sharing, What};
+use crate::config::{IdMap, Plan, PlannedMount, Sharing, UserNamespace, What};
 use crate::create::{FdTable, clone_tree};
 use crate::error::refuse;
 use crate::{ContainerId, Result};
@@ -42,9 +42,30 @@ pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<OwnedFd>> 
         if mount.propagation.is_empty() {
             follow_host(id, plan, &tree, &field)?;
         }
+        if let Some(idmap) = &mount.idmap {
+            map_owners(id, &tree, idmap, &mount.field)?;
+        }
         binds.push(tree);
     }
     Ok(binds)
+}
+
+/// Shows the owners of a detached tree through the mappings of a user namespace: mount_setattr(2), "ID-mapped mounts".
+fn map_owners(id: &ContainerId, tree: &OwnedFd, idmap: &IdMap, field: &str) -> Result<()> {
+    let refused =
+        |what: &str, reason: String| refuse(id, format!("{field}.uidMappings"), format!("{what}: {reason}"));
+    let userns = match &idmap.userns {
+        UserNamespace::Mapped { uid, gid } => kernel::user_namespace(uid, gid).map_err(|e| {
+            refused("a user namespace with these mappings", std::io::Error::from(e).to_string())
+        })?,
+        UserNamespace::Path(path) => {
+            std::fs::File::open(path).map_err(|e| refused(&path.display().to_string(), e.to_string()))?.into()
+        }
+    };
+    let (mapped, none) = (MountAttr::IDMAP, MountAttr::empty());
+    set_mount_attributes(tree, idmap.recursive, mapped, none, None, Some(userns.as_fd())).map_err(|e| {
+        refused("this file system can't be mapped, or is mapped already", std::io::Error::from(e).to_string())
+    })
 }
 
 /// Without a wish for the contrary a container sees what the host mounts later, but not the other way round.

@@ -42,11 +42,8 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
         config.set("linux.namespaces", "lxc.net.0.type", "empty");
         config.set("linux.namespaces", "lxc.net.0.flags", "up");
     }
-    for (kind, field, mappings) in id_maps(spec) {
-        for mapping in mappings {
-            let value = format!("{kind} {} {} {}", mapping.container_id(), mapping.host_id(), mapping.size());
-            config.set(field, "lxc.idmap", value);
-        }
+    for (field, mapping) in &plan.id_maps {
+        config.set(field, "lxc.idmap", mapping);
     }
     config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.container());
     config.set("lxcrun", "lxc.cgroup.dir.monitor", plan.cgroup.monitor());
@@ -78,14 +75,6 @@ impl Config {
     fn set(&mut self, field: &str, key: impl Into<String>, value: impl Into<String>) {
         self.0.push(Item { key: key.into(), value: value.into(), field: field.into() });
     }
-}
-
-/// liblxc's letter, the field, and its mappings.
-fn id_maps(spec: &Spec) -> [(char, &'static str, Vec<oci_spec::runtime::LinuxIdMapping>); 2] {
-    let linux = spec.linux().as_ref();
-    let uid = linux.and_then(|l| l.uid_mappings().clone()).unwrap_or_default();
-    let gid = linux.and_then(|l| l.gid_mappings().clone()).unwrap_or_default();
-    [('u', "linux.uidMappings", uid), ('g', "linux.gidMappings", gid)]
 }
 
 /// The configuration as a file for people and for LXC's tools.

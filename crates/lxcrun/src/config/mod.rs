@@ -23,8 +23,8 @@ use protocol::monitor::Item;
 pub(crate) use capabilities::{CAPABILITIES, capability_name};
 pub(crate) use hooks::{HookKind, hooks};
 pub(crate) use lxc::{LOG_FILE, Surroundings, render};
-pub(crate) use mounts::{PlannedMount, What};
-pub(crate) use namespaces::{Namespaces, Sharing};
+pub(crate) use mounts::{IdMap, PlannedMount, What};
+pub(crate) use namespaces::{Namespaces, Sharing, UserNamespace};
 pub(crate) use process::{Rlimit, exec_process};
 pub(crate) use raw::RawSettings;
 pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
@@ -39,6 +39,8 @@ use crate::{ContainerId, Host, Result};
 pub(crate) struct Plan {
     /// The namespaces.
     pub namespaces: Namespaces,
+    /// The mappings of its user namespace, each with its field, in LXC's form.
+    pub id_maps: Vec<(&'static str, String)>,
     /// The cgroup, below the root of every hierarchy.
     pub cgroup: CgroupPath,
     /// The root's path on the host.
@@ -92,7 +94,7 @@ impl Plan {
         }
         let (process, mut rlimits) = process::process(id, spec)?;
         rlimits.retain(|limit| !raw.sets_rlimit(&limit.name.to_string()));
-        if !namespaces.has_new_user() {
+        if !namespaces.has_user() {
             capabilities::check_available(id, process.capabilities, host.capabilities)?;
         }
         if raw.has_network() && !namespaces.is_new("network") {
@@ -104,11 +106,12 @@ impl Plan {
         }
         let planned = mounts::mounts(id, bundle, spec, host, &raw.mounts)?;
         Ok(Self {
+            id_maps: namespaces.id_maps(id, linux)?,
             cgroup: CgroupPath::new(id, linux.cgroups_path().as_deref())?,
             rootfs,
             rootfs_readonly: root.readonly().unwrap_or(false),
             rootfs_propagation: mounts::rootfs_propagation(id, linux)?,
-            devices: devices::devices(id, linux, namespaces.has_new_user())?,
+            devices: devices::devices(id, linux, namespaces.has_user())?,
             dev_links: mounts::dev_is_ours(&planned),
             mounts: planned,
             hostname: spec.hostname().clone().filter(|_| !namespaces.is_new("uts")),

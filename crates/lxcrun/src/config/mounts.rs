@@ -6,6 +6,7 @@ use kernel::MountAttr;
 use oci_spec::runtime::{Linux, Mount, Spec};
 use protocol::init::{Attributes, Propagation};
 
+use super::namespaces::UserNamespace;
 use crate::cgroup::Layout;
 use crate::error::refuse;
 use crate::{ContainerId, Host, Result};
@@ -22,6 +23,16 @@ pub(crate) struct PlannedMount {
     pub propagation: Vec<(Propagation, bool)>,
     /// `ro` of a mount that others are still to be put into.
     pub readonly_at_last: bool,
+    /// Owners shown through the mappings of a user namespace.
+    pub idmap: Option<IdMap>,
+}
+
+/// An id-mapped mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdMap {
+    pub userns: UserNamespace,
+    /// For the whole tree (`ridmap`).
+    pub recursive: bool,
 }
 
 /// What is mounted.
@@ -42,6 +53,8 @@ struct Options {
     attributes: Attributes,
     recursive: Attributes,
     propagation: Vec<(Propagation, bool)>,
+    /// `idmap`, or `ridmap` for the whole tree.
+    idmap: Option<bool>,
     /// Of the superblock: `sync` and the like. A bind mount has none of its own.
     superblock: Vec<String>,
     copy_up: bool,
@@ -109,7 +122,9 @@ impl Options {
                 "sync" | "dirsync" | "mand" | "lazytime" | "silent" | "iversion" => {
                     parsed.superblock.push(option.clone())
                 }
-                "remount" | "idmap" | "ridmap" => {
+                "idmap" => parsed.idmap = Some(parsed.idmap.unwrap_or(false)),
+                "ridmap" => parsed.idmap = Some(true),
+                "remount" => {
                     return Err(refuse(
                         id,
                         field,
@@ -139,12 +154,18 @@ pub(super) fn mounts(
     raw: &[Mount],
 ) -> Result<Vec<PlannedMount>> {
     let listed = spec.mounts().as_deref().unwrap_or_default();
+    let surroundings = (bundle, spec, host);
     let listed =
-        listed.iter().enumerate().map(|(index, m)| mount(id, bundle, &format!("mounts[{index}]"), m, host));
-    listed.chain(raw.iter().map(|m| mount(id, bundle, "lxc.mount.entry", m, host))).collect()
+        listed.iter().enumerate().map(|(index, m)| mount(id, &format!("mounts[{index}]"), m, surroundings));
+    listed.chain(raw.iter().map(|m| mount(id, "lxc.mount.entry", m, surroundings))).collect()
 }
 
-fn mount(id: &ContainerId, bundle: &Path, field: &str, mount: &Mount, host: &Host) -> Result<PlannedMount> {
+fn mount(
+    id: &ContainerId,
+    field: &str,
+    mount: &Mount,
+    (bundle, spec, host): (&Path, &Spec, &Host),
+) -> Result<PlannedMount> {
     let options =
         Options::parse(id, &format!("{field}.options"), mount.options().as_deref().unwrap_or_default())?;
     let destination = mount.destination().clone();
@@ -162,7 +183,11 @@ fn mount(id: &ContainerId, bundle: &Path, field: &str, mount: &Mount, host: &Hos
         recursive_attributes: options.recursive,
         propagation: options.propagation,
         readonly_at_last: false,
+        idmap: idmap(id, field, mount, options.idmap, spec)?,
     };
+    if planned.idmap.is_some() && !is_bind {
+        return Err(refuse(id, format!("{field}.uidMappings"), "id-mapped mounts are bind mounts"));
+    }
     if is_bind {
         if let Some(option) = options.data.first().or(options.superblock.first()) {
             return Err(refuse(
@@ -202,6 +227,35 @@ fn mount(id: &ContainerId, bundle: &Path, field: &str, mount: &Mount, host: &Hos
         copy_up: options.copy_up && fstype == "tmpfs",
     };
     Ok(planned)
+}
+
+/// The mappings of an id-mapped mount: its own, or with the option alone those of the container. Source: runtime-spec,
+/// config.md, "Mounts".
+fn idmap(
+    id: &ContainerId,
+    field: &str,
+    mount: &Mount,
+    option: Option<bool>,
+    spec: &Spec,
+) -> Result<Option<IdMap>> {
+    let lists = [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())];
+    let [uid, gid] = lists.map(|(_, list)| list.as_deref().filter(|l| !l.is_empty()));
+    let userns = match (uid, gid, option) {
+        (None, None, None) => return Ok(None),
+        (Some(uid), Some(gid), _) => UserNamespace::mapped(uid, gid),
+        (None, None, Some(_)) => match UserNamespace::of_container(spec) {
+            Some(userns) => userns,
+            None => {
+                let reason = "idmap needs mappings, or a user namespace of the container's own";
+                return Err(refuse(id, format!("{field}.options"), reason));
+            }
+        },
+        _ => {
+            let reason = "uidMappings and gidMappings need each other";
+            return Err(refuse(id, format!("{field}.uidMappings"), reason));
+        }
+    };
+    Ok(Some(IdMap { userns, recursive: option.unwrap_or(false) }))
 }
 
 /// Nothing but a procfs may be put over /proc, and only known files below it may be covered: a program that

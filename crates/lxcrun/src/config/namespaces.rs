@@ -1,8 +1,9 @@
 //! `linux.namespaces`.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
 
 use crate::error::refuse;
 use crate::{ContainerId, Result};
@@ -18,6 +19,35 @@ pub(crate) enum Sharing {
     New,
     /// The one at this path.
     Path(PathBuf),
+}
+
+/// A user namespace, for an id-mapped mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UserNamespace {
+    /// One that has these mappings, as lines of /proc/PID/uid_map and gid_map.
+    Mapped { uid: String, gid: String },
+    /// The one at this path.
+    Path(PathBuf),
+}
+
+impl UserNamespace {
+    pub(super) fn mapped(uid: &[LinuxIdMapping], gid: &[LinuxIdMapping]) -> Self {
+        let lines = |mappings: &[LinuxIdMapping]| {
+            let line = |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
+            mappings.iter().map(line).collect()
+        };
+        Self::Mapped { uid: lines(uid), gid: lines(gid) }
+    }
+
+    /// The container's own; `None` when it has the host's.
+    pub(super) fn of_container(spec: &Spec) -> Option<Self> {
+        let linux = spec.linux().as_ref()?;
+        let user = linux.namespaces().iter().flatten().find(|n| n.typ() == LinuxNamespaceType::User)?;
+        match user.path().as_ref().filter(|p| !p.as_os_str().is_empty()) {
+            Some(path) => Some(Self::Path(path.clone())),
+            None => Some(Self::mapped(linux.uid_mappings().as_deref()?, linux.gid_mappings().as_deref()?)),
+        }
+    }
 }
 
 /// The specification's name and liblxc's (which is the kernel's, in /proc/PID/ns).
@@ -82,8 +112,51 @@ impl Namespaces {
         }
     }
 
-    pub(crate) fn has_new_user(&self) -> bool {
-        self.is_new("user")
+    /// Whether root of the container is not root of the host.
+    pub(crate) fn has_user(&self) -> bool {
+        self.is_private("user")
+    }
+
+    /// The mappings of the container's user namespace, each with its field, in LXC's form. liblxc also wants to know
+    /// those of a namespace that it joins, or its process stays nobody there.
+    pub(crate) fn id_maps(&self, id: &ContainerId, linux: &Linux) -> Result<Vec<(&'static str, String)>> {
+        let (uid, gid) = ("linux.uidMappings", "linux.gidMappings");
+        let wanted = [(uid, 'u', linux.uid_mappings()), (gid, 'g', linux.gid_mappings())];
+        match self.get("user") {
+            None => match wanted.iter().find(|(.., list)| list.as_ref().is_some_and(|l| !l.is_empty())) {
+                Some((field, ..)) => Err(refuse(id, *field, "needs a user namespace in linux.namespaces")),
+                None => Ok(Vec::new()),
+            },
+            Some(Sharing::New) => {
+                let mut all = Vec::new();
+                for (field, kind, list) in wanted {
+                    let Some(list) = list.as_deref().filter(|l| !l.is_empty()) else {
+                        return Err(refuse(id, field, "is empty, and there is a new user namespace"));
+                    };
+                    let line = |m: &LinuxIdMapping| {
+                        format!("{kind} {} {} {}", m.container_id(), m.host_id(), m.size())
+                    };
+                    all.extend(list.iter().map(|m| (field, line(m))));
+                }
+                Ok(all)
+            }
+            Some(Sharing::Path(path)) if is_own("user", path) => Ok(Vec::new()),
+            Some(Sharing::Path(path)) => {
+                let refused = |e: std::io::Error| {
+                    refuse(id, "linux.namespaces", format!("{}: its mappings: {e}", path.display()))
+                };
+                let file = std::fs::File::open(path).map_err(refused)?;
+                let (uids, gids) =
+                    kernel::user_namespace_mappings(file.as_fd()).map_err(|e| refused(e.into()))?;
+                let lines = |field, kind: char, map: &str| {
+                    let line = |l: &str| {
+                        (field, format!("{kind} {}", l.split_whitespace().collect::<Vec<_>>().join(" ")))
+                    };
+                    map.lines().map(line).collect::<Vec<_>>()
+                };
+                Ok([lines(uid, 'u', &uids), lines(gid, 'g', &gids)].concat())
+            }
+        }
     }
 
     /// A cgroup namespace to join: by the init itself, because liblxc (5.0.2) takes the setting and does nothing.

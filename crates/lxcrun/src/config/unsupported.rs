@@ -22,10 +22,6 @@ pub(super) fn check(id: &ContainerId, spec: &Spec) -> Result<()> {
             ask("linux.seccomp.listenerMetadata", seccomp.listener_metadata().is_some());
         }
     }
-    for mount in spec.mounts().iter().flatten() {
-        ask("mounts.uidMappings", mount.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()));
-        ask("mounts.gidMappings", mount.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()));
-    }
     ask("solaris", spec.solaris().is_some());
     ask("windows", spec.windows().is_some());
     ask("vm", spec.vm().is_some());

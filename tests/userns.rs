@@ -1,0 +1,145 @@
+//! User namespaces: mapped ids, and owners of files on id-mapped mounts.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::Path;
+
+use lxcrun_test::{Bundle, tests};
+use serde_json::{Value, json};
+
+tests![
+    ids_are_mapped_in_ranges,
+    root_of_a_user_namespace_owns_what_the_container_has,
+    a_user_namespace_with_a_path_is_entered.not_on("runc", "1.1 wants mappings beside it"),
+    an_exec_is_in_the_user_namespace,
+    files_of_an_id_mapped_mount_have_the_right_owner_on_both_sides.not_on("runc", "1.1 does not know them"),
+    an_id_mapped_mount_may_have_mappings_of_its_own.not_on("runc", "1.1 does not know them"),
+    a_tree_is_id_mapped_with_all_its_mounts.not_on("runc", "1.1 does not know them"),
+    an_id_mapped_mount_without_mappings_is_refused.not_on("runc", "1.1 does not know them"),
+    mappings_of_users_alone_are_refused.not_on("runc", "1.1 does not know them"),
+    a_new_file_system_is_not_id_mapped.not_on("runc", "1.1 does not know them"),
+    mappings_that_overlap_are_refused,
+    mappings_without_a_user_namespace_are_refused.not_on("runc", "1.1 ignores them"),
+    a_user_namespace_without_mappings_is_refused,
+];
+
+const BASE: u32 = 100_000;
+
+fn mapping(container: u32, host: u32, size: u32) -> Value {
+    json!({ "containerID": container, "hostID": host, "size": size })
+}
+
+/// A bundle in a user namespace whose root is `BASE`, with a root file system of its own.
+fn mapped(bundle: Bundle) -> Bundle {
+    own(&bundle.rootfs("/"));
+    bundle
+        .namespace("user", None)
+        .set("/linux/uidMappings", json!([mapping(0, BASE, 1000), mapping(1000, 2 * BASE, 64536)]))
+        .set("/linux/gidMappings", json!([mapping(0, BASE, 65536)]))
+}
+
+fn own(path: &Path) {
+    std::os::unix::fs::lchown(path, Some(BASE), Some(BASE)).expect("a new owner");
+    if path.is_dir() && !path.is_symlink() {
+        fs::read_dir(path).expect("a directory").flatten().for_each(|entry| own(&entry.path()));
+    }
+}
+
+fn ids_are_mapped_in_ranges() {
+    let run = mapped(Bundle::busybox()).sh("cat /proc/self/uid_map; id -u").run();
+    let words: Vec<&str> = run.assert_ok().stdout.split_whitespace().collect();
+    assert_eq!(words, ["0", "100000", "1000", "1000", "200000", "64536", "0"]);
+}
+
+fn root_of_a_user_namespace_owns_what_the_container_has() {
+    let script = "touch /tmp/new; stat -c %u:%g / /tmp/new /dev /dev/shm /dev/pts";
+    let bundle = mapped(Bundle::busybox()).sh(script).build();
+    bundle.run().assert_ok().assert_stdout(&"0:0\n".repeat(5));
+    let made = fs::metadata(bundle.path("rootfs/tmp/new")).expect("the new file");
+    assert_eq!((made.uid(), made.gid()), (BASE, BASE));
+}
+
+fn a_user_namespace_with_a_path_is_entered() {
+    let first = mapped(Bundle::busybox()).args(["sleep", "1000"]).start();
+    let path = format!("/proc/{}/ns/user", first.pid());
+    let bundle = Bundle::busybox().sh("readlink /proc/self/ns/user; id -u; cat /proc/self/uid_map");
+    own(&bundle.rootfs("/"));
+    let run = bundle.namespace("user", Some(&path)).run();
+    let link = fs::read_link(path).expect("the user namespace");
+    run.assert_ok()
+        .assert_stdout_contains(&format!("{}\n0\n", link.display()))
+        .assert_stdout_contains("200000");
+}
+
+fn an_exec_is_in_the_user_namespace() {
+    let container = mapped(Bundle::busybox()).args(["sleep", "1000"]).start();
+    container.exec(["sh", "-c", "id -u; touch /tmp/x"]).assert_ok().assert_stdout("0\n");
+    assert_eq!(fs::metadata(container.path("rootfs/tmp/x")).expect("the new file").uid(), BASE);
+}
+
+fn files_of_an_id_mapped_mount_have_the_right_owner_on_both_sides() {
+    let bundle = Bundle::busybox();
+    let volume = bundle.make_dir("volume");
+    fs::write(volume.join("old"), "").expect("a file");
+    chown(volume.join("old"), Some(7), Some(8)).expect("a new owner");
+    let script = "stat -c %u:%g /v/old /v; touch /v/new; chown 5:6 /v/new";
+    let bundle = mapped(bundle).sh(script).bind(&volume, "/v", &["rbind", "idmap"]);
+    let container = bundle.capabilities(&["CAP_CHOWN"]).build();
+    container.run().assert_ok().assert_stdout("7:8\n0:0\n");
+    let made = fs::metadata(volume.join("new")).expect("the new file");
+    assert_eq!((made.uid(), made.gid()), (5, 6));
+}
+
+fn an_id_mapped_mount_may_have_mappings_of_its_own() {
+    let bundle = Bundle::busybox();
+    let volume = bundle.make_dir("volume");
+    chown(&volume, Some(1), Some(1)).expect("a new owner");
+    let bundle = bundle.sh("stat -c %u:%g /v").bind(&volume, "/v", &["bind"]).edit(|spec| {
+        let mount = spec["mounts"].as_array_mut().and_then(|m| m.last_mut()).expect("a mount");
+        mount["uidMappings"] = json!([mapping(0, 1000, 10)]);
+        mount["gidMappings"] = json!([mapping(0, 2000, 10)]);
+    });
+    bundle.run().assert_ok().assert_stdout("1001:2001\n");
+}
+
+fn a_tree_is_id_mapped_with_all_its_mounts() {
+    let bundle = Bundle::busybox();
+    let volume = bundle.make_dir("volume/below").parent().expect("its parent").to_owned();
+    let script = format!("mount -t tmpfs -o mode=755 tmpfs {}/below", volume.display());
+    let bundle = mapped(bundle.host(&script)).sh("stat -c %u /v /v/below");
+    bundle.bind(&volume, "/v", &["rbind", "ridmap"]).run().assert_ok().assert_stdout("0\n0\n");
+}
+
+fn an_id_mapped_mount_without_mappings_is_refused() {
+    let bundle = Bundle::busybox();
+    let volume = bundle.make_dir("volume");
+    bundle.bind(&volume, "/v", &["bind", "idmap"]).refused(&["mounts[", "idmap"]);
+}
+
+fn mappings_of_users_alone_are_refused() {
+    let bundle = Bundle::busybox();
+    let volume = bundle.make_dir("volume");
+    let bundle = bundle.bind(&volume, "/v", &["bind"]).edit(|spec| {
+        let mount = spec["mounts"].as_array_mut().and_then(|m| m.last_mut()).expect("a mount");
+        mount["uidMappings"] = json!([mapping(0, 1000, 10)]);
+    });
+    bundle.refused(&["mounts[", "gidMappings"]);
+}
+
+fn a_new_file_system_is_not_id_mapped() {
+    mapped(Bundle::busybox()).mount("/v", "tmpfs", "tmpfs", &["idmap"]).refused(&["mounts[", "bind"]);
+}
+
+fn mappings_that_overlap_are_refused() {
+    let overlapping = json!([mapping(0, BASE, 10), mapping(5, 2 * BASE, 10)]);
+    mapped(Bundle::busybox()).set("/linux/uidMappings", overlapping).build().refused(&["map"]);
+}
+
+fn mappings_without_a_user_namespace_are_refused() {
+    let bundle = Bundle::busybox().set("/linux/uidMappings", json!([mapping(0, BASE, 10)]));
+    bundle.set("/linux/gidMappings", json!([mapping(0, BASE, 10)])).build().refused(&["user namespace"]);
+}
+
+fn a_user_namespace_without_mappings_is_refused() {
+    Bundle::busybox().namespace("user", None).build().refused(&["mapping"]);
+}
