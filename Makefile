@@ -36,7 +36,7 @@ vm-shell: ## a shell on today's host, a virtual machine with lxcrun in it (root)
 	cargo build -p lxcrun-cli
 	scripts/vm/vm shell
 
-SCRIPTS := $(shell grep -lr '^#!/bin/.*sh' scripts)
+SCRIPTS = $(shell grep -lrE "^#(!/bin/.*sh| shellcheck shell)" scripts)
 
 # cargo-deny's advisories come from a git repository that a build machine may not reach: they are checked
 # where a copy is present (`cargo deny fetch` makes one), and never a reason to fail for want of a network.
@@ -46,7 +46,7 @@ lint: ## format, clippy, shell scripts, licences and sources of dependencies
 	scripts/install-deps lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	shellcheck $(SCRIPTS) .ci/run
+	shellcheck -x $(SCRIPTS) .ci/run
 	! grep -rn '#\[ignore' --include='*.rs' crates tests | grep -v '#\[ignore = "#[0-9]'
 	cargo fetch --locked
 	cargo deny --offline check $(if $(ADVISORIES),advisories) bans licenses sources

@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# The emulator, for `image` and `vm`.
+
+# emulate IMAGE snapshot=on|off FORWARD CONSOLE OPTION...: without KVM, which may hang where it is nested. The network
+# ends at this machine, but for one forwarded port. A kernel that panics ends the emulator.
+emulate() {
+	local image=$1 snapshot=$2 forward=${3:+,$3} console=$4
+	shift 4
+	qemu-system-x86_64 -name lxcrun-vm -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
+		-kernel "$image/vmlinuz" -initrd "$image/initrd.img" \
+		-append 'root=/dev/vda rw console=ttyS0 panic=-1 oops=panic mitigations=off' \
+		-drive "file=$image/disk,if=virtio,format=raw,$snapshot,cache=unsafe" \
+		-netdev "user,id=net,restrict=on$forward" -device virtio-net-pci,netdev=net -device virtio-rng-pci \
+		-nodefaults -no-reboot -display none -serial "file:$console" "$@"
+}
+
+# await_ready PID CONSOLE: until the machine says that all is up. Else, with an error, the emulator's end or a deadline.
+await_ready() {
+	# The pipe's status tells only who was first.
+	timeout --foreground 240 tail --pid="$1" -n +1 -F "$2" 2>/dev/null | grep -q -m1 'vm: ready' || true
+	grep -q 'vm: ready' "$2" || {
+		tail -n 40 "$2" >&2
+		return 1
+	}
+}
