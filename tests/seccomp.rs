@@ -1,6 +1,6 @@
 //! Seccomp: actions, defaults, arguments, architectures.
 
-use lxcrun_test::{Bundle, Output, tests};
+use lxcrun_test::{Bundle, Output, SeccompAgent, tests};
 use serde_json::{Value, json};
 
 tests![
@@ -13,6 +13,10 @@ tests![
     the_filter_is_in_force_without_no_new_privileges,
     the_filter_is_in_force_for_a_user,
     exec_is_filtered_too,
+    an_agent_answers_for_the_container,
+    an_agent_answers_for_an_exec,
+    an_agent_that_is_not_there_is_an_error,
+    calls_that_no_agent_can_answer_are_refused,
 ];
 
 fn with_filter(default: &str, calls: &Value) -> Bundle {
@@ -99,4 +103,73 @@ fn the_filter_is_in_force_for_a_user() {
 fn exec_is_filtered_too() {
     let container = without_mkdir().args(["sleep", "1000"]).start();
     assert_no_mkdir(&container.exec(["sh", "-c", MKDIR]));
+}
+
+/// A bundle whose calls of mkdir(2) an agent answers.
+fn with_agent(no_new_privileges: bool) -> (Bundle, SeccompAgent) {
+    let calls = json!([{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }]);
+    let bundle = with_filter("SCMP_ACT_ALLOW", &calls).set("/process/noNewPrivileges", no_new_privileges);
+    let agent = SeccompAgent::new(bundle.path("agent.sock"));
+    let path = agent.path().display().to_string();
+    let bundle =
+        bundle.set("/linux/seccomp/listenerPath", path).set("/linux/seccomp/listenerMetadata", "for me");
+    (bundle, agent)
+}
+
+/// Makes another directory than was asked for, so that it shows who did it.
+fn make_directory(name: &str, pid: u32) -> i32 {
+    assert!(name.starts_with("mkdir"), "{name}");
+    std::fs::create_dir(format!("/proc/{pid}/root/tmp/by-agent")).expect("a directory in the container");
+    0
+}
+
+fn an_agent_answers_for_the_container() {
+    for no_new_privileges in [true, false] {
+        let (bundle, agent) = with_agent(no_new_privileges);
+        let container = bundle.sh("mkdir /tmp/asked && ls /tmp; mkdir /tmp/refused").build();
+        let run = container.spawn(|call| call);
+        let notifications = agent.receive();
+        let state = &notifications.state;
+        assert_eq!(state["fds"], json!(["seccompFd"]));
+        assert_eq!(state["metadata"], "for me");
+        assert_eq!(state["state"]["id"], container.id());
+        assert_eq!(state["pid"], state["state"]["pid"]);
+        assert!(state["pid"].as_i64().is_some_and(|pid| pid > 1), "{state}");
+        notifications.answer(make_directory);
+        notifications.answer(|_, _| 28);
+        let run = run.wait();
+        run.assert_exit(1).assert_stdout("by-agent\n").assert_stderr_contains("no space left on device");
+    }
+}
+
+fn an_agent_answers_for_an_exec() {
+    let (bundle, agent) = with_agent(true);
+    let container = bundle.args(["sleep", "1000"]).create();
+    let start = container.call("start").arg(container.id()).spawn();
+    let first = agent.receive();
+    start.wait().assert_ok();
+    let script = "mkdir /tmp/asked; ls /tmp";
+    let exec = container.call("exec").arg(container.id()).args(["sh", "-c", script]).spawn();
+    let notifications = agent.receive();
+    assert_eq!(notifications.state["state"]["pid"], first.state["pid"]);
+    assert_ne!(notifications.state["pid"], first.state["pid"]);
+    notifications.answer(make_directory);
+    exec.wait().assert_ok().assert_stdout("by-agent\n");
+}
+
+fn an_agent_that_is_not_there_is_an_error() {
+    let (bundle, agent) = with_agent(true);
+    std::fs::remove_file(agent.path()).expect("the agent's socket");
+    let container = bundle.build();
+    let run = container.run();
+    run.assert_fails().assert_stderr_contains("agent.sock");
+    container.assert_gone(&run);
+}
+
+fn calls_that_no_agent_can_answer_are_refused() {
+    let (bundle, _agent) = with_agent(true);
+    let bundle = bundle.edit(|spec| spec["linux"]["seccomp"]["syscalls"][0]["names"] = json!(["write"]));
+    bundle.refused(&["SCMP_ACT_NOTIFY", "write"]);
+    let (bundle, _agent) = with_agent(true);
+    bundle.set("/linux/seccomp/defaultAction", "SCMP_ACT_NOTIFY").refused(&["SCMP_ACT_NOTIFY", "default"]);
 }

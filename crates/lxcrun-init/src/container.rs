@@ -13,6 +13,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name
 
 use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
+use crate::process::Start;
 use crate::root::{Missing, Root};
 use crate::terminal::Terminal;
 use crate::{devices, may_proceed, mounts, process, say, terminal};
@@ -212,8 +213,20 @@ fn wait_and_become_program(
     let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
     let starter = rustix::io::fcntl_dupfd_cloexec(&starter, count.saturating_add(3));
     let starter = Channel::from(starter.map_err(|e| fail("the gate", e))?);
-    let hooks = (plan.start_container_hooks.as_slice(), plan.created_state.as_str());
-    let failure = process::become_program(&plan.process, program, proc, preserved, hooks);
+    let start = Start {
+        proc,
+        hooks: &plan.start_container_hooks,
+        state: &plan.created_state,
+        hand_over_listener: &|listener| {
+            let sent = starter.send(&FromGate::Listener, &[listener.as_fd()]);
+            sent.map_err(|e| fail("linux.seccomp.listenerPath", e))?;
+            match starter.receive() {
+                Ok(Some(Received { message: ToGate::Proceed, .. })) => Ok(()),
+                _ => Err(refuse("linux.seccomp.listenerPath: nobody has the listener")),
+            }
+        },
+    };
+    let failure = process::become_program(&plan.process, program, preserved, &start);
     // `start` may have been killed meanwhile; the exit of this process tells the rest.
     let _ = starter.send(&FromGate::Failed(failure.clone()), &[]);
     end(failure.kind)

@@ -7,8 +7,9 @@ use protocol::init::{Exec, FromInit, Stdio};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
-use crate::failure::{Result, fail};
+use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
+use crate::process::Start;
 use crate::root::Root;
 use crate::{may_proceed, process, say, terminal};
 
@@ -70,7 +71,20 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
     let report = rustix::io::fcntl_dupfd_cloexec(control, count.saturating_add(3));
     let report = Channel::from(report.map_err(|e| fail("the runtime's channel", e))?);
-    let failure = process::become_program(wanted, &program, &proc, preserved, (&[], ""));
+    let start = Start {
+        proc: &proc,
+        hooks: &[],
+        state: "",
+        hand_over_listener: &|listener| {
+            let sent = report.send(&FromInit::Listener, &[listener.as_fd()]);
+            sent.map_err(|e| fail("linux.seccomp.listenerPath", e))?;
+            if may_proceed(&report) {
+                return Ok(());
+            }
+            Err(refuse("linux.seccomp.listenerPath: nobody has the listener"))
+        },
+    };
+    let failure = process::become_program(wanted, &program, preserved, &start);
     let _ = report.send(&FromInit::Failed(failure), &[]);
     finish_helper()
 }

@@ -83,35 +83,36 @@ fn reason(error: &std::io::Error) -> String {
     }
 }
 
-/// Hooks of `start`, with the state that they get.
-pub type StartHooks<'a> = (&'a [Hook], &'a str);
+/// What a program needs besides its rights.
+pub struct Start<'a> {
+    pub proc: &'a Proc,
+    /// Hooks of `start`, with the state that they get.
+    pub hooks: &'a [Hook],
+    pub state: &'a str,
+    /// Hands the listener of a seccomp filter to the runtime, and returns when its agent has it.
+    pub hand_over_listener: &'a dyn Fn(OwnedFd) -> Result<()>,
+}
 
 /// Becomes the program: never returns but with the reason why not. `preserved` get the numbers from 3 on: apart
 /// from `proc` the caller must not need any other descriptor with a number below 3 + their count.
 pub fn become_program(
     process: &Process,
     program: &Path,
-    proc: &Proc,
     preserved: Vec<OwnedFd>,
-    hooks: StartHooks<'_>,
+    start: &Start<'_>,
 ) -> Failure {
-    match give_up_rights(process, proc, preserved, hooks) {
+    match give_up_rights(process, preserved, start) {
         Err(failure) => failure,
         Ok(env) => execute(process, program, &env),
     }
 }
 
 /// All that can't be undone. Returns the program's environment.
-fn give_up_rights(
-    process: &Process,
-    proc: &Proc,
-    preserved: Vec<OwnedFd>,
-    (hooks, state): StartHooks<'_>,
-) -> Result<Vec<CString>> {
+fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>) -> Result<Vec<CString>> {
     let env = environment(process)?;
     kernel::reset_signals().map_err(|e| fail("signals", e))?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
-    set_labels(process, proc)?;
+    set_labels(process, start.proc)?;
     if !preserved.is_empty() {
         kernel::place_from(3, preserved).map_err(|e| fail("preserved descriptors", e))?;
     }
@@ -123,7 +124,7 @@ fn give_up_rights(
     let entered = enter_directory(&process.cwd);
     // Without no_new_privs only a privileged process may load a filter, so it comes before the capabilities go.
     if !process.no_new_privileges {
-        load_seccomp(process.seccomp.as_ref())?;
+        load_seccomp(process.seccomp.as_ref(), start)?;
     }
     drop_bounding(process.capabilities)?;
     rustix::thread::set_keep_capabilities(true).map_err(|e| fail("process.user", e))?;
@@ -135,11 +136,11 @@ fn give_up_rights(
     }
     .map_err(|e| fail(format!("process.cwd ({})", process.cwd.display()), e))?;
     set_capabilities(process.capabilities)?;
-    for hook in hooks {
-        hook.run(state, Path::new("/")).map_err(|e| refuse(e.to_string()))?;
+    for hook in start.hooks {
+        hook.run(start.state, Path::new("/")).map_err(|e| refuse(e.to_string()))?;
     }
     if process.no_new_privileges {
-        load_seccomp(process.seccomp.as_ref())?;
+        load_seccomp(process.seccomp.as_ref(), start)?;
     }
     Ok(env)
 }
@@ -234,9 +235,11 @@ fn set_labels(process: &Process, proc: &Proc) -> Result<()> {
     Ok(())
 }
 
-fn load_seccomp(seccomp: Option<&Seccomp>) -> Result<()> {
+fn load_seccomp(seccomp: Option<&Seccomp>, start: &Start<'_>) -> Result<()> {
     let Some(seccomp) = seccomp else { return Ok(()) };
-    kernel::load_filter(&seccomp.program, seccomp.flags).map(drop).map_err(|e| fail("linux.seccomp", e))
+    let loaded =
+        kernel::load_filter(&seccomp.program, seccomp.flags).map_err(|e| fail("linux.seccomp", e))?;
+    loaded.map_or(Ok(()), start.hand_over_listener)
 }
 
 fn set_user(process: &Process) -> Result<()> {

@@ -35,21 +35,27 @@ impl ConsoleSocket {
     /// Waits for the terminal.
     #[track_caller]
     pub fn receive(&self) -> Pty {
-        assert!(readable(&self.listener, DEADLINE), "nobody connected to the console socket");
-        let (stream, _) = self.listener.accept().expect("a connection");
-        assert!(readable(&stream, DEADLINE), "nothing came through the console socket");
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut name = [0; 4096];
-        recvmsg(&stream, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)
-            .expect("a message");
-        let mut fds = control.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            _ => None,
-        });
-        let master = fds.next().and_then(|mut fds| fds.next()).expect("a file descriptor");
+        let (_, master) = receive_fd(&self.listener, "console socket");
         Pty { master: File::from(master) }
     }
+}
+
+/// Waits for one message with a descriptor; `what` names the socket.
+#[track_caller]
+pub(crate) fn receive_fd(listener: &UnixListener, what: &str) -> (Vec<u8>, OwnedFd) {
+    assert!(readable(listener, DEADLINE), "nobody connected to the {what}");
+    let (stream, _) = listener.accept().expect("a connection");
+    assert!(readable(&stream, DEADLINE), "nothing came through the {what}");
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut text = vec![0; 65536];
+    let got = recvmsg(&stream, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC);
+    text.truncate(got.expect("a message").bytes);
+    let mut fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    (text, fds.next().and_then(|mut fds| fds.next()).expect("a file descriptor"))
 }
 
 /// The master side of a terminal.

@@ -10,6 +10,7 @@
 //! directory or a mount behind fails, whatever it was about.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod bundle;
 mod cgroup;
 mod console;
@@ -23,6 +24,7 @@ mod wait;
 
 pub mod engines;
 
+pub use agent::{Notifications, SeccompAgent};
 pub use bundle::Bundle;
 pub use cgroup::{Cgroups, Hierarchy, hierarchies, parent as cgroup_parent};
 pub use console::{ConsoleSocket, Pty};

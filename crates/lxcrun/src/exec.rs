@@ -18,7 +18,7 @@ use crate::create::{FdTable, own_stdio, write_pid_file};
 use crate::error::{Context, refuse};
 use crate::monitor::spawn_helper;
 use crate::state::Status;
-use crate::{Container, ContainerId, Error, Result, console, embedded, process};
+use crate::{Container, ContainerId, Error, Result, console, embedded, listener, process};
 
 /// What an exec is asked for besides its process.
 #[derive(Debug, Default)]
@@ -137,11 +137,19 @@ impl Container {
             write_pid_file(id, file, pid.as_raw_nonzero().get())?;
         }
         channel.send(&ToInit::Proceed, &[]).at(id, "the exec does not listen")?;
-        match channel.receive::<FromInit>().at(id, "the exec's message")?.map(|r| r.message) {
-            Some(FromInit::Failed(failure)) => return Err(Error::Init { id: id.clone(), failure }),
-            // The exec has closed it.
-            _ => cleanup.0 = None,
+        while let Some(received) = channel.receive::<FromInit>().at(id, "the exec's message")? {
+            match (received.message, received.fds.first()) {
+                (FromInit::Failed(failure), _) => return Err(Error::Init { id: id.clone(), failure }),
+                (FromInit::Listener, Some(listener)) => {
+                    let pid = pid.as_raw_nonzero().get();
+                    listener::send(id, &spec, &self.oci_state(), pid, listener)?;
+                    channel.send(&ToInit::Proceed, &[]).at(id, "the exec does not listen")?;
+                }
+                (message, _) => return Err(out_of_turn(id, &message)),
+            }
         }
+        // The exec has closed it.
+        cleanup.0 = None;
         Ok(ExecProcess { id: id.clone(), pid, pidfd, terminal })
     }
 
@@ -188,10 +196,14 @@ fn expect(
         Some(received) => match received.message {
             FromInit::Failed(failure) => Err(Error::Init { id: id.clone(), failure }),
             message if wanted(&message) => Ok((received.fds, received.sender)),
-            message => Err(refuse(id, "exec", format!("its process said {message:?} out of turn"))),
+            message => Err(out_of_turn(id, &message)),
         },
         None => Err(refuse(id, "exec", "its process ended early: the container may have ended")),
     }
+}
+
+fn out_of_turn(id: &ContainerId, message: &FromInit) -> Error {
+    refuse(id, "exec", format!("its process said {message:?} out of turn"))
 }
 
 /// Kills and reaps a child that is not wanted any more.

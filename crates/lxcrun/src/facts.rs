@@ -61,13 +61,14 @@ pub const MOUNT_OPTIONS: &[&str] = &[
 ];
 
 /// Seccomp actions that are carried out.
-pub const SECCOMP_ACTIONS: [&str; 8] = [
+pub const SECCOMP_ACTIONS: [&str; 9] = [
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_ERRNO",
     "SCMP_ACT_KILL",
     "SCMP_ACT_KILL_PROCESS",
     "SCMP_ACT_KILL_THREAD",
     "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
     "SCMP_ACT_TRACE",
     "SCMP_ACT_TRAP",
 ];

@@ -19,6 +19,7 @@ mod facts;
 mod host;
 mod id;
 mod kill;
+mod listener;
 mod monitor;
 mod mounts;
 mod process;

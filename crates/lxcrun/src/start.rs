@@ -3,14 +3,15 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use protocol::Channel;
 use protocol::init::{FromGate, ToGate};
+use protocol::{Channel, Received};
 use rustix::fs::FlockOperation;
+use rustix::process::Signal;
 
 use crate::config::{HookKind, hooks};
 use crate::error::Context;
 use crate::state::{GATE, Status};
-use crate::{Container, Error, Result};
+use crate::{Container, Error, Result, listener};
 
 impl Container {
     /// Executes the program of a created container.
@@ -38,13 +39,30 @@ impl Container {
             return Err(self.cannot("start", self.status()));
         };
         init.send(&ToGate::Start, &[]).at(self.id(), what)?;
-        let answer = init.receive::<FromGate>().at(self.id(), what)?;
+        let mut answer = init.receive::<FromGate>().at(self.id(), what)?;
         let _ = std::fs::remove_file(self.directory.path().join(GATE));
+        if let Some(Received { message: FromGate::Listener, fds, .. }) = &answer {
+            if let Err(e) = self.hand_over_listener(fds) {
+                // It waits for an agent that will never answer.
+                let _ = self.kill(Signal::KILL);
+                return Err(e);
+            }
+            init.send(&ToGate::Proceed, &[]).at(self.id(), what)?;
+            answer = init.receive::<FromGate>().at(self.id(), what)?;
+        }
         match answer.map(|received| received.message) {
             // The exec has closed it.
-            None | Some(FromGate::Ack) => Ok(()),
+            None | Some(FromGate::Ack | FromGate::Listener) => Ok(()),
             Some(FromGate::Failed(failure)) => Err(Error::Init { id: self.id().clone(), failure }),
         }
+    }
+
+    fn hand_over_listener(&self, fds: &[OwnedFd]) -> Result<()> {
+        let Some(listener) = fds.first() else {
+            return Err(self.cannot("start", self.status()));
+        };
+        let state = self.state.oci(Status::Created);
+        listener::send(self.id(), &self.directory.spec()?, &state, state.pid, listener)
     }
 
     /// A failure is logged and changes nothing (runtime-spec, runtime.md, "Lifecycle", step 9).

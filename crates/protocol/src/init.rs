@@ -13,6 +13,8 @@
 //!    | gate: connect; <----------- Ack |
 //!    | gate: Start ------------------> |  user, capabilities, seccomp, startContainer hooks, exec
 //! ```
+//! A filter with a listener comes along with `Listener`; it waits for `Proceed` until the agent has it.
+//!
 //! `Failed` may come instead of any message. Closing the channel at any point before the last `Proceed` makes
 //! the init exit: a runtime that dies takes its unfinished container with it.
 
@@ -48,6 +50,8 @@ pub enum FromInit {
     Mounted,
     /// Everything is done that can be done before `start`. With a terminal its master comes along.
     Ready,
+    /// The listener of a seccomp filter comes along; goes on at `Proceed`.
+    Listener,
     /// A step failed; the init exits.
     Failed(Failure),
 }
@@ -57,6 +61,8 @@ pub enum FromInit {
 pub enum ToGate {
     /// Execute the program.
     Start,
+    /// The agent has the listener.
+    Proceed,
 }
 
 /// From a container's init at its gate. After `Ack`, the end of the connection means that the program runs.
@@ -64,6 +70,8 @@ pub enum ToGate {
 pub enum FromGate {
     /// You are the one who starts it.
     Ack,
+    /// The listener of a seccomp filter comes along; goes on at `Proceed`.
+    Listener,
     /// The program can't be executed; the init exits.
     Failed(Failure),
 }
@@ -315,6 +323,6 @@ pub struct Capabilities {
 pub struct Seccomp {
     /// An array of `struct sock_filter`.
     pub program: Vec<u8>,
-    /// `SECCOMP_FILTER_FLAG_*`
+    /// `SECCOMP_FILTER_FLAG_*`; with `NEW_LISTENER` the runtime gets the listener.
     pub flags: u64,
 }

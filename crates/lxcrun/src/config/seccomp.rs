@@ -3,6 +3,7 @@
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+    LinuxSyscall,
 };
 use protocol::init::Seccomp;
 
@@ -13,6 +14,7 @@ const FIELD: &str = "linux.seccomp";
 
 /// The BPF program for a profile.
 pub(super) fn compile(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<Seccomp> {
+    check_listener(id, wanted)?;
     let failed =
         |what: String| move |e: libseccomp::error::SeccompError| refuse(id, FIELD, format!("{what}: {e}"));
     let default = action(id, wanted.default_action(), wanted.default_errno_ret())?;
@@ -41,6 +43,36 @@ pub(super) fn compile(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<Seccomp
     }
     let program = export(&filter).map_err(|e| refuse(id, FIELD, e))?;
     Ok(Seccomp { program, flags: flags(wanted) })
+}
+
+/// An agent that gets notifications must be named, and must get its listener before anything can wait for it: the
+/// init still has to send it (sendmsg), and hooks of `start` write. Source: runtime-spec, config-linux.md, "Seccomp".
+fn check_listener(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<()> {
+    if wanted.default_action() == LinuxSeccompAction::ScmpActNotify {
+        let reason = "SCMP_ACT_NOTIFY cannot be used as default action";
+        return Err(refuse(id, format!("{FIELD}.defaultAction"), reason));
+    }
+    for (index, rule) in notifying(wanted).enumerate() {
+        if let Some(name) = rule.names().iter().find(|n| matches!(n.as_str(), "write" | "sendmsg")) {
+            let reason = format!("SCMP_ACT_NOTIFY cannot be used for the {name} syscall");
+            return Err(refuse(id, format!("{FIELD}.syscalls[{index}]"), reason));
+        }
+    }
+    if notifies(wanted) && wanted.listener_path().is_none() {
+        return Err(refuse(id, format!("{FIELD}.listenerPath"), "is missing, and SCMP_ACT_NOTIFY needs it"));
+    }
+    if wanted.listener_metadata().is_some() && wanted.listener_path().is_none() {
+        return Err(refuse(id, format!("{FIELD}.listenerMetadata"), "needs listenerPath"));
+    }
+    Ok(())
+}
+
+fn notifying(wanted: &LinuxSeccomp) -> impl Iterator<Item = &LinuxSyscall> {
+    wanted.syscalls().iter().flatten().filter(|r| r.action() == LinuxSeccompAction::ScmpActNotify)
+}
+
+fn notifies(wanted: &LinuxSeccomp) -> bool {
+    notifying(wanted).next().is_some()
 }
 
 /// libseccomp before 2.6 writes its program only to a descriptor.
@@ -113,9 +145,7 @@ fn action(id: &ContainerId, action: LinuxSeccompAction, errno: Option<u32>) -> R
         }
         LinuxSeccompAction::ScmpActLog => ScmpAction::Log,
         LinuxSeccompAction::ScmpActAllow => ScmpAction::Allow,
-        LinuxSeccompAction::ScmpActNotify => {
-            return Err(refuse(id, FIELD, "SCMP_ACT_NOTIFY is not supported by this version of lxcrun"));
-        }
+        LinuxSeccompAction::ScmpActNotify => ScmpAction::Notify,
     })
 }
 
@@ -128,10 +158,15 @@ fn flags(wanted: &LinuxSeccomp) -> u64 {
             libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
         }
     };
-    match wanted.flags() {
-        Some(flags) => flags.iter().fold(0, |all, flag| all | bit(flag)),
-        None => 0,
+    let mut flags = wanted.flags().iter().flatten().fold(0, |all, flag| all | bit(flag));
+    if notifies(wanted) {
+        flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        if flags & libc::SECCOMP_FILTER_FLAG_TSYNC != 0 {
+            // Both want the return value: seccomp(2).
+            flags |= libc::SECCOMP_FILTER_FLAG_TSYNC_ESRCH;
+        }
     }
+    flags
 }
 
 fn architecture(arch: Arch) -> ScmpArch {

@@ -17,10 +17,6 @@ pub(super) fn check(id: &ContainerId, spec: &Spec) -> Result<()> {
         ask("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()));
         ask("linux.intelRdt", linux.intel_rdt().is_some());
         ask("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()));
-        if let Some(seccomp) = linux.seccomp() {
-            ask("linux.seccomp.listenerPath", seccomp.listener_path().is_some());
-            ask("linux.seccomp.listenerMetadata", seccomp.listener_metadata().is_some());
-        }
     }
     ask("solaris", spec.solaris().is_some());
     ask("windows", spec.windows().is_some());
