@@ -18,6 +18,7 @@ mod host;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod netdevices;
 mod process;
 mod scheduling;
 mod seccomp;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         symlinks::tests,
         namespaces::tests,
         userns::tests,
+        netdevices::tests,
         devices::tests,
         cgroups::tests,
         seccomp::tests,

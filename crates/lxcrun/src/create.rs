@@ -22,6 +22,7 @@ use crate::delete::run_poststop_hooks;
 use crate::error::{Context, refuse};
 use crate::monitor::Monitor;
 use crate::mounts;
+use crate::netdevices::MovedDevices;
 use crate::state::{self, ProcessId, State, StateDir, Status};
 use crate::{Bundle, ContainerId, Error, Host, Result, console, process};
 
@@ -92,6 +93,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     creation.expect(|m| matches!(m, FromInit::Mounted))?;
     // Only now: rules for devices also go for making their nodes. Before the hooks, which may want to change some.
     creation.cgroup.apply(&resources(spec, &host))?;
+    let mut devices = move_net_devices(id, &plan, init)?;
     let state = creation.state.oci(Status::Creating).json();
     for hook in &plan.create_runtime_hooks {
         hook.run(&state, bundle.path()).map_err(|source| Error::Hook { id: id.clone(), source })?;
@@ -108,7 +110,19 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         }
         (terminal, _) => terminal,
     };
-    creation.finish(options.keep_monitor, options.pid_file.as_deref(), terminal)
+    let container = creation.finish(options.keep_monitor, options.pid_file.as_deref(), terminal)?;
+    devices.keep();
+    Ok(container)
+}
+
+/// `linux.netDevices`, into the namespace that the init is in now.
+fn move_net_devices(id: &ContainerId, plan: &Plan, init: Pid) -> Result<MovedDevices> {
+    if plan.net_devices.is_empty() {
+        return Ok(MovedDevices::default());
+    }
+    let path = format!("/proc/{}/ns/net", init.as_raw_nonzero());
+    let namespace = fs::File::open(&path).at(id, path)?;
+    MovedDevices::new(id, &plan.net_devices, &namespace.into())
 }
 
 /// `linux.resources`; on cgroup v1 no device is allowed that it does not allow, also when it says nothing.

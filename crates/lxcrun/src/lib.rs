@@ -22,6 +22,8 @@ mod kill;
 mod listener;
 mod monitor;
 mod mounts;
+mod netdevices;
+mod netlink;
 mod process;
 mod start;
 mod state;

@@ -7,6 +7,7 @@ mod hooks;
 mod lxc;
 mod mounts;
 mod namespaces;
+mod netdevices;
 mod process;
 mod raw;
 mod scheduling;
@@ -25,6 +26,7 @@ pub(crate) use hooks::{HookKind, hooks};
 pub(crate) use lxc::{LOG_FILE, Surroundings, render};
 pub(crate) use mounts::{IdMap, PlannedMount, What};
 pub(crate) use namespaces::{Namespaces, Sharing, UserNamespace};
+pub(crate) use netdevices::NetDevice;
 pub(crate) use process::{Rlimit, exec_process};
 pub(crate) use raw::RawSettings;
 pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
@@ -41,6 +43,8 @@ pub(crate) struct Plan {
     pub namespaces: Namespaces,
     /// The mappings of its user namespace, each with its field, in LXC's form.
     pub id_maps: Vec<(&'static str, String)>,
+    /// Devices that move into its network namespace.
+    pub net_devices: Vec<NetDevice>,
     /// The cgroup, below the root of every hierarchy.
     pub cgroup: CgroupPath,
     /// The root's path on the host.
@@ -106,6 +110,7 @@ impl Plan {
         }
         let planned = mounts::mounts(id, bundle, spec, host, &raw.mounts)?;
         Ok(Self {
+            net_devices: netdevices::net_devices(id, linux, &namespaces)?,
             id_maps: namespaces.id_maps(id, linux)?,
             cgroup: CgroupPath::new(id, linux.cgroups_path().as_deref())?,
             rootfs,

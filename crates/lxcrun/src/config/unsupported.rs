@@ -14,7 +14,6 @@ pub(super) fn check(id: &ContainerId, spec: &Spec) -> Result<()> {
         }
     };
     if let Some(linux) = spec.linux() {
-        ask("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()));
         ask("linux.intelRdt", linux.intel_rdt().is_some());
         ask("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()));
     }
