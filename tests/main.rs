@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 mod bad_input;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod crash;
 mod crun;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         hooks::tests,
         signals::tests,
         exec::tests,
+        checkpoint::tests,
         cli::tests,
         bad_input::tests,
         crash::tests,

@@ -1,8 +1,12 @@
 //! The command line: clap only. Names and meanings are runc's, so that its clients need no wrapper.
 
+mod checkpoint;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use checkpoint::{CgroupsMode, Checkpoint, Criu, Restore};
 
 /// An OCI runtime that relies on LXC
 #[derive(Debug, Parser)]
@@ -75,6 +79,10 @@ pub enum Command {
     Update(Box<Update>),
     /// Print events of a container as JSON: OOM kills, and with --stats what it uses
     Events(Events),
+    /// Save a running container to image files
+    Checkpoint(Box<Checkpoint>),
+    /// Create a container from image files; it runs on where it was
+    Restore(Box<Restore>),
     /// Write a config.json to begin with
     Spec(Spec),
     /// Print what this runtime can do, as JSON

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,7 @@ pub fn connect_stdio(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd, uid
     rustix::stdio::dup2_stdout(stdout).map_err(|e| fail(what, e))?;
     rustix::stdio::dup2_stderr(stderr).map_err(|e| fail(what, e))?;
     let null = rustix::fs::makedev(1, 3);
+    reopen_null(null).map_err(|e| fail(what, e))?;
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let stat = rustix::fs::fstat(fd).map_err(|e| fail(what, e))?;
         if stat.st_uid == uid || stat.st_rdev == null {
@@ -38,6 +39,28 @@ pub fn connect_stdio(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd, uid
             Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}
             Err(e) => return Err(fail(what, e)),
         }
+    }
+    Ok(())
+}
+
+/// Puts the container's null device in place of the host's, whose mount is not the container's: a checkpoint could
+/// not save it. A container without one keeps the host's.
+fn reopen_null(null: u64) -> rustix::io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(own) = rustix::fs::open("/dev/null", flags, Mode::empty()) else { return Ok(()) };
+    let is_null = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| stat.st_rdev == null);
+    if !is_null(own.as_fd())? {
+        return Ok(());
+    }
+    rustix::fs::fcntl_setfl(&own, OFlags::empty())?;
+    if is_null(rustix::stdio::stdin())? {
+        rustix::stdio::dup2_stdin(&own)?;
+    }
+    if is_null(rustix::stdio::stdout())? {
+        rustix::stdio::dup2_stdout(&own)?;
+    }
+    if is_null(rustix::stdio::stderr())? {
+        rustix::stdio::dup2_stderr(&own)?;
     }
     Ok(())
 }

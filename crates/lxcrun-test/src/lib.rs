@@ -29,6 +29,7 @@ pub use bundle::Bundle;
 pub use cgroup::{Cgroups, Hierarchy, hierarchies, parent as cgroup_parent};
 pub use console::{ConsoleSocket, Pty};
 pub use container::Container;
+pub use helper::subreaper_command;
 pub use host::{HostSnapshot, Process, interfaces};
 pub use output::Output;
 pub use runtime::{Call, Running, Runtime};

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::{OnceLock, RwLock};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -45,6 +45,12 @@ pub enum Need {
     File(&'static str),
     /// A program on the PATH.
     Program(&'static str),
+    /// A CRIU that works on this kernel.
+    Criu,
+    /// The same, with a feature that `criu check --feature` knows.
+    CriuFeature(&'static str),
+    /// CAP_SYS_RESOURCE, which root lacks in some sandboxes.
+    SysResource,
     /// lxcrun itself: the test is about its own promise, which other runtimes don't make, for this reason.
     Lxcrun(&'static str),
     /// Any runtime but this one, which differs for this reason.
@@ -72,9 +78,30 @@ impl Need {
             Need::Program(name) => {
                 crate::runtime::on_path(name).is_none().then(|| format!("needs the program {name}"))
             }
+            Need::Criu => criu_fails(&[]),
+            Need::CriuFeature(name) => criu_fails(&["--feature", name]),
+            Need::SysResource => {
+                let capability = rustix::thread::CapabilitySet::SYS_RESOURCE;
+                let has =
+                    rustix::thread::capabilities(None).is_ok_and(|own| own.effective.contains(capability));
+                (!has).then(|| "needs CAP_SYS_RESOURCE".to_owned())
+            }
             Need::Lxcrun(why) => (!runtime.is("lxcrun")).then(|| format!("lxcrun only: {why}")),
             Need::Not(name, why) => runtime.is(name).then(|| format!("{name} differs: {why}")),
         }
+    }
+}
+
+/// Why CRIU does not work here, if so.
+fn criu_fails(options: &[&str]) -> Option<String> {
+    let check = Command::new("criu").arg("check").args(options).output();
+    match check {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Some(format!("needs criu: {} {options:?}", said.lines().next().unwrap_or("criu check fails")))
+        }
+        Err(e) => Some(format!("needs criu: {e}")),
     }
 }
 

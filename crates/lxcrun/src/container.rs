@@ -10,7 +10,7 @@ use crate::cgroup::{Cgroup, Hierarchies, OomWatch, ResourceStats};
 use crate::error::Context;
 use crate::monitor::Monitor;
 use crate::state::{self, OciState, State, StateDir, Status};
-use crate::{ContainerId, Error, Result};
+use crate::{ContainerId, Error, Result, process};
 
 /// A container in a state root.
 #[derive(Debug)]
@@ -34,6 +34,16 @@ impl Container {
     ) -> Self {
         let init = monitor.as_ref().and(state.init).and_then(crate::ProcessId::open);
         Self { directory, state, monitor, init, terminal, cgroup: OnceLock::new() }
+    }
+
+    /// A container whose init, with this pidfd, is a child of this process. It may have ended meanwhile.
+    pub(crate) fn restored(
+        directory: StateDir,
+        state: State,
+        init: OwnedFd,
+        terminal: Option<OwnedFd>,
+    ) -> Self {
+        Self { init: Some(init), ..Self::new(directory, state, None, terminal) }
     }
 
     /// Finds a container.
@@ -176,15 +186,16 @@ impl Container {
         }
     }
 
-    /// Waits for the container's end. Only for one that this process created, with
+    /// Waits for the container's end. Only for one that this process restored, or created with
     /// [`keep_monitor`](crate::CreateOptions::keep_monitor).
     ///
     /// # Errors
     /// [`Error::State`] for any other container.
     pub fn wait(&mut self) -> Result<Exit> {
-        match self.monitor.as_mut() {
-            Some(monitor) => monitor.wait(self.init.as_ref(), self.state.liblxc_cleans_up),
-            None => {
+        match (self.monitor.as_mut(), &self.init) {
+            (Some(monitor), init) => monitor.wait(init.as_ref(), self.state.liblxc_cleans_up),
+            (None, Some(child)) => process::wait_for_child(&self.state.id, child),
+            (None, None) => {
                 Err(Error::State { id: self.id().clone(), reason: "is not a child of this process".into() })
             }
         }
@@ -199,11 +210,11 @@ impl Container {
     }
 
     /// A pidfd that becomes readable when the container has ended and [`wait`](Self::wait) will not block for long.
-    /// Only for one that this process created, with [`keep_monitor`](crate::CreateOptions::keep_monitor).
+    /// Only for one that this process restored, or created with
+    /// [`keep_monitor`](crate::CreateOptions::keep_monitor).
     #[must_use]
     pub fn end(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        let monitor = self.monitor.as_ref()?;
-        Some(self.init.as_ref().map_or_else(|| monitor.pidfd(), AsFd::as_fd))
+        self.init.as_ref().map(AsFd::as_fd).or_else(|| self.monitor.as_ref().map(Monitor::pidfd))
     }
 
     /// The master of the program's terminal, for a container that was created without a console socket.

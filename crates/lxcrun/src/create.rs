@@ -16,6 +16,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::Pid;
 
 use crate::cgroup::{Cgroup, Layout};
+use crate::checkpoint::name_of;
 use crate::config::{self, HookKind, Plan, Surroundings, hooks};
 use crate::container::Container;
 use crate::delete::run_poststop_hooks;
@@ -79,8 +80,12 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
 
     let mut fds = FdTable::default();
     let stdio = options.stdio.map_or_else(own_stdio, |fds| Ok(fds.into()));
+    let stdio = stdio.at(id, "standard input, output and error")?;
+    if !plan.terminal {
+        creation.state.stdio = stdio.iter().map(name_of).collect();
+    }
     let given = Given {
-        stdio: stdio.at(id, "standard input, output and error")?,
+        stdio,
         preserved: options.preserve_fds,
         no_pivot: options.no_pivot,
         new_keyring: !options.no_new_keyring,
@@ -126,7 +131,7 @@ fn move_net_devices(id: &ContainerId, plan: &Plan, init: Pid) -> Result<MovedDev
 }
 
 /// `linux.resources`; on cgroup v1 no device is allowed that it does not allow, also when it says nothing.
-fn resources(spec: &Spec, host: &Host) -> LinuxResources {
+pub(crate) fn resources(spec: &Spec, host: &Host) -> LinuxResources {
     let mut resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
     if host.cgroup_layout() == Layout::Legacy {
         let mut deny_all = LinuxDeviceCgroup::default();
@@ -194,6 +199,7 @@ impl Creation {
             monitor_cgroups: monitor_cgroups.clone(),
             monitor: Some(monitor.process()?),
             liblxc_cleans_up: plan.raw.needs_liblxc_at_the_end(),
+            lxc_settings: !plan.raw.items.is_empty(),
             ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
         };
         let monitor_cgroups = monitor_cgroups.map(|path| Cgroup::new(id, hierarchies.clone(), &path));

@@ -116,6 +116,16 @@ pub enum Error {
         /// The end of liblxc's log, with `: ` before it.
         log: String,
     },
+    /// CRIU could not checkpoint or restore the container.
+    #[error("container {id}: cannot {verb}: {reason}")]
+    Criu {
+        /// The container.
+        id: ContainerId,
+        /// What was asked for.
+        verb: &'static str,
+        /// CRIU's reason, with the errors of its log.
+        reason: String,
+    },
     /// The container's init could not do its work, or the program can't be executed.
     #[error("container {id}: {}", failure.message)]
     Init {

@@ -250,14 +250,6 @@ impl ExecProcess {
     /// # Errors
     /// [`Error::Io`] when somebody else in this process has waited for it.
     pub fn wait(&self) -> Result<Exit> {
-        let wait = || waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
-        let status = rustix::io::retry_on_intr(wait).at(&self.id, "cannot wait for the process")?;
-        let status = status.ok_or_else(|| refuse(&self.id, "exec", "no status"))?;
-        let number = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
-        Ok(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Exit::Code(number(code)),
-            (None, Some(signal)) => Exit::Signal(number(signal)),
-            (None, None) => Exit::Code(u8::MAX),
-        })
+        process::wait_for_child(&self.id, &self.pidfd)
     }
 }

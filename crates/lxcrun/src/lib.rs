@@ -7,10 +7,12 @@
 
 mod bundle;
 mod cgroup;
+mod checkpoint;
 mod config;
 mod console;
 mod container;
 mod create;
+mod criu;
 mod delete;
 mod embedded;
 mod error;
@@ -25,6 +27,7 @@ mod mounts;
 mod netdevices;
 mod netlink;
 mod process;
+mod restore;
 mod start;
 mod state;
 mod template;
@@ -34,9 +37,11 @@ pub use cgroup::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface,
     OomWatch, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
 };
+pub use checkpoint::CheckpointOptions;
 pub use config::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
 pub use container::Container;
 pub use create::{CreateOptions, create};
+pub use criu::CgroupsMode;
 pub use delete::delete;
 pub use error::{Error, Result};
 pub use exec::{ExecOptions, ExecProcess};
@@ -49,6 +54,7 @@ pub use id::ContainerId;
 pub use kill::parse_signal;
 pub use oci_spec;
 pub use protocol::monitor::Exit;
+pub use restore::{RestoreOptions, restore};
 pub use rustix::process::Signal;
 pub use state::{OciState, ProcessId, Status};
 pub use template::{DEFAULT_SPEC, default_spec};

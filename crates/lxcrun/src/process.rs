@@ -1,11 +1,13 @@
-//! What is set on a process from outside: it needs the host's rights, not the container's.
+//! What is done to a process from outside: limits need the host's rights, not the container's.
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::process::{Pid, Rlimit as Limits, prlimit};
+use protocol::monitor::Exit;
+use rustix::process::{Pid, Rlimit as Limits, WaitId, WaitIdOptions, prlimit, waitid};
 
 use crate::config::Rlimit;
-use crate::error::refuse;
+use crate::error::{Context, refuse};
 use crate::{ContainerId, Result};
 
 /// `process.rlimits`
@@ -32,4 +34,18 @@ pub(crate) fn set_oom_score_adj(id: &ContainerId, pid: Pid, score: Option<i32>) 
     let Some(score) = score else { return Ok(()) };
     fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), score.to_string())
         .map_err(|e| refuse(id, "process.oomScoreAdj", format!("{score}: {e}")))
+}
+
+/// Waits for the end of a child of this process.
+pub(crate) fn wait_for_child(id: &ContainerId, child: &OwnedFd) -> Result<Exit> {
+    let what = "cannot wait for the process";
+    let wait = || waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED);
+    let status = rustix::io::retry_on_intr(wait).at(id, what)?;
+    let status = status.ok_or(std::io::ErrorKind::NotFound).at(id, what)?;
+    let number = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
+    Ok(match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code(number(code)),
+        (None, Some(signal)) => Exit::Signal(number(signal)),
+        (None, None) => Exit::Code(u8::MAX),
+    })
 }

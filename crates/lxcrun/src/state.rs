@@ -117,6 +117,12 @@ pub(crate) struct State {
     pub init: Option<ProcessId>,
     /// Whether liblxc has something to do at the end: devices to give back, hooks to run.
     pub liblxc_cleans_up: bool,
+    /// Whether LXC has settings of its own for it, which no specification knows.
+    #[serde(default)]
+    pub lxc_settings: bool,
+    /// What standard input, output and error are connected with, unless it is a terminal: `pipe:[123]`, or a path.
+    #[serde(default)]
+    pub stdio: Vec<String>,
     /// Whether spec.json has hooks for `start` and `delete`, so that most never need to read it.
     pub poststart: bool,
     pub poststop: bool,
@@ -137,6 +143,8 @@ impl State {
             monitor: None,
             init: None,
             liblxc_cleans_up: false,
+            lxc_settings: false,
+            stdio: Vec::new(),
             poststart: spec
                 .hooks()
                 .as_ref()

@@ -1,5 +1,6 @@
 //! One file for each command that is more than a call.
 
+mod checkpoint;
 mod events;
 mod exec;
 mod features;
@@ -42,6 +43,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(args) => load(&args.id)?.resume()?,
         Command::Events(args) => events::events(&load(&args.id)?, args)?,
         Command::Update(args) => update::update(&load(&args.id)?, args)?,
+        Command::Checkpoint(args) => checkpoint::checkpoint(&root, args)?,
+        Command::Restore(args) => return checkpoint::restore(&root, cli, args),
         Command::Spec(args) => spec(&args.bundle)?,
         Command::Features => print_json(&features::features())?,
     }

@@ -50,7 +50,6 @@ fn detached(
 }
 
 fn foreground(container: &mut Container, signals: &Signals) -> anyhow::Result<Exit> {
-    let terminal = container.take_terminal();
     let started = container.start();
     if let Err(error) = started {
         // Its init has ended; the monitor is about to.
@@ -58,11 +57,15 @@ fn foreground(container: &mut Container, signals: &Signals) -> anyhow::Result<Ex
         let _ = container.wait();
         return Err(error.into());
     }
-    {
-        let pass_on = |signal: Signal| drop(container.kill(signal));
-        if let Some(end) = container.end() {
-            relay::until_end(end, signals, terminal, pass_on)?;
-        }
+    until_end(container, signals)
+}
+
+/// Passes on what the program and its user have for each other, until its end.
+pub fn until_end(container: &mut Container, signals: &Signals) -> anyhow::Result<Exit> {
+    let terminal = container.take_terminal();
+    let pass_on = |signal: Signal| drop(container.kill(signal));
+    if let Some(end) = container.end() {
+        relay::until_end(end, signals, terminal, pass_on)?;
     }
     Ok(container.wait()?)
 }

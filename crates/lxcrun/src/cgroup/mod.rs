@@ -3,6 +3,7 @@
 
 mod hierarchies;
 mod limits;
+mod make;
 mod oom;
 mod path;
 mod processes;

@@ -1,0 +1,58 @@
+//! Making a container's cgroups where liblxc takes no part: at a restore.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::hierarchies::Hierarchy;
+use super::{Cgroup, read, write};
+use crate::Result;
+use crate::error::Context;
+
+impl Cgroup {
+    /// Makes the directory in every hierarchy, ready for processes.
+    pub(crate) fn make(&self) -> Result<()> {
+        for hierarchy in self.hierarchies.all() {
+            let what = || format!("cannot make cgroup {}", hierarchy.mountpoint.join(&self.path).display());
+            make(hierarchy, &self.path).at(&self.id, what())?;
+        }
+        Ok(())
+    }
+}
+
+fn make(hierarchy: &Hierarchy, path: &str) -> io::Result<()> {
+    let mut directory = hierarchy.mountpoint.clone();
+    for name in Path::new(path) {
+        if hierarchy.is_unified() {
+            pass_controllers_down(&directory);
+        }
+        let above = directory.clone();
+        directory.push(name);
+        match fs::create_dir(&directory) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        if hierarchy.is_called("cpuset") {
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                take_over(&above, &directory, file)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One that can't be passed on (its cgroup has processes) is missed by the limit that needs it, which names its field.
+fn pass_controllers_down(directory: &Path) {
+    let controllers = read(directory, "cgroup.controllers").unwrap_or_default();
+    for controller in controllers.split_whitespace() {
+        let _ = write(directory, "cgroup.subtree_control", &format!("+{controller}"));
+    }
+}
+
+/// A new cpuset of version 1 has no processors and no memory, and takes no processes.
+fn take_over(above: &Path, directory: &Path, file: &str) -> io::Result<()> {
+    if !read(directory, file)?.is_empty() {
+        return Ok(());
+    }
+    write(directory, file, &read(above, file)?)
+}

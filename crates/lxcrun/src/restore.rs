@@ -1,0 +1,348 @@
+//! `restore`: makes a container again from what [`checkpoint`](crate::Container::checkpoint) has saved.
+//!
+//! CRIU makes the processes and their namespaces. What was the host's it finds in a mount namespace of its own, where
+//! the root is mounted below the container's directory: the host's mounts never change.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, unshare};
+use oci_spec::runtime::LinuxResources;
+use protocol::Hook;
+use rustix::fs::CWD;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::cgroup::Cgroup;
+use crate::checkpoint::{self, DESCRIPTORS};
+use crate::config::{HookKind, Plan, Sharing, hooks};
+use crate::create::{own_stdio, resources, write_pid_file};
+use crate::criu::rpc::{CgroupRoot, Features, InheritFd, JoinNamespace, Kind, Options};
+use crate::criu::{self, CgroupsMode, Criu, Directory};
+use crate::delete::run_poststop_hooks;
+use crate::error::{Context, refuse};
+use crate::state::{ProcessId, State, StateDir, Status};
+use crate::{Bundle, Container, ContainerId, Error, Host, Result, console, mounts};
+
+const LOG: &str = "restore.log";
+/// Where CRIU finds the root, below the container's directory.
+const ROOT: &str = "criu.root";
+
+/// What `restore` is asked for besides the bundle.
+#[derive(Debug, Default)]
+pub struct RestoreOptions {
+    /// Directory of the images.
+    pub image_path: PathBuf,
+    /// Directory for CRIU's log; by default one that goes away with the container.
+    pub work_path: Option<PathBuf>,
+    /// Standard input, output and error, in place of the pipes of the saved container; those of this process by default.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// Where to send the master of the program's terminal.
+    pub console_socket: Option<PathBuf>,
+    /// Where to write the init's pid.
+    pub pid_file: Option<PathBuf>,
+    /// The caller won't wait for the container, nor take its terminal.
+    pub detach: bool,
+    /// Restore open TCP connections.
+    pub tcp_established: bool,
+    /// Allow unix sockets whose other end is outside.
+    pub ext_unix_sk: bool,
+    /// Allow a terminal from outside.
+    pub shell_job: bool,
+    /// Restore file locks.
+    pub file_locks: bool,
+    /// Give names to files that were deleted while open.
+    pub link_remap: bool,
+    /// What to do about cgroups.
+    pub cgroups_mode: Option<CgroupsMode>,
+    /// Make the network namespace without what was in it.
+    pub empty_network: bool,
+    /// Free what the images have twice.
+    pub auto_dedup: bool,
+    /// Fetch memory when it is needed.
+    pub lazy_pages: bool,
+    /// `TYPE:NAME` of an LSM profile in place of the saved one.
+    pub lsm_profile: Option<String>,
+    /// LSM context of mounts in place of the saved one.
+    pub lsm_mount_context: Option<String>,
+}
+
+/// Makes a container from a bundle and the images of a checkpoint. It runs on where it was.
+///
+/// Its init is a child of this process, for [`Container::wait`]; when this process ends, of the nearest subreaper.
+///
+/// # Errors
+/// Any of [`Error`]; nothing is left behind then.
+pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreOptions) -> Result<Container> {
+    let spec = bundle.spec();
+    let host = Host::probe(id)?;
+    let plan = Plan::new(id, bundle.path(), spec, &host, &[])?;
+    check_terminal(id, &plan, &options)?;
+    checkpoint::check_restorable(id, &plan, false)?;
+    let pipes = saved_pipes(id, &options.image_path)?;
+
+    let mut restoration = Restoration::begin(root, id, bundle, &plan, &host)?;
+    restoration.cgroup.make()?;
+    let (limits, devices) = split(resources(spec, &host));
+    restoration.cgroup.apply(&limits)?;
+    let tree = mounts::open_rootfs(id, &plan)?;
+    criu::mounts::make_places(id, &plan, &tree)?;
+
+    let mut inherited = Inherited::default();
+    let stdio = match options.stdio {
+        Some(stdio) => stdio.into(),
+        None => own_stdio().at(id, "standard input, output and error")?,
+    };
+    restoration.state.stdio = stdio.iter().map(checkpoint::name_of).collect();
+    for (pipe, fd) in pipes.into_iter().zip(stdio).filter(|(name, _)| name.starts_with("pipe:")) {
+        inherited.push(pipe, fd);
+    }
+    for namespace in checkpoint::external_namespaces(id, &plan)? {
+        let file = File::open(namespace.path).at(id, namespace.path.display().to_string())?;
+        inherited.push(namespace.name.into(), file.into());
+    }
+    let work_path = options.work_path.as_deref();
+    let (mut criu, images, work) =
+        restoration.spawn_criu(tree, inherited.fds, &options.image_path, work_path)?;
+    let request = Options {
+        root: Some(restoration.directory()?.path().join(ROOT).display().to_string()),
+        evasive_devices: Some(true),
+        restore_sibling: Some(true),
+        tcp_established: Some(options.tcp_established),
+        ext_unix_sk: Some(options.ext_unix_sk),
+        shell_job: Some(options.shell_job),
+        file_locks: Some(options.file_locks),
+        link_remap: Some(options.link_remap),
+        auto_dedup: Some(options.auto_dedup),
+        lazy_pages: Some(options.lazy_pages),
+        lsm_profile: options.lsm_profile,
+        lsm_mount_context: options.lsm_mount_context,
+        manage_cgroups_mode: options.cgroups_mode.map(CgroupsMode::number),
+        cgroup_roots: cgroup_roots(&restoration.cgroup),
+        empty_namespaces: criu::empty_namespaces(options.empty_network),
+        external_mounts: criu::mounts::on_host(id, &plan, &restoration.cgroup)?,
+        join_namespaces: joined_namespaces(&plan),
+        config_file: checkpoint::config_file(id, spec)?,
+        inherit_fds: inherited.names,
+        ..criu::options(&images, &work, LOG)
+    };
+    criu.check(Features { lazy_pages: options.lazy_pages.then_some(true), ..Features::default() })?;
+    restoration.cgroup.enter(criu.pid(), &[])?;
+    let mut terminal = None;
+    criu.run(Kind::Restore, request, &work.path.join(LOG), |news| match news.script.as_str() {
+        "setup-namespaces" => restoration.run_hooks(news.pid, &plan),
+        "orphan-pts-master" => {
+            terminal = news.fd;
+            Ok(())
+        }
+        // Everything is there, and nothing runs yet.
+        "post-restore" => {
+            restoration.meet_init(news.pid)?;
+            restoration.cgroup.apply(&devices)
+        }
+        _ => Ok(()),
+    })?;
+
+    let terminal = match (terminal, &options.console_socket) {
+        (Some(master), Some(socket)) => {
+            console::send(id, socket, &master)?;
+            None
+        }
+        (terminal, _) => terminal,
+    };
+    restoration.finish(options.pid_file.as_deref(), terminal)
+}
+
+fn check_terminal(id: &ContainerId, plan: &Plan, options: &RestoreOptions) -> Result<()> {
+    if options.console_socket.is_some() && !plan.terminal {
+        return Err(refuse(id, "process.terminal", "is false: a console socket would never be used"));
+    }
+    if plan.terminal && options.console_socket.is_none() && options.detach {
+        return Err(refuse(id, "process.terminal", "needs a console socket when the container is detached"));
+    }
+    Ok(())
+}
+
+/// The rules for devices apart from the rest: under them CRIU could neither make device nodes nor find out what the
+/// kernel can do.
+fn split(mut resources: LinuxResources) -> (LinuxResources, LinuxResources) {
+    let mut devices = LinuxResources::default();
+    devices.set_devices(resources.devices().clone());
+    resources.set_devices(None);
+    (resources, devices)
+}
+
+/// What standard input, output and error were connected with.
+fn saved_pipes(id: &ContainerId, images: &Path) -> Result<Vec<String>> {
+    let path = images.join(DESCRIPTORS);
+    let what = format!("no checkpoint in {}: cannot read {DESCRIPTORS}", images.display());
+    let text = fs::read(&path).at(id, &what)?;
+    serde_json::from_slice(&text).map_err(std::io::Error::other).at(id, what)
+}
+
+/// The place for the processes in each hierarchy: where the bundle says, wherever they were.
+fn cgroup_roots(cgroup: &Cgroup) -> Vec<CgroupRoot> {
+    let path = format!("/{}", cgroup.path());
+    let root =
+        |controller: Option<&String>| CgroupRoot { controller: controller.cloned(), path: path.clone() };
+    let controllers = cgroup.hierarchies().legacy().flat_map(|hierarchy| &hierarchy.controllers);
+    controllers.map(|controller| root(Some(controller))).chain(std::iter::once(root(None))).collect()
+}
+
+/// Those that CRIU joins by itself.
+fn joined_namespaces(plan: &Plan) -> Vec<JoinNamespace> {
+    let kinds = [("ipc", "ipc"), ("uts", "uts"), ("user", "user")];
+    let joined = kinds.into_iter().filter_map(|(of_spec, kind)| match plan.namespaces.get(of_spec) {
+        Some(Sharing::Path(path)) => {
+            Some(JoinNamespace { namespace: kind.into(), file: path.display().to_string() })
+        }
+        _ => None,
+    });
+    joined.collect()
+}
+
+/// Descriptors for CRIU, with what the images call them.
+#[derive(Default)]
+struct Inherited {
+    names: Vec<InheritFd>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Inherited {
+    fn push(&mut self, key: String, fd: OwnedFd) {
+        self.names.push(InheritFd { key, fd: criu::inherited_fd(self.fds.len()) });
+        self.fds.push(fd);
+    }
+}
+
+/// A container that is being restored. Dropped before it is finished, it takes everything with it.
+struct Restoration {
+    id: ContainerId,
+    directory: Option<StateDir>,
+    state: State,
+    cgroup: Cgroup,
+    /// A pidfd of the restored init.
+    init: Option<OwnedFd>,
+    poststop: Vec<Hook>,
+}
+
+impl Restoration {
+    fn begin(root: &Path, id: &ContainerId, bundle: &Bundle, plan: &Plan, host: &Host) -> Result<Self> {
+        let poststop = hooks(id, bundle.spec(), HookKind::Poststop)?;
+        let directory = StateDir::create(root, id)?;
+        let cgroup = Cgroup::new(id, host.hierarchies.clone(), plan.cgroup.container());
+        if let Some(existing) = cgroup.existing() {
+            return Err(refuse(id, "linux.cgroupsPath", format!("{} exists already", existing.display())));
+        }
+        let state = State {
+            cgroup: plan.cgroup.container().into(),
+            monitor_cgroups: [plan.cgroup.monitor(), plan.cgroup.pivot()],
+            ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
+        };
+        // What will be made is written down before.
+        directory.write_spec(bundle.config())?;
+        directory.write_state(&state)?;
+        Ok(Self { id: id.clone(), directory: Some(directory), state, cgroup, init: None, poststop })
+    }
+
+    fn directory(&self) -> Result<&StateDir> {
+        self.directory
+            .as_ref()
+            .ok_or_else(|| Error::State { id: self.id.clone(), reason: "the state directory is gone".into() })
+    }
+
+    /// Starts CRIU in a mount namespace where `tree` is at [`ROOT`], with the session keyring of the container: the
+    /// processes will have it, and not that of our caller.
+    ///
+    /// A thread has these for itself; the one made here gives them to CRIU and ends. CRIU's directories are opened in
+    /// that namespace, too: it mounts something in one of them.
+    fn spawn_criu(
+        &self,
+        tree: OwnedFd,
+        inherited: Vec<OwnedFd>,
+        images: &Path,
+        work: Option<&Path>,
+    ) -> Result<(Criu, Directory, Directory)> {
+        let root = self.directory()?.path().join(ROOT);
+        fs::create_dir(&root).at(&self.id, format!("cannot make {}", root.display()))?;
+        let id = &self.id;
+        let state = self.directory()?.path();
+        let spawn = move || {
+            let what = "a private mount namespace for criu";
+            unshare(CloneFlags::CLONE_NEWNS).at(id, what)?;
+            mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).at(id, what)?;
+            move_mount(tree.as_fd(), "", CWD, &root, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(id, what)?;
+            join_keyring(id)?;
+            let images = Directory::open(id, images)?;
+            let work = checkpoint::work_directory(id, work, state)?;
+            Ok((Criu::spawn(id, "restore", inherited)?, images, work))
+        };
+        let spawned = std::thread::scope(|scope| scope.spawn(spawn).join());
+        spawned.unwrap_or_else(|_| {
+            Err(Error::of_criu(id, "restore", "the thread that starts criu has panicked"))
+        })
+    }
+
+    /// The hooks of `create` that run in the runtime's namespaces.
+    fn run_hooks(&self, init: Option<Pid>, plan: &Plan) -> Result<()> {
+        let mut state = self.state.clone();
+        state.init = init.and_then(|pid| ProcessId::of(pid).ok());
+        let state = state.oci(Status::Creating).json();
+        let run = |hook: &Hook| hook.run(&state, &self.state.bundle);
+        let ran = plan.create_runtime_hooks.iter().try_for_each(run);
+        ran.map_err(|source| Error::Hook { id: self.id.clone(), source })
+    }
+
+    fn meet_init(&mut self, pid: Option<Pid>) -> Result<()> {
+        let Some(pid) = pid else {
+            return Err(Error::of_criu(&self.id, "restore", "criu has not told the init's pid"));
+        };
+        self.init = Some(pidfd_open(pid, PidfdFlags::empty()).at(&self.id, "the init has ended")?);
+        self.state.init = Some(ProcessId::of(pid).at(&self.id, "the init has ended")?);
+        self.cgroup.check_member(pid)
+    }
+
+    fn finish(mut self, pid_file: Option<&Path>, terminal: Option<OwnedFd>) -> Result<Container> {
+        let (Some(process), Some(init)) = (self.state.init, self.init.take()) else {
+            return Err(Error::of_criu(&self.id, "restore", "criu has restored no init"));
+        };
+        let directory = self.directory()?;
+        let root = directory.path().join(ROOT);
+        fs::remove_dir(&root).at(&self.id, format!("cannot remove {}", root.display()))?;
+        directory.write_state(&self.state)?;
+        if let Some(file) = pid_file {
+            write_pid_file(&self.id, &self.state.bundle.join(file), process.pid)?;
+        }
+        let Some(mut directory) = self.directory.take() else {
+            return Err(Error::State { id: self.id.clone(), reason: "the state directory is gone".into() });
+        };
+        directory.keep();
+        directory.unlock();
+        Ok(Container::restored(directory, self.state.clone(), init, terminal))
+    }
+}
+
+fn join_keyring(id: &ContainerId) -> Result<()> {
+    let what = "the session keyring";
+    let name = std::ffi::CString::new(format!("_ses.{id}")).map_err(std::io::Error::other).at(id, what)?;
+    match kernel::join_session_keyring(&name) {
+        // A kernel without keyrings has none to hide.
+        Ok(()) | Err(rustix::io::Errno::NOSYS) => Ok(()),
+        Err(e) => Err(e).at(id, what),
+    }
+}
+
+impl Drop for Restoration {
+    fn drop(&mut self) {
+        let Some(directory) = self.directory.take() else { return };
+        let _ = self.cgroup.kill_all();
+        for problem in self.cgroup.remove() {
+            tracing::warn!("container {}: {problem}", self.id);
+        }
+        drop(directory);
+        if self.state.init.is_some() {
+            run_poststop_hooks(&self.state, &self.poststop);
+        }
+    }
+}
