@@ -84,6 +84,11 @@ pub fn is_hybrid() -> bool {
     hierarchies().iter().any(|h| h.v2) && hierarchies().iter().any(|h| !h.v2)
 }
 
+/// Whether cgroup2 is all there is.
+pub fn is_v2() -> bool {
+    hierarchies().iter().all(|h| h.v2) && !hierarchies().is_empty()
+}
+
 /// All cgroup directories of the host.
 pub fn all() -> Vec<PathBuf> {
     let mut found = Vec::new();

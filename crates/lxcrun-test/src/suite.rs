@@ -37,6 +37,14 @@ pub struct Test {
 pub enum Need {
     /// An effective uid of 0.
     Root,
+    /// Any other effective uid.
+    OrdinaryUser,
+    /// cgroup v2 and nothing beside it.
+    CgroupV2,
+    /// systemd as the init: of the host, or for an ordinary user also their own.
+    Systemd,
+    /// AppArmor, enforcing.
+    AppArmor,
     /// A cgroup controller, of either version.
     Controller(&'static str),
     /// A controller that is mounted as a cgroup v1 hierarchy.
@@ -68,6 +76,15 @@ impl Need {
         }
         match *self {
             Need::Root => (!rustix::process::geteuid().is_root()).then(|| "needs root".to_owned()),
+            Need::OrdinaryUser => {
+                rustix::process::geteuid().is_root().then(|| "needs an ordinary user".to_owned())
+            }
+            Need::CgroupV2 => (!cgroup::is_v2()).then(|| "needs cgroup v2 alone".to_owned()),
+            Need::Systemd => (!has_systemd()).then(|| "needs systemd".to_owned()),
+            Need::AppArmor => {
+                let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+                (!enabled.is_ok_and(|e| e.starts_with('Y'))).then(|| "needs AppArmor".to_owned())
+            }
             Need::Controller(name) => {
                 (!cgroup::has_controller(name)).then(|| format!("needs the cgroup controller {name}"))
             }
@@ -90,6 +107,13 @@ impl Need {
             Need::Not(name, why) => runtime.is(name).then(|| format!("{name} differs: {why}")),
         }
     }
+}
+
+/// Whether systemd answers the user we are.
+fn has_systemd() -> bool {
+    let user = rustix::process::geteuid();
+    Path::new("/run/systemd/system").is_dir()
+        && (user.is_root() || Path::new(&format!("/run/user/{}/systemd", user.as_raw())).is_dir())
 }
 
 /// Why CRIU does not work here, if so.
@@ -125,6 +149,13 @@ impl Test {
     pub fn needs(mut self, need: Need) -> Test {
         self.needs.push(need);
         self
+    }
+
+    /// For an ordinary user, and not for root.
+    #[must_use]
+    pub fn for_ordinary_user(mut self) -> Test {
+        self.needs.retain(|need| !matches!(need, Need::Root));
+        self.needs(Need::OrdinaryUser)
     }
 
     /// Only lxcrun promises this; `why` says what others do.
