@@ -16,7 +16,7 @@ use crate::proc::Proc;
 use crate::process::Start;
 use crate::root::{Missing, Root};
 use crate::terminal::Terminal;
-use crate::{devices, may_proceed, mounts, process, say, terminal};
+use crate::{devices, labels, may_proceed, mounts, process, say, terminal};
 
 /// Makes the container around this process and becomes its program. Returns when that fails, or when the
 /// runtime is gone.
@@ -67,9 +67,11 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
             .map_err(|e| fail(format!("linux.sysctl.{key}: cannot set {value:?}"), e))?;
     }
     if let Some(name) = &plan.keyring {
-        join_keyring(name)?;
+        labels::label_keys(&plan.process, &proc, || join_keyring(name))?;
     }
     let (program, preserved) = prepare_process(plan, terminal.as_ref(), &fds)?;
+    labels::set_for_exec(&plan.process, &proc)?;
+    drop(proc);
     let gate = fds[plan.gate].try_clone().map_err(|e| fail("the gate", e))?;
     drop(fds);
 
@@ -81,7 +83,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     if !may_proceed(control) {
         return Ok(());
     }
-    wait_and_become_program(gate, plan, &proc, &program, preserved)
+    wait_and_become_program(gate, plan, &program, preserved)
 }
 
 /// Makes a time namespace and enters it. Its offsets can be set only while it is empty.
@@ -204,7 +206,6 @@ fn prepare_process(
 fn wait_and_become_program(
     gate: OwnedFd,
     plan: &Container,
-    proc: &Proc,
     program: &Path,
     preserved: Vec<OwnedFd>,
 ) -> Result<()> {
@@ -214,7 +215,6 @@ fn wait_and_become_program(
     let starter = rustix::io::fcntl_dupfd_cloexec(&starter, count.saturating_add(3));
     let starter = Channel::from(starter.map_err(|e| fail("the gate", e))?);
     let start = Start {
-        proc,
         hooks: &plan.start_container_hooks,
         state: &plan.created_state,
         hand_over_listener: &|listener| {

@@ -11,7 +11,7 @@ use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
 use crate::process::Start;
 use crate::root::Root;
-use crate::{may_proceed, process, say, terminal};
+use crate::{labels, may_proceed, process, say, terminal};
 
 /// Joins the container and becomes the program. Returns when that fails, or in the helper that stays outside.
 ///
@@ -40,7 +40,7 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     }
     let proc = Proc::mount().map_err(|e| fail("a procfs for the exec", e))?;
     // Not the caller's keys: those of the container.
-    crate::container::join_keyring(&plan.keyring)?;
+    labels::label_keys(&plan.process, &proc, || crate::container::join_keyring(&plan.keyring))?;
     rustix::process::setsid().map_err(|e| fail("setsid", e))?;
     let wanted = &plan.process;
     let master = match wanted.stdio {
@@ -62,6 +62,8 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
         wanted.preserved.iter().map(|i| fds[*i].try_clone()).collect();
     let preserved = preserved.map_err(|e| fail("preserved descriptors", e))?;
     drop(fds);
+    labels::set_for_exec(wanted, &proc)?;
+    drop(proc);
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
     control.send(&FromInit::Ready, &masters).map_err(|e| fail("the runtime does not listen", e))?;
     drop(master);
@@ -72,7 +74,6 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     let report = rustix::io::fcntl_dupfd_cloexec(control, count.saturating_add(3));
     let report = Channel::from(report.map_err(|e| fail("the runtime's channel", e))?);
     let start = Start {
-        proc: &proc,
         hooks: &[],
         state: "",
         hand_over_listener: &|listener| {

@@ -8,6 +8,7 @@ mod container;
 mod devices;
 mod exec;
 mod failure;
+mod labels;
 mod mounts;
 mod proc;
 mod process;

@@ -2,12 +2,12 @@
 //! was found without following anything out of it.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use kernel::{MountAttr, set_mount_attributes};
 use protocol::init::{Attributes, Mount, Propagation, Source};
-use rustix::fs::{CWD, FileType, Mode, symlinkat};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, setxattr, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -49,6 +49,11 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
     };
     if let Source::Filesystem { copy_up: true, .. } = mount.source {
         copy_up(&target, &detached).map_err(|e| fail(format!("{}: tmpcopyup", name()), e))?;
+    }
+    if let Some(label) = &mount.label {
+        let path = format!("/proc/self/fd/{}", detached.as_raw_fd());
+        setxattr(path, "security.selinux", label.as_bytes(), XattrFlags::empty())
+            .map_err(|e| fail(format!("{}: linux.mountLabel ({label})", name()), e))?;
     }
     set(&detached, false, attributes).map_err(|e| fail(format!("{}: its options", name()), e))?;
     set(&detached, true, mount.recursive_attributes)

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, ResolveFlags, accessat, openat, openat2};
 use rustix::io::{Errno, Result};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
@@ -36,6 +36,11 @@ impl Proc {
     /// Opens a namespace of this process: a file below ns/.
     pub fn open_namespace(&self, name: &str) -> Result<OwnedFd> {
         openat(&self.0, format!("self/ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// Whether `path` exists below it.
+    pub fn has(&self, path: &str) -> bool {
+        accessat(&self.0, path, Access::EXISTS, AtFlags::empty()).is_ok()
     }
 
     /// Writes `value` to a file below it, in one go as these files want it.

@@ -15,7 +15,6 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::failure::{Result, fail, refuse};
-use crate::proc::Proc;
 
 /// How much of a passwd is read: nobody has more users.
 const MAX_PASSWD: u64 = 4 << 20;
@@ -108,7 +107,6 @@ fn reason(error: &std::io::Error) -> String {
 
 /// What a program needs besides its rights.
 pub struct Start<'a> {
-    pub proc: &'a Proc,
     /// Hooks of `start`, with the state that they get.
     pub hooks: &'a [Hook],
     pub state: &'a str,
@@ -116,8 +114,8 @@ pub struct Start<'a> {
     pub hand_over_listener: &'a dyn Fn(OwnedFd) -> Result<()>,
 }
 
-/// Becomes the program: never returns but with the reason why not. `preserved` get the numbers from 3 on: apart
-/// from `proc` the caller must not need any other descriptor with a number below 3 + their count.
+/// Becomes the program: never returns but with the reason why not. `preserved` get the numbers from 3 on: the
+/// caller must not need any other descriptor with a number below 3 + their count.
 pub fn become_program(
     process: &Process,
     program: &Path,
@@ -135,7 +133,6 @@ fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>)
     let env = environment(process)?;
     kernel::reset_signals().map_err(|e| fail("signals", e))?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
-    set_labels(process, start.proc)?;
     if !preserved.is_empty() {
         kernel::place_from(3, preserved).map_err(|e| fail("preserved descriptors", e))?;
     }
@@ -237,23 +234,6 @@ fn schedule(wanted: &Scheduling) -> Result<()> {
     }
     if let Some(persona) = wanted.personality {
         kernel::set_personality(persona).map_err(|e| fail("linux.personality", e))?;
-    }
-    Ok(())
-}
-
-fn set_labels(process: &Process, proc: &Proc) -> Result<()> {
-    if let Some(profile) = &process.apparmor_profile {
-        let value = format!("exec {profile}");
-        // The file of its own came with Linux 5.8; the old one may be another module's.
-        match proc.write("thread-self/attr/apparmor/exec", &value) {
-            Err(Errno::NOENT) => proc.write("thread-self/attr/exec", &value),
-            written => written,
-        }
-        .map_err(|e| fail(format!("process.apparmorProfile ({profile})"), e))?;
-    }
-    if let Some(label) = &process.selinux_label {
-        proc.write("thread-self/attr/exec", label)
-            .map_err(|e| fail(format!("process.selinuxLabel ({label})"), e))?;
     }
     Ok(())
 }

@@ -13,9 +13,10 @@ use rustix::process::{
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::config::{CpuAffinity, exec_process};
+use crate::config::{CpuAffinity, exec_process, labels};
 use crate::create::{FdTable, own_stdio, write_pid_file};
 use crate::error::{Context, refuse};
+use crate::host::SecurityModules;
 use crate::monitor::spawn_helper;
 use crate::state::Status;
 use crate::{Container, ContainerId, Error, Result, console, embedded, listener, process};
@@ -81,6 +82,7 @@ impl Container {
         let id = self.id();
         let spec = self.directory.spec()?;
         let (mut planned, rlimits) = exec_process(id, &spec, wanted)?;
+        labels::check(id, SecurityModules::probe(), &planned)?;
         let affinity = cpu_affinity(id, &spec, wanted)?;
         let mut fds = FdTable::default();
         if let InitStdio::Fds(_) = planned.stdio {

@@ -9,6 +9,28 @@ pub struct Host {
     /// What this process may do itself: it can't give more.
     pub(crate) capabilities: u64,
     pub(crate) hierarchies: Hierarchies,
+    pub(crate) security: SecurityModules,
+}
+
+/// The security modules that give processes labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SecurityModules {
+    pub apparmor: bool,
+    pub selinux: bool,
+}
+
+impl SecurityModules {
+    /// Looks at what the kernel says of them.
+    pub(crate) fn probe() -> Self {
+        /// `SELINUX_MAGIC` of statfs(2).
+        const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
+        let apparmor = std::fs::read("/sys/module/apparmor/parameters/enabled");
+        let selinux = rustix::fs::statfs("/sys/fs/selinux");
+        Self {
+            apparmor: apparmor.is_ok_and(|text| text.starts_with(b"Y")),
+            selinux: selinux.is_ok_and(|s| s.f_type == SELINUX_MAGIC),
+        }
+    }
 }
 
 impl Host {
@@ -27,7 +49,7 @@ impl Host {
             what: "capget".into(),
             source: e.into(),
         })?;
-        Ok(Self { hierarchies, capabilities: own.permitted.bits() })
+        Ok(Self { hierarchies, capabilities: own.permitted.bits(), security: SecurityModules::probe() })
     }
 
     pub(crate) fn cgroup_layout(&self) -> Layout {

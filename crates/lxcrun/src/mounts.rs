@@ -127,6 +127,7 @@ fn of_planned(planned: &PlannedMount, source: Source) -> Mount {
         recursive_attributes: planned.recursive_attributes,
         propagation: planned.propagation.clone(),
         readonly_at_last: planned.readonly_at_last,
+        label: planned.label.clone(),
         links: Vec::new(),
     }
 }

@@ -172,6 +172,8 @@ pub struct Mount {
     pub propagation: Vec<(Propagation, bool)>,
     /// Read-only only once everything is mounted (/dev and the tmpfs above cgroups).
     pub readonly_at_last: bool,
+    /// The SELinux label of its root.
+    pub label: Option<String>,
     /// Links to make in it: name and target.
     pub links: Vec<(String, String)>,
 }

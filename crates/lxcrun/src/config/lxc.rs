@@ -100,6 +100,7 @@ mod tests {
     use super::{Surroundings, render};
     use crate::cgroup::Hierarchies;
     use crate::config::Plan;
+    use crate::host::SecurityModules;
     use crate::{ContainerId, Host};
 
     /// The LXC configuration of the default specification with `change` made to its JSON.
@@ -109,7 +110,11 @@ mod tests {
         change(&mut json);
         let spec: Spec = serde_json::from_value(json).unwrap();
         let id: ContainerId = "web".parse().unwrap();
-        let host = Host { capabilities: u64::MAX, hierarchies: Hierarchies::unified_only() };
+        let host = Host {
+            capabilities: u64::MAX,
+            hierarchies: Hierarchies::unified_only(),
+            security: SecurityModules { apparmor: true, selinux: true },
+        };
         let raw: Vec<(String, String)> = lxc_config.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         let plan = Plan::new(&id, Path::new("/bundle"), &spec, &host, &raw).unwrap();
         let surroundings = Surroundings {

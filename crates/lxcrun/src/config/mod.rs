@@ -4,6 +4,7 @@
 mod capabilities;
 mod devices;
 mod hooks;
+pub(crate) mod labels;
 mod lxc;
 mod mounts;
 mod namespaces;
@@ -98,6 +99,7 @@ impl Plan {
         }
         let (process, mut rlimits) = process::process(id, spec)?;
         rlimits.retain(|limit| !raw.sets_rlimit(&limit.name.to_string()));
+        labels::check(id, host.security, &process)?;
         if !namespaces.has_user() {
             capabilities::check_available(id, process.capabilities, host.capabilities)?;
         }

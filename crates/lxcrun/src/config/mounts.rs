@@ -6,6 +6,7 @@ use kernel::MountAttr;
 use oci_spec::runtime::{Linux, Mount, Spec};
 use protocol::init::{Attributes, Propagation};
 
+use super::labels::{self, Labelling};
 use super::namespaces::UserNamespace;
 use crate::cgroup::Layout;
 use crate::error::refuse;
@@ -23,6 +24,8 @@ pub(crate) struct PlannedMount {
     pub propagation: Vec<(Propagation, bool)>,
     /// `ro` of a mount that others are still to be put into.
     pub readonly_at_last: bool,
+    /// The label that the root of a new file system gets as an attribute.
+    pub label: Option<String>,
     /// Owners shown through the mappings of a user namespace.
     pub idmap: Option<IdMap>,
 }
@@ -154,7 +157,8 @@ pub(super) fn mounts(
     raw: &[Mount],
 ) -> Result<Vec<PlannedMount>> {
     let listed = spec.mounts().as_deref().unwrap_or_default();
-    let surroundings = (bundle, spec, host);
+    let label = labels::mount_label(id, host.security, spec.linux().as_ref())?;
+    let surroundings = (bundle, spec, host, label.as_deref());
     let listed =
         listed.iter().enumerate().map(|(index, m)| mount(id, &format!("mounts[{index}]"), m, surroundings));
     listed.chain(raw.iter().map(|m| mount(id, "lxc.mount.entry", m, surroundings))).collect()
@@ -164,7 +168,7 @@ fn mount(
     id: &ContainerId,
     field: &str,
     mount: &Mount,
-    (bundle, spec, host): (&Path, &Spec, &Host),
+    (bundle, spec, host, label): (&Path, &Spec, &Host, Option<&str>),
 ) -> Result<PlannedMount> {
     let options =
         Options::parse(id, &format!("{field}.options"), mount.options().as_deref().unwrap_or_default())?;
@@ -183,6 +187,7 @@ fn mount(
         recursive_attributes: options.recursive,
         propagation: options.propagation,
         readonly_at_last: false,
+        label: None,
         idmap: idmap(id, field, mount, options.idmap, spec)?,
     };
     if planned.idmap.is_some() && !is_bind {
@@ -212,7 +217,13 @@ fn mount(
         return Err(refuse(id, format!("{field}.type"), "is missing, and no option says bind"));
     }
     let source = mount.source().as_ref().map(|s| s.to_string_lossy().into_owned()).filter(|s| !s.is_empty());
-    for option in &options.data {
+    let mut data = options.data;
+    match (label, Labelling::of(fstype)) {
+        (Some(label), Labelling::Option) => data.push(format!("context={label}")),
+        (Some(label), Labelling::Attribute) => planned.label = Some(label.into()),
+        _ => {}
+    }
+    for option in &data {
         if option.split_once('=').is_some_and(|(_, value)| value.len() > 255) {
             let name = option.split('=').next().unwrap_or_default();
             let reason = format!("{name} is longer than the 255 bytes that fsconfig(2) takes");
@@ -223,7 +234,7 @@ fn mount(
     planned.what = What::Filesystem {
         fstype: fstype.into(),
         source,
-        options: [options.superblock, options.data].concat(),
+        options: [options.superblock, data].concat(),
         copy_up: options.copy_up && fstype == "tmpfs",
     };
     Ok(planned)

@@ -15,7 +15,6 @@ pub(super) fn check(id: &ContainerId, spec: &Spec) -> Result<()> {
     };
     if let Some(linux) = spec.linux() {
         ask("linux.intelRdt", linux.intel_rdt().is_some());
-        ask("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()));
     }
     ask("solaris", spec.solaris().is_some());
     ask("windows", spec.windows().is_some());
