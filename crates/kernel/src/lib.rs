@@ -22,7 +22,7 @@ pub use scheduling::{
 };
 pub use seccomp::load_filter;
 pub use signal::{reset_signals, signal_of};
-pub use userns::{user_namespace, user_namespace_mappings};
+pub use userns::{NewUserNamespace, new_user_namespace, user_namespace, user_namespace_mappings};
 
 use rustix::io::{Errno, Result};
 

@@ -16,10 +16,38 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, wai
 /// `EPERM` without the right to map these ids, `EINVAL` for mappings that overlap, `ENOSPC` at the limit of user
 /// namespaces.
 pub fn user_namespace(uid_map: &str, gid_map: &str) -> Result<OwnedFd> {
-    let process = Process::fork(None)?;
-    fs::write(process.file("uid_map"), uid_map).map_err(|e| errno(&e))?;
-    fs::write(process.file("gid_map"), gid_map).map_err(|e| errno(&e))?;
-    fs::File::open(process.file("ns/user")).map(OwnedFd::from).map_err(|e| errno(&e))
+    let map = |pid: Pid| {
+        let write = |name: &str, map: &str| {
+            fs::write(format!("/proc/{}/{name}", pid.as_raw_nonzero()), map).map_err(|e| errno(&e))
+        };
+        write("uid_map", uid_map)?;
+        write("gid_map", gid_map)
+    };
+    new_user_namespace(map).map_err(|e| match e {
+        NewUserNamespace::Made(e) | NewUserNamespace::Mapped(e) => e,
+    })
+}
+
+/// Why there is no new user namespace.
+#[derive(Debug)]
+pub enum NewUserNamespace<E> {
+    /// The kernel did not make it.
+    Made(Errno),
+    /// It was not mapped.
+    Mapped(E),
+}
+
+/// Makes a user namespace, has `map` write the mappings of a process in it, and returns its file.
+///
+/// # Errors
+/// The kernel's, or that of `map`.
+pub fn new_user_namespace<E>(
+    map: impl FnOnce(Pid) -> std::result::Result<(), E>,
+) -> std::result::Result<OwnedFd, NewUserNamespace<E>> {
+    let process = Process::fork(None).map_err(NewUserNamespace::Made)?;
+    map(process.pid).map_err(NewUserNamespace::Mapped)?;
+    let file = fs::File::open(process.file("ns/user"));
+    file.map(OwnedFd::from).map_err(|e| NewUserNamespace::Made(errno(&e)))
 }
 
 /// The mappings of a user namespace as this process sees them, the texts of uid_map and gid_map. The kernel shows them

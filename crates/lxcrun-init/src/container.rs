@@ -71,6 +71,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     }
     let (program, preserved) = prepare_process(plan, terminal.as_ref(), &fds)?;
     labels::set_for_exec(&plan.process, &proc)?;
+    let set_groups = proc.allows_setgroups();
     drop(proc);
     let gate = fds[plan.gate].try_clone().map_err(|e| fail("the gate", e))?;
     drop(fds);
@@ -83,7 +84,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     if !may_proceed(control) {
         return Ok(());
     }
-    wait_and_become_program(gate, plan, &program, preserved)
+    wait_and_become_program(gate, plan, &program, preserved, set_groups)
 }
 
 /// Makes a time namespace and enters it. Its offsets can be set only while it is empty.
@@ -101,7 +102,7 @@ fn enter_time_namespace(proc: &Proc, offsets: &str) -> Result<()> {
 
 /// Attaches the root file system where hooks expect it, and holds it open.
 fn attach_root(plan: &Container, fds: &[OwnedFd]) -> Result<Root> {
-    let tree = fds[plan.rootfs.tree].try_clone().map_err(|e| fail("root.path", e))?;
+    let tree = mounts::open(&plan.rootfs.tree, fds).map_err(|e| fail("root.path", e))?;
     let attached = match mounts::move_to_path(&tree, &plan.rootfs.path) {
         // In a user namespace we may not go where it is. Then hooks can't either, and any place will do.
         Err(Errno::ACCESS) => mounts::move_to_path(&tree, Path::new("/")),
@@ -208,6 +209,7 @@ fn wait_and_become_program(
     plan: &Container,
     program: &Path,
     preserved: Vec<OwnedFd>,
+    set_groups: bool,
 ) -> Result<()> {
     let starter = wait_for_start(&gate)?;
     drop(gate);
@@ -215,6 +217,7 @@ fn wait_and_become_program(
     let starter = rustix::io::fcntl_dupfd_cloexec(&starter, count.saturating_add(3));
     let starter = Channel::from(starter.map_err(|e| fail("the gate", e))?);
     let start = Start {
+        set_groups,
         hooks: &plan.start_container_hooks,
         state: &plan.created_state,
         hand_over_listener: &|listener| {

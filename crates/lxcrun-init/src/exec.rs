@@ -63,6 +63,7 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     let preserved = preserved.map_err(|e| fail("preserved descriptors", e))?;
     drop(fds);
     labels::set_for_exec(wanted, &proc)?;
+    let set_groups = proc.allows_setgroups();
     drop(proc);
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();
     control.send(&FromInit::Ready, &masters).map_err(|e| fail("the runtime does not listen", e))?;
@@ -74,6 +75,7 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     let report = rustix::io::fcntl_dupfd_cloexec(control, count.saturating_add(3));
     let report = Channel::from(report.map_err(|e| fail("the runtime's channel", e))?);
     let start = Start {
+        set_groups,
         hooks: &[],
         state: "",
         hand_over_listener: &|listener| {

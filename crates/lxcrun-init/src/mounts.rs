@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use kernel::{MountAttr, set_mount_attributes};
-use protocol::init::{Attributes, Mount, Propagation, Source};
+use protocol::init::{Attributes, Mount, Propagation, Source, Tree};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, setxattr, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -21,7 +21,7 @@ use crate::root::{Missing, Root};
 pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
     let name = || format!("{} ({})", mount.field, mount.destination.display());
     let (detached, directory) = match &mount.source {
-        Source::Tree { fd, directory } => (fds[*fd].try_clone().map_err(|e| fail(name(), e))?, *directory),
+        Source::Tree { tree, directory } => (open(tree, fds).map_err(|e| fail(name(), e))?, *directory),
         Source::Filesystem { fstype, source, options, .. } => {
             (new_filesystem(fstype, source.as_deref(), options).map_err(|e| fail(name(), e))?, true)
         }
@@ -67,6 +67,20 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
         symlinkat(to, &detached, link).map_err(|e| fail(format!("{}: the link {link}", name()), e))?;
     }
     Ok(detached)
+}
+
+/// A tree of the host, attached nowhere.
+pub fn open(tree: &Tree, fds: &[OwnedFd]) -> std::io::Result<OwnedFd> {
+    match tree {
+        Tree::Cloned(fd) => fds[*fd].try_clone(),
+        Tree::Path { path, recursive } => {
+            let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            flags.set(OpenTreeFlags::AT_RECURSIVE, *recursive);
+            let clone = open_tree(CWD, path, flags)?;
+            propagate(&clone, Propagation::Slave, true)?;
+            Ok(clone)
+        }
+    }
 }
 
 fn is_procfs(fd: &OwnedFd) -> bool {

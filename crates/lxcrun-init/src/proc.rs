@@ -43,6 +43,13 @@ impl Proc {
         accessat(&self.0, path, Access::EXISTS, AtFlags::empty()).is_ok()
     }
 
+    /// Whether this process may change its groups: not in a user namespace that an ordinary user has mapped alone.
+    pub fn allows_setgroups(&self) -> bool {
+        let open = openat(&self.0, "self/setgroups", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let mut text = [0; 4];
+        !open.is_ok_and(|file| rustix::io::read(&file, &mut text) == Ok(4) && text == *b"deny")
+    }
+
     /// Writes `value` to a file below it, in one go as these files want it.
     pub fn write(&self, path: &str, value: &str) -> Result<()> {
         // Neither links nor mounts lead out of it.

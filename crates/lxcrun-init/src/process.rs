@@ -107,6 +107,8 @@ fn reason(error: &std::io::Error) -> String {
 
 /// What a program needs besides its rights.
 pub struct Start<'a> {
+    /// Whether groups may be changed: [`Proc::allows_setgroups`](crate::proc::Proc::allows_setgroups).
+    pub set_groups: bool,
     /// Hooks of `start`, with the state that they get.
     pub hooks: &'a [Hook],
     pub state: &'a str,
@@ -148,7 +150,7 @@ fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>)
     }
     drop_bounding(process.capabilities)?;
     rustix::thread::set_keep_capabilities(true).map_err(|e| fail("process.user", e))?;
-    set_user(process)?;
+    set_user(process, start.set_groups)?;
     rustix::thread::set_keep_capabilities(false).map_err(|e| fail("process.user", e))?;
     match entered {
         Err(Errno::ACCESS) => enter_directory(&process.cwd),
@@ -245,8 +247,12 @@ fn load_seccomp(seccomp: Option<&Seccomp>, start: &Start<'_>) -> Result<()> {
     loaded.map_or(Ok(()), start.hand_over_listener)
 }
 
-fn set_user(process: &Process) -> Result<()> {
-    if process.set_groups {
+fn set_user(process: &Process, set_groups: bool) -> Result<()> {
+    if !set_groups && !process.additional_gids.is_empty() {
+        let reason = "cannot set any additional groups in a rootless container";
+        return Err(refuse(format!("process.user.additionalGids: {reason}")));
+    }
+    if set_groups {
         let groups: Vec<Gid> = process.additional_gids.iter().map(|g| Gid::from_raw(*g)).collect();
         rustix::thread::set_thread_groups(&groups).map_err(|e| fail("process.user.additionalGids", e))?;
     }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,9 +15,13 @@ use lxc::{Ended, Handle, Liblxc};
 use nix::sched::{CloneFlags, unshare};
 use protocol::Channel;
 use protocol::monitor::{CONTROL_FD, EXIT_FILE, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Gid, Uid};
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
+};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::{
+    CapabilitySet, LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid,
 };
 
 fn main() -> ExitCode {
@@ -51,7 +56,7 @@ fn monitor(control: &Channel) -> Result<Option<Report>, String> {
     let Some(plan) = control.receive::<Plan>().map_err(|e| format!("reading the plan: {e}"))? else {
         return Ok(None);
     };
-    let plan = plan.message;
+    let (plan, fds) = (plan.message, plan.fds);
     let liblxc = liblxc.map_err(|e| match std::error::Error::source(&e) {
         Some(source) => format!("{e}: {source}"),
         None => e.to_string(),
@@ -59,6 +64,9 @@ fn monitor(control: &Channel) -> Result<Option<Report>, String> {
     for file in &plan.enter {
         std::fs::write(file, std::process::id().to_string())
             .map_err(|e| format!("{}: {e}", file.display()))?;
+    }
+    if let (true, Some(namespace)) = (plan.user_namespace, fds.first()) {
+        become_root_of(namespace).map_err(|e| format!("joining the user namespace: {e}"))?;
     }
     leave_the_hosts_mounts_alone().map_err(|e| format!("a private mount namespace: {e}"))?;
 
@@ -78,6 +86,24 @@ fn monitor(control: &Channel) -> Result<Option<Report>, String> {
     Ok(Some((ended, Some(plan.root.join(&plan.name).join(EXIT_FILE)))))
 }
 
+/// Joins the user namespace of an ordinary user's container. liblxc is told nothing of it: to liblxc this is root, and
+/// the container has no user namespace of its own.
+fn become_root_of(namespace: &OwnedFd) -> rustix::io::Result<()> {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User))?;
+    set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+    set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
+    // Other credentials have made our files in /proc root's, and that is the host's.
+    set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+    // liblxc drops all groups when it has this capability, and fails where the namespace forbids it. The init gets it
+    // again, because it is executed by root.
+    if std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny") {
+        let mut sets = rustix::thread::capabilities(None)?;
+        sets.effective.remove(CapabilitySet::SETGID);
+        rustix::thread::set_capabilities(None, sets)?;
+    }
+    Ok(())
+}
+
 /// Gives this process mounts of its own, so that nothing that liblxc does to them reaches the host.
 ///
 /// The container is configured without `lxc.rootfs.path`, because its init makes the root itself. For such a
@@ -87,6 +113,9 @@ fn monitor(control: &Channel) -> Result<Option<Report>, String> {
 fn leave_the_hosts_mounts_alone() -> rustix::io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| rustix::io::Errno::from_raw_os_error(e as i32))?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
-    let proc = open_tree(CWD, "/proc", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    // In a user namespace a mount can only be cloned with those below it.
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let proc = open_tree(CWD, "/proc", flags)?;
     move_mount(&proc, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }

@@ -15,7 +15,7 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::Pid;
 
-use crate::cgroup::{Cgroup, Layout};
+use crate::cgroup::{Cgroup, CgroupPath, Layout};
 use crate::checkpoint::name_of;
 use crate::config::{self, HookKind, Plan, Surroundings, hooks};
 use crate::container::Container;
@@ -25,7 +25,7 @@ use crate::monitor::Monitor;
 use crate::mounts;
 use crate::netdevices::MovedDevices;
 use crate::state::{self, ProcessId, State, StateDir, Status};
-use crate::{Bundle, ContainerId, Error, Host, Result, console, process};
+use crate::{Bundle, ContainerId, Error, Host, Result, console, process, rootless};
 
 /// What `create` is asked for besides the bundle.
 #[derive(Debug, Default)]
@@ -60,6 +60,10 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     let host = Host::probe(id)?;
     let mut plan = Plan::new(id, bundle.path(), spec, &host, &options.lxc_config)?;
     check_terminal(id, &plan, &options)?;
+    let user_namespace = rootless::user_namespace(id, &plan)?;
+    if rootless::is_ordinary_user() {
+        plan.cgroup = CgroupPath::none(id);
+    }
     let binds = mounts::open_binds(id, &plan)?;
 
     let mut creation = Creation::begin(root, id, bundle, &plan, &host)?;
@@ -68,14 +72,18 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     }
     let sources = mounts::Sources { rootfs: mounts::open_rootfs(id, &plan)?, binds };
     let gate = creation.bind_gate()?;
-    let enter = host.hierarchies.roots_to_enter().at(id, "cannot read /proc/PID/cgroup")?;
+    let enter = match plan.cgroup.is_some() {
+        true => host.hierarchies.roots_to_enter().at(id, "cannot read /proc/PID/cgroup")?,
+        false => Some(Vec::new()),
+    };
     let surroundings = Surroundings {
         directory: creation.directory()?.path(),
         monitored: options.keep_monitor,
+        in_user_namespace: user_namespace.is_some(),
         relative_cgroups: enter.is_some(),
     };
     let config = plan.lxc_config(spec, &surroundings);
-    creation.start_liblxc(&config, enter.unwrap_or_default())?;
+    creation.start_liblxc(&config, enter.unwrap_or_default(), user_namespace.as_ref())?;
     let init = creation.meet_init(&config)?;
 
     let mut fds = FdTable::default();
@@ -193,7 +201,7 @@ impl Creation {
         }
         let (init, init_end) = Channel::pair().at(id, "no channel for the init")?;
         init.learn_senders().at(id, "no channel for the init")?;
-        let monitor = Monitor::spawn(id, init_end)?;
+        let monitor = Monitor::spawn(id, directory.root(), init_end)?;
         let state = State {
             cgroup: plan.cgroup.container().into(),
             monitor_cgroups: monitor_cgroups.clone(),
@@ -247,11 +255,23 @@ impl Creation {
     }
 
     /// Sends the monitor its plan. What it will make is written down before.
-    fn start_liblxc(&self, config: &[Item], enter: Vec<PathBuf>) -> Result<()> {
+    fn start_liblxc(
+        &self,
+        config: &[Item],
+        enter: Vec<PathBuf>,
+        user_namespace: Option<&OwnedFd>,
+    ) -> Result<()> {
         let directory = self.directory()?;
         directory.write_state(&self.state)?;
         let (name, root) = (self.id.to_string(), directory.root().to_owned());
-        self.monitor()?.start(&MonitorPlan { name, root, config: config.to_vec(), enter })
+        let plan = MonitorPlan {
+            name,
+            root,
+            config: config.to_vec(),
+            user_namespace: user_namespace.is_some(),
+            enter,
+        };
+        self.monitor()?.start(&plan, user_namespace)
     }
 
     /// Waits for the init's first word.
@@ -380,7 +400,7 @@ fn init_request(
         process.stdio = InitStdio::Fds([indices[0], indices[1], indices[2]]);
     }
     process.preserved = given.preserved.into_iter().map(|fd| fds.push(fd)).collect();
-    let tree = fds.push(given.sources.rootfs);
+    let tree = given.sources.rootfs.for_init(fds);
     let mounts = mounts::for_init(id, plan, given.sources.binds, &creation.cgroup, fds)?;
     let cgroup_namespace = match plan.namespaces.cgroup_to_join() {
         Some(path) => Some(fds.push(fs::File::open(path).at(id, path.display().to_string())?.into())),

@@ -112,9 +112,9 @@ impl Program {
     }
 }
 
-/// `/var/cache/lxcrun` for root, the user's cache for others.
+/// `/var/cache/lxcrun` for root, the user's cache for others, also where they are root in a user namespace.
 fn cache_directory() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() {
+    if !crate::rootless::is_ordinary_user() {
         return Some("/var/cache/lxcrun".into());
     }
     let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());

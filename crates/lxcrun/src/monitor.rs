@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -12,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::Context;
 use crate::state::ProcessId;
-use crate::{ContainerId, Error, Result, embedded};
+use crate::{ContainerId, Error, Result, embedded, rootless};
 
 /// A file to execute keeps clear of the numbers that its process gives its descriptors.
 const ABOVE_CHILD_FDS: i32 = 16;
@@ -28,14 +29,15 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     /// Spawns a monitor that waits for a plan. It will start an init that has `init_channel`.
-    pub(crate) fn spawn(id: &ContainerId, init_channel: Channel) -> Result<Self> {
+    pub(crate) fn spawn(id: &ContainerId, root: &Path, init_channel: Channel) -> Result<Self> {
         let what = "cannot start the monitor";
         let (control, child_control) = Channel::pair().at(id, what)?;
         let init = embedded::init().at(id, what)?;
         let mappings =
             vec![(child_control.into(), CONTROL_FD), (init_channel.into(), INIT_FD), (init, INIT_PROGRAM_FD)];
         let program = embedded::monitor().at(id, what)?;
-        let child = spawn_helper(id, program, &format!("lxcrun: monitor of {id}"), mappings)?;
+        let child =
+            spawn_helper(id, program, &format!("lxcrun: monitor of {id}"), mappings, lock_directory(root))?;
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).at(id, what)?;
         Ok(Self { id: id.clone(), child, pidfd, control })
@@ -45,8 +47,9 @@ impl Monitor {
         ProcessId::of(Pid::from_child(&self.child)).at(&self.id, "the monitor has ended")
     }
 
-    pub(crate) fn start(&self, plan: &Plan) -> Result<()> {
-        self.control.send(plan, &[]).at(&self.id, "the monitor does not listen")
+    pub(crate) fn start(&self, plan: &Plan, user_namespace: Option<&OwnedFd>) -> Result<()> {
+        let fds: Vec<BorrowedFd<'_>> = user_namespace.map(AsFd::as_fd).into_iter().collect();
+        self.control.send(plan, &fds).at(&self.id, "the monitor does not listen")
     }
 
     /// Becomes readable when the monitor has something to say, or has ended.
@@ -125,18 +128,26 @@ fn exit_of(status: i32) -> Exit {
     }
 }
 
-/// Spawns the program in `file`, which sees `mappings` and nothing else, with no environment.
+/// Where liblxc makes its lock files: an ordinary user may not at the usual place.
+fn lock_directory(root: &Path) -> Option<(&'static str, PathBuf)> {
+    const NAME: &str = "XDG_RUNTIME_DIR";
+    let own = || std::env::var_os(NAME).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    rootless::is_ordinary_user().then(|| (NAME, own().unwrap_or_else(|| root.into())))
+}
+
+/// Spawns the program in `file`, which sees `mappings` and nothing else, and no environment but `variable`.
 pub(crate) fn spawn_helper(
     id: &ContainerId,
     file: OwnedFd,
     name: &str,
     mappings: Vec<(OwnedFd, i32)>,
+    variable: Option<(&str, PathBuf)>,
 ) -> Result<Child> {
     let what = "cannot start a helper process";
     // The path is opened in the child after its numbers are given, so the file must not be one of them.
     let file = rustix::io::fcntl_dupfd_cloexec(file, ABOVE_CHILD_FDS).at(id, what)?;
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    command.arg0(name).env_clear();
+    command.arg0(name).env_clear().envs(variable);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mappings =
         mappings.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();

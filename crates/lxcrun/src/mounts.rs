@@ -1,12 +1,14 @@
 //! Mounts on their way from the plan to the init: the host's trees are opened here, where the host's paths mean
 //! something, and handed over as detached clones.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kernel::{MountAttr, set_mount_attributes};
-use protocol::init::{Attributes, Mount, Propagation, Source};
+use protocol::init::{Attributes, Mount, Propagation, Source, Tree};
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use crate::cgroup::{Cgroup, Layout};
 use crate::config::{IdMap, Plan, PlannedMount, Sharing, UserNamespace, What};
@@ -16,36 +18,84 @@ use crate::{ContainerId, Result};
 
 /// Everything of the host that the container is to see.
 pub(crate) struct Sources {
-    pub rootfs: OwnedFd,
+    pub rootfs: HostTree,
     /// One for each bind mount, in their order.
-    pub binds: Vec<OwnedFd>,
+    pub binds: Vec<HostTree>,
+}
+
+/// A tree of the host.
+pub(crate) enum HostTree {
+    /// Cloned.
+    Cloned(OwnedFd),
+    /// For the init to clone: an ordinary user has no right to, but in a user namespace of their own.
+    Path { path: PathBuf, recursive: bool },
+}
+
+impl HostTree {
+    /// Clones a tree, or leaves that to the init of a container with a user namespace.
+    fn open(plan: &Plan, path: &Path, recursive: bool) -> io::Result<Self> {
+        match clone_tree(path, recursive) {
+            Err(Errno::PERM) if plan.namespaces.is_new("user") => {
+                std::fs::metadata(path)?;
+                Ok(Self::Path { path: path.into(), recursive })
+            }
+            cloned => Ok(Self::Cloned(cloned?)),
+        }
+    }
+
+    /// As the init gets it.
+    pub(crate) fn for_init(self, fds: &mut FdTable) -> Tree {
+        match self {
+            Self::Cloned(fd) => Tree::Cloned(fds.push(fd)),
+            Self::Path { path, recursive } => Tree::Path { path, recursive },
+        }
+    }
+
+    fn is_directory(&self) -> io::Result<bool> {
+        match self {
+            Self::Cloned(fd) => {
+                Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) == FileType::Directory)
+            }
+            Self::Path { path, .. } => Ok(std::fs::metadata(path)?.is_dir()),
+        }
+    }
 }
 
 /// Clones the root file system's tree.
-pub(crate) fn open_rootfs(id: &ContainerId, plan: &Plan) -> Result<OwnedFd> {
-    let rootfs = clone_tree(&plan.rootfs, true).map_err(|e| {
-        refuse(id, "root.path", format!("{}: {}", plan.rootfs.display(), std::io::Error::from(e)))
-    })?;
+pub(crate) fn open_rootfs(id: &ContainerId, plan: &Plan) -> Result<HostTree> {
+    let rootfs = HostTree::open(plan, &plan.rootfs, true)
+        .map_err(|e| refuse(id, "root.path", format!("{}: {e}", plan.rootfs.display())))?;
     // Never shared at this moment: pivot_root(2) refuses it. `linux.rootfsPropagation` is set afterwards.
-    make_slave(id, &rootfs, "root.path")?;
+    if let HostTree::Cloned(tree) = &rootfs {
+        make_slave(id, tree, "root.path")?;
+    }
     Ok(rootfs)
 }
 
 /// Clones the sources of all bind mounts.
-pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<OwnedFd>> {
+pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>> {
     let mut binds = Vec::new();
     for mount in &plan.mounts {
         let What::Bind { source, recursive } = &mount.what else { continue };
         let field = format!("{}.source", mount.field);
-        let tree = clone_tree(source, *recursive)
-            .map_err(|e| refuse(id, &field, format!("{}: {}", source.display(), std::io::Error::from(e))))?;
-        if mount.propagation.is_empty() {
-            follow_host(id, plan, &tree, &field)?;
+        let opened = HostTree::open(plan, source, *recursive)
+            .map_err(|e| refuse(id, &field, format!("{}: {e}", source.display())))?;
+        match (&opened, &mount.idmap) {
+            (HostTree::Cloned(tree), idmap) => {
+                if mount.propagation.is_empty() {
+                    follow_host(id, plan, tree, &field)?;
+                }
+                if let Some(idmap) = idmap {
+                    map_owners(id, tree, idmap, &mount.field)?;
+                }
+            }
+            (HostTree::Path { .. }, Some(_)) => {
+                let reason = "an ordinary user can't map the owners of a mount";
+                return Err(refuse(id, format!("{}.uidMappings", mount.field), reason));
+            }
+            (HostTree::Path { .. }, None) => {}
         }
-        if let Some(idmap) = &mount.idmap {
-            map_owners(id, &tree, idmap, &mount.field)?;
-        }
-        binds.push(tree);
+        binds.push(opened);
     }
     Ok(binds)
 }
@@ -86,7 +136,7 @@ fn make_slave(id: &ContainerId, tree: &OwnedFd, field: &str) -> Result<()> {
 pub(crate) fn for_init(
     id: &ContainerId,
     plan: &Plan,
-    binds: Vec<OwnedFd>,
+    binds: Vec<HostTree>,
     cgroup: &Cgroup,
     fds: &mut FdTable,
 ) -> Result<Vec<Mount>> {
@@ -132,10 +182,9 @@ fn of_planned(planned: &PlannedMount, source: Source) -> Mount {
     }
 }
 
-fn tree_mount(id: &ContainerId, planned: &PlannedMount, tree: OwnedFd, fds: &mut FdTable) -> Result<Mount> {
-    let stat = rustix::fs::fstat(&tree).map_err(|e| refuse(id, &planned.field, e.to_string()))?;
-    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    let mut mount = of_planned(planned, Source::Tree { fd: fds.push(tree), directory });
+fn tree_mount(id: &ContainerId, planned: &PlannedMount, tree: HostTree, fds: &mut FdTable) -> Result<Mount> {
+    let directory = tree.is_directory().map_err(|e| refuse(id, &planned.field, e.to_string()))?;
+    let mut mount = of_planned(planned, Source::Tree { tree: tree.for_init(fds), directory });
     if let What::Bind { source, .. } = &planned.what {
         mount.field = format!("{}: {}", planned.field, source.display());
     }
@@ -168,7 +217,7 @@ fn cgroup_mounts(
                 let path = mountpoint.join(cgroup.path());
                 let tree = clone_tree(&path, false)
                     .map_err(|e| refuse(id, &planned.field, format!("{}: {e}", path.display())))?;
-                tree_mount(id, planned, tree, fds)?
+                tree_mount(id, planned, HostTree::Cloned(tree), fds)?
             };
             mount.destination = destination.into();
             mount.attributes = Attributes { set: bits.bits(), clear: 0 };

@@ -86,7 +86,9 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
     restoration.cgroup.make()?;
     let (limits, devices) = split(resources(spec, &host));
     restoration.cgroup.apply(&limits)?;
-    let tree = mounts::open_rootfs(id, &plan)?;
+    let mounts::HostTree::Cloned(tree) = mounts::open_rootfs(id, &plan)? else {
+        return Err(refuse(id, "restore", "only root can restore a container"));
+    };
     criu::mounts::make_places(id, &plan, &tree)?;
 
     let mut inherited = Inherited::default();

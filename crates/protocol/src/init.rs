@@ -143,8 +143,8 @@ pub struct Container {
 /// The container's root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rootfs {
-    /// A detached clone of the tree.
-    pub tree: FdIndex,
+    /// The tree.
+    pub tree: Tree,
     /// Where hooks expect to find it: its place in the host's file system.
     pub path: PathBuf,
     /// `root.readonly`
@@ -187,13 +187,28 @@ pub struct Attributes {
     pub clear: u64,
 }
 
+/// A tree of the host's mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tree {
+    /// Cloned by the runtime and attached nowhere.
+    Cloned(FdIndex),
+    /// To be cloned by the init, because the runtime is an ordinary user: only in the user namespace that the two have
+    /// made may they clone mounts.
+    Path {
+        /// On the host.
+        path: PathBuf,
+        /// With all that is mounted below.
+        recursive: bool,
+    },
+}
+
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
-    /// A detached tree that the runtime cloned.
+    /// A tree of the host.
     Tree {
         /// The tree.
-        fd: FdIndex,
+        tree: Tree,
         /// Whether its root is a directory.
         directory: bool,
     },
@@ -278,8 +293,6 @@ pub struct Process {
     pub gid: u32,
     /// `process.user.additionalGids`
     pub additional_gids: Vec<u32>,
-    /// Whether setgroups(2) may be called (not in an unprivileged user namespace).
-    pub set_groups: bool,
     /// `process.user.umask`
     pub umask: Option<u32>,
     /// Standard input, output and error.

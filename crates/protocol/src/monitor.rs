@@ -34,6 +34,8 @@ pub struct Plan {
     pub root: PathBuf,
     /// The whole configuration, in order.
     pub config: Vec<Item>,
+    /// Whether a user namespace comes along, to be joined as its root before anything else.
+    pub user_namespace: bool,
     /// Files to write the monitor's pid to first: roots of hierarchies, see `lxc.cgroup.relative`.
     pub enter: Vec<PathBuf>,
 }

@@ -68,11 +68,12 @@ fn state_root(cli: &Cli) -> anyhow::Result<PathBuf> {
     if let Some(root) = cli.global.root.as_ref().filter(|r| !r.as_os_str().is_empty()) {
         return std::path::absolute(root).with_context(|| format!("--root {}", root.display()));
     }
-    if rustix::process::geteuid().is_root() {
-        return Ok("/run/lxcrun".into());
-    }
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
+    match own {
+        _ if !lxcrun::is_ordinary_user() => Ok("/run/lxcrun".into()),
         Some(directory) => Ok(Path::new(&directory).join("lxcrun")),
+        // Root of a user namespace, with the host's /run or one of its own.
+        None if rustix::process::geteuid().is_root() => Ok("/run/lxcrun".into()),
         None => bail!("--root is needed: this user is not root and has no XDG_RUNTIME_DIR"),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;
 
-use super::{Cgroup, Layout, v1, v2, write};
+use super::{Cgroup, Layout, NO_CGROUP, v1, v2, write};
 use crate::Result;
 use crate::error::refuse;
 
@@ -34,6 +34,9 @@ impl Setting {
 impl Cgroup {
     /// Applies everything that `resources` asks for; `privileged` leaves all devices allowed.
     pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        if self.is_none() {
+            return self.refuse_limits(resources);
+        }
         let settings = match self.layout() {
             Layout::Unified => v2::settings(resources),
             Layout::Legacy => v1::settings(self, resources),
@@ -44,6 +47,18 @@ impl Cgroup {
         }
         .map_err(|(field, reason)| refuse(&self.id, field, reason))?;
         settings.iter().try_for_each(|setting| self.set(setting))
+    }
+
+    /// Without a cgroup there are no limits. Rules for devices are kept all the same: in a user namespace there are only
+    /// those devices that the runtime has bound.
+    fn refuse_limits(&self, resources: &LinuxResources) -> Result<()> {
+        let mut limits = resources.clone();
+        limits.set_devices(None);
+        let asked = match v2::settings(&limits) {
+            Ok(settings) => settings.first().map(|setting| setting.field),
+            Err((field, _)) => Some(field),
+        };
+        asked.map_or(Ok(()), |field| Err(refuse(&self.id, field, NO_CGROUP)))
     }
 
     fn set(&self, setting: &Setting) -> Result<()> {

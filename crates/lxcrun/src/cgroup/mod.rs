@@ -26,12 +26,15 @@ use std::path::{Path, PathBuf};
 use crate::error::refuse;
 use crate::{ContainerId, Result};
 
+/// Why something that needs a cgroup can't be had without one.
+const NO_CGROUP: &str = "the container has no cgroup: none is delegated to this user (systemd-run --user --scope -p Delegate=yes)";
+
 /// The cgroups of one container: a directory in each hierarchy.
 #[derive(Debug, Clone)]
 pub(crate) struct Cgroup {
     id: ContainerId,
     hierarchies: Hierarchies,
-    /// Below the root of each hierarchy, without a leading slash.
+    /// Below the root of each hierarchy, without a leading slash. Empty for none: an ordinary user may not be allowed any.
     path: String,
 }
 
@@ -52,13 +55,22 @@ impl Cgroup {
 
     /// The container's directory in each hierarchy.
     pub(crate) fn directories(&self) -> impl Iterator<Item = PathBuf> {
-        self.hierarchies.all().map(|h| h.mountpoint.join(&self.path))
+        let there = !self.is_none();
+        self.hierarchies.all().filter(move |_| there).map(|h| h.mountpoint.join(&self.path))
     }
 
     /// The directory that `controller` is in charge of: in its v1 hierarchy, or in the unified one.
     pub(crate) fn directory(&self, controller: &str) -> Option<(PathBuf, bool)> {
+        if self.is_none() {
+            return None;
+        }
         let hierarchy = self.hierarchies.of(controller)?;
         Some((hierarchy.mountpoint.join(&self.path), hierarchy.is_unified()))
+    }
+
+    /// Whether the container has no cgroup of its own.
+    pub(crate) fn is_none(&self) -> bool {
+        self.path.is_empty()
     }
 
     /// Below the root of each hierarchy.
@@ -76,6 +88,9 @@ impl Cgroup {
 
     /// Fails unless the kernel says that `pid` is where it should be in every hierarchy.
     pub(crate) fn check_member(&self, pid: rustix::process::Pid) -> Result<()> {
+        if self.is_none() {
+            return Ok(());
+        }
         let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
         let text = std::fs::read_to_string(&file)
             .map_err(|e| refuse(&self.id, "linux.cgroupsPath", format!("{file}: {e}")))?;

@@ -37,6 +37,16 @@ impl CgroupPath {
         Ok(Self { container: parts.join("/"), id: id.clone() })
     }
 
+    /// No cgroup at all, for an ordinary user who may make none.
+    pub(crate) fn none(id: &ContainerId) -> Self {
+        Self { container: String::new(), id: id.clone() }
+    }
+
+    /// Whether there is a cgroup.
+    pub(crate) fn is_some(&self) -> bool {
+        !self.container.is_empty()
+    }
+
     /// The container's own.
     pub(crate) fn container(&self) -> &str {
         &self.container
@@ -44,11 +54,17 @@ impl CgroupPath {
 
     /// That of liblxc's monitor: it must not exist either, so every container has one.
     pub(crate) fn monitor(&self) -> String {
+        if !self.is_some() {
+            return String::new();
+        }
         format!("lxc.monitor.{}", self.id)
     }
 
     /// Where liblxc's monitor goes to remove its own. liblxc leaves it behind, we don't.
     pub(crate) fn pivot(&self) -> String {
+        if !self.is_some() {
+            return String::new();
+        }
         format!("lxc.pivot.{}", self.id)
     }
 }

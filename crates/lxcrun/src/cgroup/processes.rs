@@ -9,7 +9,7 @@ use rustix::fs::inotify;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{Cgroup, read, write};
+use super::{Cgroup, NO_CGROUP, read, write};
 use crate::Result;
 use crate::error::{Context, refuse};
 
@@ -17,6 +17,9 @@ impl Cgroup {
     /// Every process in it and in the cgroups below, in the order of the kernel's files.
     pub(crate) fn pids(&self) -> Vec<Pid> {
         let mut pids = Vec::new();
+        if self.is_none() {
+            return pids;
+        }
         // Any hierarchy has them all: a container can move its processes below its own cgroups but not out of them.
         // Only while liblxc is at work the unified one is ahead of the others, because clone3(2) enters it.
         let unified = self.hierarchies.unified();
@@ -41,6 +44,9 @@ impl Cgroup {
             if !controllers.is_empty() && !self.hierarchies.all().any(|h| h.is_called(controllers)) {
                 return Err(wrong(given, "names a controller that this host does not have"));
             }
+        }
+        if self.is_none() {
+            return Ok(());
         }
         for hierarchy in self.hierarchies.all() {
             let mut directory = hierarchy.mountpoint.join(&self.path);
@@ -122,7 +128,8 @@ impl Cgroup {
     /// Freezes or thaws, and returns when the kernel says that it is done.
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<()> {
         let Some((directory, unified)) = self.directory("freezer") else {
-            return Err(refuse(&self.id, "freezer", "this host has no freezer cgroup"));
+            let reason = if self.is_none() { NO_CGROUP } else { "this host has no freezer cgroup" };
+            return Err(refuse(&self.id, "freezer", reason));
         };
         let what = format!("cannot {} {}", if frozen { "freeze" } else { "thaw" }, directory.display());
         if unified { freeze_v2(&directory, frozen) } else { freeze_v1(&directory, frozen) }.at(&self.id, what)

@@ -16,7 +16,8 @@ pub(crate) fn check(id: &ContainerId, host: SecurityModules, process: &Process) 
     if let Some(profile) = process.apparmor_profile.as_deref().filter(|p| *p != UNCONFINED)
         && !host.apparmor
     {
-        let reason = format!("{profile:?}: config provided but apparmor not supported: AppArmor is off on this host");
+        let reason =
+            format!("{profile:?}: config provided but apparmor not supported: AppArmor is off on this host");
         return Err(refuse(id, "process.apparmorProfile", reason));
     }
     if process.selinux_label.is_some() && !host.selinux {
@@ -73,7 +74,8 @@ mod tests {
     }
 
     fn message(host: SecurityModules, change: impl Fn(&mut serde_json::Value)) -> String {
-        check(&"x".parse().unwrap(), host, &process(change)).map_or_else(|e| e.to_string(), |()| String::new())
+        check(&"x".parse().unwrap(), host, &process(change))
+            .map_or_else(|e| e.to_string(), |()| String::new())
     }
 
     const NONE: SecurityModules = SecurityModules { apparmor: false, selinux: false };
@@ -81,13 +83,20 @@ mod tests {
 
     #[test]
     fn what_the_host_cannot_enforce_is_refused_by_name() {
-        let profile = |json: &mut serde_json::Value| json["process"]["apparmorProfile"] = "docker-default".into();
+        let profile =
+            |json: &mut serde_json::Value| json["process"]["apparmorProfile"] = "docker-default".into();
         let refused = message(NONE, profile);
-        assert!(refused.contains("process.apparmorProfile") && refused.contains("apparmor not supported"), "{refused}");
+        assert!(
+            refused.contains("process.apparmorProfile") && refused.contains("apparmor not supported"),
+            "{refused}"
+        );
         assert_eq!(message(BOTH, profile), "");
         let label = |json: &mut serde_json::Value| json["process"]["selinuxLabel"] = "a:b:c:s0".into();
         let refused = message(NONE, label);
-        assert!(refused.contains("process.selinuxLabel") && refused.contains("selinux is disabled"), "{refused}");
+        assert!(
+            refused.contains("process.selinuxLabel") && refused.contains("selinux is disabled"),
+            "{refused}"
+        );
         assert_eq!(message(BOTH, label), "");
     }
 

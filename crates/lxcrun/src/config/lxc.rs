@@ -20,12 +20,14 @@ pub(crate) struct Surroundings<'d> {
     pub directory: &'d Path,
     /// Whether the monitor stays.
     pub monitored: bool,
+    /// Whether the monitor is in the container's user namespace already.
+    pub in_user_namespace: bool,
     /// Whether cgroups are made below the monitor's own and not below those of pid 1.
     pub relative_cgroups: bool,
 }
 
 pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) -> Vec<Item> {
-    let Surroundings { directory, monitored, relative_cgroups } = *surroundings;
+    let Surroundings { directory, monitored, in_user_namespace, relative_cgroups } = *surroundings;
     let mut config = Config(Vec::new());
     // First of all, so that the reason for a refusal of any other is in the log.
     config.set("lxcrun", "lxc.log.file", directory.join(LOG_FILE).display().to_string());
@@ -33,7 +35,7 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
     if let Some(name) = spec.hostname().as_ref().filter(|n| !n.is_empty() && plan.namespaces.is_new("uts")) {
         config.set("hostname", "lxc.uts.name", name);
     }
-    let (new, joined) = plan.namespaces.for_lxc();
+    let (new, joined) = plan.namespaces.for_lxc(in_user_namespace);
     config.set("linux.namespaces", "lxc.namespace.clone", new.join(" "));
     for (name, path) in joined {
         config.set("linux.namespaces", format!("lxc.namespace.share.{name}"), path.display().to_string());
@@ -42,12 +44,14 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
         config.set("linux.namespaces", "lxc.net.0.type", "empty");
         config.set("linux.namespaces", "lxc.net.0.flags", "up");
     }
-    for (field, mapping) in &plan.id_maps {
+    for (field, mapping) in plan.id_maps.iter().filter(|_| !in_user_namespace) {
         config.set(field, "lxc.idmap", mapping);
     }
-    config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.container());
-    config.set("lxcrun", "lxc.cgroup.dir.monitor", plan.cgroup.monitor());
-    config.set("lxcrun", "lxc.cgroup.dir.monitor.pivot", plan.cgroup.pivot());
+    if plan.cgroup.is_some() {
+        config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.container());
+        config.set("lxcrun", "lxc.cgroup.dir.monitor", plan.cgroup.monitor());
+        config.set("lxcrun", "lxc.cgroup.dir.monitor.pivot", plan.cgroup.pivot());
+    }
     if relative_cgroups {
         config.set("lxcrun", "lxc.cgroup.relative", "1");
     }
@@ -120,6 +124,7 @@ mod tests {
         let surroundings = Surroundings {
             directory: Path::new("/run/lxcrun/web"),
             monitored: false,
+            in_user_namespace: false,
             relative_cgroups: false,
         };
         render(&plan.lxc_config(&spec, &surroundings), &id, Path::new("/bundle"))

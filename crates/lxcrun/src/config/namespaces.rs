@@ -193,14 +193,14 @@ impl Namespaces {
         Ok(Some(lines.concat()))
     }
 
-    /// liblxc's names of the new ones, and name and path of those that it joins.
-    pub(crate) fn for_lxc(&self) -> (Vec<&'static str>, Vec<(&'static str, &Path)>) {
+    /// liblxc's names of the new ones, and name and path of those that it joins; without the user namespace when the
+    /// monitor is in it already.
+    pub(crate) fn for_lxc(&self, in_user_namespace: bool) -> (Vec<&'static str>, Vec<(&'static str, &Path)>) {
         let kernel = |name: &str| NAMES.iter().find(|(_, n, _)| *n == name).map_or("", |(.., k)| *k);
-        let new = self.0.iter().filter(|(n, s)| *s == Sharing::New && *n != "time");
+        let ours = self.0.iter().filter(|(n, _)| *n != "user" || !in_user_namespace);
+        let new = ours.clone().filter(|(n, s)| *s == Sharing::New && *n != "time");
         let new = new.map(|(n, _)| kernel(n)).collect();
-        let joined = self
-            .0
-            .iter()
+        let joined = ours
             .filter_map(|(n, s)| match s {
                 Sharing::Path(path) if *n != "cgroup" => Some((kernel(n), path.as_path())),
                 _ => None,

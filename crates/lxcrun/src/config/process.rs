@@ -62,7 +62,6 @@ pub(crate) fn exec_process(
         uid: user.uid(),
         gid: user.gid(),
         additional_gids: user.additional_gids().clone().unwrap_or_default(),
-        set_groups: true,
         umask: user.umask(),
         stdio: if process.terminal().unwrap_or(false) {
             Stdio::Terminal(size)
