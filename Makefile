@@ -6,7 +6,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 LXCRUN := $(TARGET)/release/lxcrun
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-root vm-test vm-shell lint bench bindings bindings-check install clean
+.PHONY: help build demo test test-root vm-test vm-shell lint bench bindings bindings-check man install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -72,8 +72,18 @@ bindings-check: ## crates/lxc/src/sys.rs against the installed header
 	scripts/install-deps bindings
 	scripts/bindings | diff -u crates/lxc/src/sys.rs -
 
-install: ## into $(DESTDIR)$(PREFIX), after build
+# Made from the definition of the command line by the very binary that is installed: they can't differ from it.
+man: ## manual pages and completions, in target/man and target/completions, after build
+	$(LXCRUN) man $(TARGET)/man
+	mkdir -p $(TARGET)/completions
+	set -e; for shell in bash zsh fish; do $(LXCRUN) completion $$shell >$(TARGET)/completions/$$shell; done
+
+install: man ## into $(DESTDIR)$(PREFIX), after build
 	install -D -m 755 $(LXCRUN) $(DESTDIR)$(PREFIX)/bin/lxcrun
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 $(TARGET)/man/*.8
+	install -D -m 644 $(TARGET)/completions/bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/lxcrun
+	install -D -m 644 $(TARGET)/completions/zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_lxcrun
+	install -D -m 644 $(TARGET)/completions/fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/lxcrun.fish
 
 clean: ## what was built
 	cargo clean

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::process::Stdio;
 
-use lxcrun_test::{Bundle, Container, tests};
+use lxcrun_test::{Bundle, ConsoleSocket, Container, Runtime, tests};
 use serde_json::Value;
 
 tests![
@@ -13,8 +13,22 @@ tests![
     features_are_json,
     version_names_the_specification,
     version_names_liblxc.lxcrun_only("others don't use it"),
+    spec_for_a_user_other_than_root,
+    features_agree_with_what_is_refused.lxcrun_only("runc says features that it then refuses"),
     an_unknown_command_fails,
     an_unknown_option_fails,
+    nothing_to_do_is_help,
+    help_goes_to_stdout,
+    every_option_of_runc_is_known,
+    the_list_is_a_table,
+    the_list_is_json,
+    the_list_may_be_of_ids_alone,
+    a_stopped_container_has_no_pid_in_the_list,
+    a_pidfd_of_the_init_comes_over_its_socket.not_on("runc", "new in 1.2").not_on("crun", "unknown there"),
+    a_pidfd_of_an_exec_comes_over_its_socket.not_on("runc", "new in 1.2").not_on("crun", "unknown there"),
+    a_pidfd_socket_that_is_none_is_refused.not_on("runc", "new in 1.2"),
+    completions_are_complete.lxcrun_only("others ship a file"),
+    manual_pages_are_complete.lxcrun_only("others ship files"),
     help_lists_the_commands,
     errors_go_to_the_log_as_json,
     errors_go_to_the_log_as_text,
@@ -76,12 +90,228 @@ fn version_names_liblxc() {
     bare().call("--version").output().assert_ok().assert_stdout_contains("liblxc");
 }
 
+fn spec_for_a_user_other_than_root() {
+    let container = bare();
+    fs::remove_file(container.path("config.json")).expect("our config");
+    container.call("spec").arg("--rootless").arg("--bundle").arg(container.dir()).output().assert_ok();
+    let spec: Value =
+        serde_json::from_slice(&fs::read(container.path("config.json")).expect("a config")).expect("JSON");
+    let own = rustix::process::geteuid().as_raw();
+    assert_eq!(
+        spec["linux"]["uidMappings"],
+        serde_json::json!([{ "containerID": 0, "hostID": own, "size": 1 }])
+    );
+    let namespaces = spec["linux"]["namespaces"].as_array().expect("namespaces");
+    let has = |kind: &str| namespaces.iter().any(|n| n["type"] == kind);
+    assert!(has("user") && !has("network"), "{namespaces:?}");
+    assert!(spec["linux"]["resources"].is_null());
+}
+
+/// What the features document denies is refused by name, what it affirms is not.
+fn features_agree_with_what_is_refused() {
+    let features = bare().call("features").output();
+    let features: Value = serde_json::from_str(&features.assert_ok().stdout).expect("JSON");
+    let linux = &features["linux"];
+    let refused = |bundle: Bundle, options: &[&str], words: &str| {
+        let container = bundle.build();
+        let call = container.global(options.iter().map(|o| o.as_ref())).arg("create");
+        let output = call.arg("--bundle").arg(container.dir()).arg(container.id()).output();
+        output.code() != 0 && output.stderr.contains(words)
+    };
+    for (feature, pointer, value) in [
+        (&linux["netDevices"]["enabled"], "/linux/netDevices", serde_json::json!({ "nosuchdev0": {} })),
+        (&linux["intelRdt"]["enabled"], "/linux/intelRdt", serde_json::json!({ "closID": "nosuch" })),
+        (&linux["selinux"]["enabled"], "/linux/mountLabel", "x:y:z:s0".into()),
+    ] {
+        let bundle = Bundle::busybox().set(pointer, value);
+        assert_eq!(refused(bundle, &[], "is not supported by this version"), *feature == false, "{pointer}");
+    }
+    let denied = linux["cgroup"]["systemd"] == false;
+    let words = "--systemd-cgroup: not supported by this version";
+    assert_eq!(refused(Bundle::busybox(), &["--systemd-cgroup"], words), denied, "systemd");
+}
+
 fn an_unknown_command_fails() {
-    bare().call("no-such-command").output().assert_fails();
+    let output = bare().call("no-such-command").output();
+    output.assert_fails().assert_stderr_contains("no-such-command");
+    if !Runtime::get().is("crun") {
+        output.assert_exit(3);
+    }
 }
 
 fn an_unknown_option_fails() {
-    bare().call("list").arg("--no-such-option").output().assert_fails();
+    let output = bare().call("list").arg("--no-such-option").output();
+    output.assert_exit(1);
+    assert!(format!("{}{}", output.stdout, output.stderr).contains("no-such-option"), "{output}");
+    for verb in ["create", "start", "state", "delete", "kill", "run", "pause", "update", "events"] {
+        bare().call(verb).output().assert_exit(1);
+    }
+    let container = Bundle::busybox().args(["sleep", "100"]).start();
+    container.verb("exec").assert_exit(255).assert_stderr_contains("args");
+}
+
+fn nothing_to_do_is_help() {
+    let output = std::process::Command::new(Runtime::get().path()).output().expect("the runtime");
+    let output = lxcrun_test::Output::new("the runtime alone", &output);
+    output.assert_ok().assert_stdout_contains("create");
+}
+
+fn help_goes_to_stdout() {
+    for verb in ["create", "run", "exec", "kill", "list"] {
+        bare().call(verb).arg("--help").output().assert_ok().assert_stdout_contains("--");
+    }
+    bare().call("help").output().assert_ok().assert_stdout_contains("delete");
+}
+
+/// Each option, with a value where it takes one, before an argument that ends it all: what is refused is that.
+fn every_option_of_runc_is_known() {
+    const GLOBAL: &str = "--debug --log= --log-format=json --systemd-cgroup --rootless=true --rootless=auto";
+    const KNOWN: [(&str, &str); 9] = [
+        (
+            "create",
+            "--bundle=/ -b=/ --console-socket= --pid-file= --no-pivot --no-new-keyring --preserve-fds=0",
+        ),
+        ("run", "--bundle=/ --console-socket= --detach -d --keep --pid-file= --no-subreaper --no-pivot"),
+        ("delete", "--force -f"),
+        ("events", "--interval=5s --stats"),
+        (
+            "exec",
+            "--console-socket= --cwd=/ --env=A=b -e=A=b --tty -t --user=0 -u=0 --additional-gids=0 -g=0 --process= \
+             --detach -d --pid-file= --process-label=x --apparmor=x --no-new-privs --cap=CAP_KILL -c=CAP_KILL \
+             --preserve-fds=0 --cgroup=/ --ignore-paused",
+        ),
+        ("kill", "--all -a"),
+        ("list", "--format=json -f=json --quiet -q"),
+        ("ps", "--format=json -f=json"),
+        (
+            "update",
+            "--resources= --blkio-weight=10 --cpu-period=1 --cpu-quota=1 --cpu-share=1 --cpu-rt-period=1 \
+             --cpu-rt-runtime=1 --cpuset-cpus=0 --cpuset-mems=0 --kernel-memory=1 --kernel-memory-tcp=1 --memory=1 \
+             --memory-reservation=1 --memory-swap=1 --pids-limit=1 --l3-cache-schema=x --mem-bw-schema=x",
+        ),
+    ];
+    let container = bare();
+    let unknown = |text: &str| {
+        ["not defined", "unexpected argument", "unrecognized", "invalid value"]
+            .iter()
+            .any(|w| text.contains(w))
+    };
+    let ended = |call: lxcrun_test::Call| {
+        let output = call.arg("--no-such-option").output();
+        let text = format!("{}{}", output.assert_fails().stdout, output.stderr);
+        text.contains("no-such-option") && unknown(&text)
+    };
+    for option in GLOBAL.split_whitespace() {
+        assert!(ended(container.global([option.as_ref()])), "{option}");
+    }
+    for (verb, options) in KNOWN {
+        for option in options.split_whitespace() {
+            assert!(ended(container.call(verb).arg(option)), "{verb} {option}");
+        }
+    }
+    assert!(!ended(container.call("list").arg("--unknown")), "the test tells nothing");
+}
+
+fn the_list_is_a_table() {
+    let container = Bundle::busybox().create();
+    let list = container.call("list").output();
+    let lines = list.assert_ok().lines();
+    let words: Vec<&str> = lines[0].split_whitespace().collect();
+    assert_eq!(words, ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
+    let row: Vec<&str> = lines[1].split_whitespace().collect();
+    let (pid, bundle) = (container.pid().to_string(), container.dir().to_string_lossy());
+    assert_eq!(row[..4], [container.id(), &pid, "created", &bundle]);
+    assert_eq!(row[5], "root");
+    assert_eq!(lines[0].find("STATUS"), lines[1].find("created"));
+}
+
+fn the_list_is_json() {
+    let container = Bundle::busybox().set("/annotations", serde_json::json!({ "a": "b" })).create();
+    let list = container.call("list").args(["--format", "json"]).output();
+    let list: Value = serde_json::from_str(&list.assert_ok().stdout).expect("JSON");
+    let entry = &list[0];
+    assert_eq!(entry["id"], container.id());
+    assert_eq!(entry["pid"], container.pid());
+    assert_eq!(entry["status"], "created");
+    assert_eq!(entry["bundle"], container.dir().to_str().expect("a path"));
+    assert_eq!(entry["owner"], "root");
+    if !Runtime::get().is("crun") {
+        assert_eq!(entry["rootfs"], container.path("rootfs").to_str().expect("a path"));
+        assert_eq!(entry["annotations"]["a"], "b");
+        assert!(entry["ociVersion"].as_str().expect("a version").starts_with("1."), "{entry}");
+    }
+    assert!(entry["created"].as_str().expect("a time").contains('T'), "{entry}");
+}
+
+fn the_list_may_be_of_ids_alone() {
+    let container = Bundle::busybox().create();
+    let list = container.call("list").arg("--quiet").output();
+    list.assert_ok().assert_stdout(&format!("{}\n", container.id()));
+}
+
+fn a_stopped_container_has_no_pid_in_the_list() {
+    let container = Bundle::busybox().start();
+    container.until_stopped();
+    let list = container.call("list").args(["--format", "json"]).output();
+    let list: Value = serde_json::from_str(&list.assert_ok().stdout).expect("JSON");
+    assert_eq!((&list[0]["pid"], &list[0]["status"]), (&0.into(), &"stopped".into()));
+}
+
+fn a_pidfd_of_the_init_comes_over_its_socket() {
+    let container = Bundle::busybox().args(["sleep", "100"]).build();
+    let socket = ConsoleSocket::new(container.path("pidfd"));
+    container.create_with(|call| call.arg("--pidfd-socket").arg(socket.path())).assert_ok();
+    let pidfd = socket.receive_fd();
+    container.pid();
+    container.start().assert_ok();
+    rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).expect("a signal");
+    container.until_stopped();
+}
+
+fn a_pidfd_of_an_exec_comes_over_its_socket() {
+    let container = Bundle::busybox().args(["sleep", "100"]).start();
+    let socket = ConsoleSocket::new(container.path("pidfd"));
+    let call = container.call("exec").arg("--pidfd-socket").arg(socket.path());
+    let running = call.args([container.id(), "sleep", "100"]).spawn();
+    let pidfd = socket.receive_fd();
+    rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::TERM).expect("a signal");
+    running.wait().assert_exit(128 + 15);
+}
+
+fn a_pidfd_socket_that_is_none_is_refused() {
+    let container = bare();
+    let created = container.create_with(|call| call.arg("--pidfd-socket").arg(container.path("nothing")));
+    container.refuses(created, &["nothing"]);
+}
+
+fn completions_are_complete() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = bare().call("completion").arg(shell).output();
+        for word in ["create", "console-socket", "systemd-cgroup", "pids-limit"] {
+            script.assert_ok().assert_stdout_contains(word);
+        }
+        if lxcrun_test::on_path(shell).is_some() {
+            let file = bare().path(shell);
+            fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
+            fs::write(&file, &script.stdout).expect("a script");
+            let checked = std::process::Command::new(shell).arg("-n").arg(&file).output().expect(shell);
+            fs::remove_file(&file).expect("our script");
+            lxcrun_test::Output::new(shell, &checked).assert_ok();
+        }
+    }
+    bare().call("completion").arg("no-such-shell").output().assert_exit(1);
+}
+
+fn manual_pages_are_complete() {
+    let container = bare();
+    container.call("man").arg(container.path("man")).output().assert_ok();
+    let page = |name: &str| {
+        let text = fs::read_to_string(container.path("man").join(name)).expect(name);
+        text.replace("\\-", "-")
+    };
+    assert!(page("lxcrun.8").contains("lxcrun-update(8)"));
+    assert!(page("lxcrun-exec.8").contains("--additional-gids"));
+    assert!(page("lxcrun-run.8").contains("--console-socket"));
 }
 
 fn help_lists_the_commands() {

@@ -8,6 +8,7 @@ mod bad_input;
 mod cgroups;
 mod checkpoint;
 mod cli;
+mod commands;
 mod crash;
 mod crun;
 mod devices;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         exec::tests,
         checkpoint::tests,
         cli::tests,
+        commands::tests,
         bad_input::tests,
         crash::tests,
         host::tests,

@@ -1,6 +1,11 @@
 //! Terminals: handed over a console socket, or passed through in the foreground.
 
-use lxcrun_test::{Bundle, ConsoleSocket, Container, Pty, tests};
+use std::fs;
+use std::io::{PipeReader, PipeWriter, Read};
+use std::process::Stdio;
+
+use lxcrun_test::{Bundle, ConsoleSocket, Container, Fifo, Pty, tests};
+use rustix::process::Signal;
 use serde_json::json;
 
 tests![
@@ -16,6 +21,11 @@ tests![
     run_in_the_foreground_loses_no_byte_at_the_end,
     run_in_the_foreground_passes_what_is_typed,
     run_in_the_foreground_restores_the_terminal,
+    run_in_the_foreground_outlives_its_reader.not_on("runc", "SIGPIPE ends it"),
+    run_in_the_foreground_writes_to_a_pipe_that_does_not_block,
+    exec_in_the_foreground_writes_to_a_pipe_that_does_not_block,
+    a_slow_reader_gets_the_end_of_the_output,
+    a_signal_passes_while_nobody_reads,
     a_terminal_without_a_console_socket_is_refused,
     a_console_socket_without_a_terminal_is_refused,
     a_console_socket_that_is_none_is_refused,
@@ -148,6 +158,81 @@ fn run_in_the_foreground_restores_the_terminal() {
     pty.read_until("done");
     running.wait().assert_ok();
     assert_eq!(settings(), before);
+}
+
+fn run_in_the_foreground_outlives_its_reader() {
+    let container = Bundle::busybox().sh("seq 1 20000; echo over > /over; exit 4").terminal().build();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    container.run_with(|call| call.stdio(Stdio::null(), writer, Stdio::null())).assert_exit(4);
+    assert_eq!(fs::read_to_string(container.path("rootfs/over")).expect("the end"), "over\n");
+}
+
+/// A pipe that is full before anything is read from it, and whose writer does not block.
+fn nonblocking_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).expect("O_NONBLOCK");
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
+    (reader, writer)
+}
+
+fn assert_all_come(mut reader: PipeReader) {
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("text");
+    assert_all_came(&text);
+}
+
+fn run_in_the_foreground_writes_to_a_pipe_that_does_not_block() {
+    let container = Bundle::busybox().sh(MANY).terminal().build();
+    let (reader, writer) = nonblocking_pipe();
+    let running = container.spawn(|call| call.stdio(Stdio::null(), writer, Stdio::null()));
+    assert_all_come(reader);
+    container.assert_gone(running.wait().assert_ok());
+}
+
+fn exec_in_the_foreground_writes_to_a_pipe_that_does_not_block() {
+    let container = Bundle::busybox().args(["sleep", "100"]).start();
+    let (reader, writer) = nonblocking_pipe();
+    let call = container.call("exec").args(["--tty", container.id(), "sh", "-c", MANY]);
+    let running = call.stdio(Stdio::null(), writer, Stdio::null()).spawn();
+    assert_all_come(reader);
+    running.wait().assert_ok();
+}
+
+fn a_slow_reader_gets_the_end_of_the_output() {
+    // All of it fits into the terminal and the runtime's buffer, so the program ends before anything is read.
+    let bundle = Bundle::busybox();
+    let (mut over, mut go) = (Fifo::new(bundle.rootfs("over")), Fifo::new(bundle.rootfs("go")));
+    let container = bundle.sh("seq 1 2000; echo over > /over; read line < /go").terminal().build();
+    let (mut reader, writer) = nonblocking_pipe();
+    let running = container.spawn(|call| call.stdio(Stdio::null(), writer, Stdio::null()));
+    assert_eq!(over.line(), "over");
+    container.pid();
+    go.send("go");
+    container.until_stopped();
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("text");
+    assert!(
+        text.split("\r\n").take(2000).map(str::parse).eq((1..=2000).map(Ok)),
+        "{} bytes came",
+        text.len()
+    );
+    container.assert_gone(running.wait().assert_ok());
+}
+
+fn a_signal_passes_while_nobody_reads() {
+    let script = "trap 'exit 7' TERM; echo ready > /ready; yes & while :; do wait; done";
+    let bundle = Bundle::busybox();
+    let mut ready = Fifo::new(bundle.rootfs("ready"));
+    let container = bundle.sh(script).terminal().build();
+    let (reader, writer) = nonblocking_pipe();
+    let running = container.spawn(|call| call.stdio(Stdio::null(), writer, Stdio::null()));
+    assert_eq!(ready.line(), "ready");
+    container.pid();
+    running.signal(Signal::TERM);
+    container.until_stopped();
+    drop(reader);
+    container.assert_gone(running.wait().assert_exit(7));
 }
 
 fn a_terminal_without_a_console_socket_is_refused() {

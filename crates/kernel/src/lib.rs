@@ -20,7 +20,7 @@ pub use process::{Clone, clone_sibling, exit_status};
 pub use scheduling::{
     SchedulerAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduler,
 };
-pub use seccomp::load_filter;
+pub use seccomp::{load_filter, seccomp_flag_is_known};
 pub use signal::{reset_signals, signal_of};
 pub use userns::{NewUserNamespace, new_user_namespace, user_namespace, user_namespace_mappings};
 

@@ -42,3 +42,23 @@ pub fn load_filter(program: &[u8], flags: u64) -> Result<Option<OwnedFd>> {
     // SAFETY: with NEW_LISTENER the kernel returned a new fd that nothing else owns.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
+
+/// Whether the kernel knows this `SECCOMP_FILTER_FLAG_*`.
+#[must_use]
+pub fn seccomp_flag_is_known(flag: u64) -> bool {
+    // It goes with a listener only.
+    let flags = match flag {
+        libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV => flag | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+        _ => flag,
+    };
+    // SAFETY: there is no program at address 0: the kernel looks at the flags, then fails to read it (seccomp(2)).
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::c_long::from(libc::SECCOMP_SET_MODE_FILTER),
+            flags,
+            std::ptr::null::<libc::sock_fprog>(),
+        )
+    };
+    crate::check(ret) == Err(Errno::FAULT)
+}

@@ -1,16 +1,36 @@
 //! The command line: clap only. Names and meanings are runc's, so that its clients need no wrapper.
 
 mod checkpoint;
+mod friendly;
+mod update;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use checkpoint::{CgroupsMode, Checkpoint, Criu, Restore};
+pub use friendly::{Friendly, Network};
+pub use update::Update;
+
+/// A path. Unlike clap's own it may be empty, which is as if it were not given: runc's callers rely on that.
+pub fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// The path, if one was given.
+pub fn given(path: &Option<PathBuf>) -> Option<&Path> {
+    path.as_deref().filter(|path| !path.as_os_str().is_empty())
+}
 
 /// An OCI runtime that relies on LXC
 #[derive(Debug, Parser)]
-#[command(name = "lxcrun", disable_version_flag = true, arg_required_else_help = true)]
+#[command(
+    name = "lxcrun",
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    after_help = "The commands and options are runc's; what lxcrun has besides says so."
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -22,10 +42,10 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Global {
     /// Directory of the containers' state [default: /run/lxcrun, or $XDG_RUNTIME_DIR/lxcrun for other users than root]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub root: Option<PathBuf>,
     /// File that errors and warnings are also written to
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub log: Option<PathBuf>,
     /// Format of the log
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -36,6 +56,12 @@ pub struct Global {
     /// Let systemd make the cgroups: linux.cgroupsPath is "slice:prefix:name"
     #[arg(long)]
     pub systemd_cgroup: bool,
+    /// Whether cgroups may be out of reach: the kernel is asked, and what it refuses is an error in any case
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub rootless: Rootless,
+    /// Obsolete and without effect, as in runc: criu is looked for on the PATH
+    #[arg(long, value_name = "FILE", hide = true, value_parser = path())]
+    pub criu: Option<PathBuf>,
     /// Print the versions of lxcrun, of the specification and of liblxc
     #[arg(short = 'v', long, action = clap::ArgAction::SetTrue)]
     pub version: bool,
@@ -48,6 +74,14 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+/// runc's `--rootless`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rootless {
+    True,
+    False,
+    Auto,
 }
 
 /// What to do.
@@ -87,6 +121,11 @@ pub enum Command {
     Spec(Spec),
     /// Print what this runtime can do, as JSON
     Features,
+    /// Print the completions of a shell: bash, zsh, fish (lxcrun only)
+    Completion(Completion),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man(Man),
 }
 
 #[derive(Debug, Args)]
@@ -100,14 +139,20 @@ pub struct Id {
 #[derive(Debug, Args)]
 pub struct Bundle {
     /// The bundle: a directory with config.json
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    #[arg(short, long, value_name = "DIR", default_value = ".", value_parser = path())]
     pub bundle: PathBuf,
     /// Socket that gets the master of the program's terminal
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(long, value_name = "SOCKET", value_parser = path())]
     pub console_socket: Option<PathBuf>,
+    /// Socket that gets a pidfd of the init
+    #[arg(long, value_name = "SOCKET", value_parser = path())]
+    pub pidfd_socket: Option<PathBuf>,
     /// File that gets the init's pid
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub pid_file: Option<PathBuf>,
+    /// Obsolete and without effect: lxcrun is no subreaper
+    #[arg(long, hide = true)]
+    pub no_subreaper: bool,
     /// Do not use pivot_root, for a root file system on a ramdisk
     #[arg(long)]
     pub no_pivot: bool,
@@ -146,60 +191,6 @@ pub struct Run {
     /// The program and its arguments, after --: without a bundle
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
-}
-
-/// Options of `run` without a bundle.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Without a bundle: lxcrun run [OPTIONS] -- CMD…")]
-pub struct Friendly {
-    /// Name of the container
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// Root file system [default: a busybox one]
-    #[arg(long, value_name = "DIR")]
-    pub rootfs: Option<PathBuf>,
-    /// Limit of memory: bytes, or with k, m, g
-    #[arg(short, long, value_name = "SIZE")]
-    pub memory: Option<String>,
-    /// Limit of processor time: 0.5 is half a processor
-    #[arg(long, value_name = "NUMBER")]
-    pub cpus: Option<f64>,
-    /// Limit of processes and threads
-    #[arg(long, value_name = "NUMBER")]
-    pub pids: Option<i64>,
-    /// Host name [default: the container's name]
-    #[arg(long, value_name = "NAME")]
-    pub hostname: Option<String>,
-    /// Environment variable; without a value it is taken over from here
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-    /// Working directory
-    #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<PathBuf>,
-    /// User: uid or uid:gid
-    #[arg(short, long, value_name = "UID[:GID]")]
-    pub user: Option<String>,
-    /// Mount: type=bind,source=DIR,destination=DIR[,ro], or type=tmpfs,destination=DIR[,OPTION…]
-    #[arg(long, value_name = "MOUNT")]
-    pub mount: Vec<String>,
-    /// Network: none (a loopback of its own) or host
-    #[arg(long, value_name = "NETWORK", default_value = "none")]
-    pub network: Network,
-    /// Raw LXC setting, for instance lxc.prlimit.nofile=512
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub lxc_conf: Vec<String>,
-    /// Make the root file system read-only
-    #[arg(long)]
-    pub read_only: bool,
-    /// Give the program a terminal
-    #[arg(short, long)]
-    pub tty: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Network {
-    None,
-    Host,
 }
 
 #[derive(Debug, Args)]
@@ -245,10 +236,13 @@ pub enum Format {
 #[derive(Debug, Args)]
 pub struct Exec {
     /// Socket that gets the master of the terminal
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(long, value_name = "SOCKET", value_parser = path())]
     pub console_socket: Option<PathBuf>,
+    /// Socket that gets a pidfd of the process
+    #[arg(long, value_name = "SOCKET", value_parser = path())]
+    pub pidfd_socket: Option<PathBuf>,
     /// Working directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub cwd: Option<PathBuf>,
     /// Environment variable
     #[arg(short, long, value_name = "NAME=VALUE")]
@@ -259,17 +253,17 @@ pub struct Exec {
     /// User: uid or uid:gid
     #[arg(short, long, value_name = "UID[:GID]")]
     pub user: Option<String>,
-    /// Supplementary groups
+    /// Supplementary group, besides those of the container's user
     #[arg(short = 'g', long, value_name = "GID")]
     pub additional_gids: Vec<u32>,
     /// File with the process as JSON
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = path())]
     pub process: Option<PathBuf>,
     /// Do not wait for its end
     #[arg(short, long)]
     pub detach: bool,
     /// File that gets the pid
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub pid_file: Option<PathBuf>,
     /// SELinux label
     #[arg(long, value_name = "LABEL")]
@@ -283,6 +277,9 @@ pub struct Exec {
     /// Capability to add
     #[arg(short, long, value_name = "CAP")]
     pub cap: Vec<String>,
+    /// Obsolete and without effect: lxcrun is no subreaper
+    #[arg(long, hide = true)]
+    pub no_subreaper: bool,
     /// Pass so many descriptors to it, from 3 on
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
@@ -296,12 +293,7 @@ pub struct Exec {
     #[arg(value_name = "ID")]
     pub id: String,
     /// The program and its arguments
-    #[arg(
-        value_name = "CMD",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        required_unless_present = "process"
-    )]
+    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
 }
 
@@ -332,60 +324,25 @@ pub struct Events {
 }
 
 #[derive(Debug, Args)]
-pub struct Update {
-    /// File with linux.resources as JSON; - is standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub resources: Option<PathBuf>,
-    /// Weight of block IO, 10 to 1000
-    #[arg(long, value_name = "NUMBER")]
-    pub blkio_weight: Option<u16>,
-    /// Period of the processor quota, in µs
-    #[arg(long, value_name = "MICROSECONDS")]
-    pub cpu_period: Option<u64>,
-    /// Processor time in each period, in µs; -1 is no limit
-    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
-    pub cpu_quota: Option<i64>,
-    /// Processor time that can be saved up, in µs
-    #[arg(long, value_name = "MICROSECONDS")]
-    pub cpu_burst: Option<u64>,
-    /// Relative weight of processor time
-    #[arg(long, value_name = "NUMBER")]
-    pub cpu_share: Option<u64>,
-    /// Period of the realtime quota, in µs
-    #[arg(long, value_name = "MICROSECONDS")]
-    pub cpu_rt_period: Option<u64>,
-    /// Realtime processor time in each period, in µs
-    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
-    pub cpu_rt_runtime: Option<i64>,
-    /// Processors
-    #[arg(long, value_name = "LIST")]
-    pub cpuset_cpus: Option<String>,
-    /// Memory nodes
-    #[arg(long, value_name = "LIST")]
-    pub cpuset_mems: Option<String>,
-    /// Limit of memory: bytes, or with k, m, g; -1 is none
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub memory: Option<String>,
-    /// Memory that is left alone when others want some
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub memory_reservation: Option<String>,
-    /// Limit of memory and swap together; -1 is none
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub memory_swap: Option<String>,
-    /// Limit of processes and threads; -1 is none
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    pub pids_limit: Option<i64>,
-    /// Only run when nothing else wants the processor
-    #[arg(long, value_name = "0|1")]
-    pub cpu_idle: Option<i64>,
-    /// The container
-    #[arg(value_name = "ID")]
-    pub id: String,
+pub struct Spec {
+    /// Directory for config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".", value_parser = path())]
+    pub bundle: PathBuf,
+    /// For a user other than root: with a user namespace, without limits
+    #[arg(long)]
+    pub rootless: bool,
 }
 
 #[derive(Debug, Args)]
-pub struct Spec {
-    /// Directory for config.json
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    pub bundle: PathBuf,
+pub struct Completion {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }

@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::cli::{Global, LogFormat};
+use crate::cli::{self, Global, LogFormat};
 
 /// The log of this process.
 #[derive(Clone)]
@@ -24,11 +24,11 @@ pub struct Log {
 impl Log {
     /// Opens `--log`.
     pub fn open(global: &Global) -> anyhow::Result<Self> {
-        let open = |path: &std::path::PathBuf| {
+        let open = |path: &std::path::Path| {
             let file = OpenOptions::new().append(true).create(true).open(path);
             file.with_context(|| format!("cannot open the log {}", path.display())).map(Arc::new)
         };
-        let file = global.log.as_ref().filter(|p| !p.as_os_str().is_empty()).map(open).transpose()?;
+        let file = cli::given(&global.log).map(open).transpose()?;
         Ok(Self { file, format: global.log_format, debug: global.debug })
     }
 

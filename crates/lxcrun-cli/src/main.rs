@@ -7,14 +7,19 @@ mod log;
 mod relay;
 mod rootfs;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let log = match log::Log::open(&cli.global) {
         Ok(log) => log,
         Err(error) => {
@@ -33,6 +38,23 @@ fn main() -> ExitCode {
             ExitCode::from(exit_code(cli.command.as_ref(), &error))
         }
     }
+}
+
+/// Prints help, or what is wrong with the command line. The exit codes are runc's: 3 for an unknown command.
+fn usage(error: &clap::Error) -> ExitCode {
+    let (text, code) = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => (error.render(), ExitCode::SUCCESS),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if std::env::args_os().len() == 1 => {
+            (error.render(), ExitCode::SUCCESS)
+        }
+        kind => {
+            // A reader that is gone has read enough.
+            let _ = error.print();
+            return ExitCode::from(if kind == ErrorKind::InvalidSubcommand { 3 } else { 1 });
+        }
+    };
+    let _ = write!(std::io::stdout(), "{text}");
+    code
 }
 
 /// 127 and 126 for a program that isn't there or can't be executed; else 1, and 255 for exec, as in runc.

@@ -35,8 +35,13 @@ impl ConsoleSocket {
     /// Waits for the terminal.
     #[track_caller]
     pub fn receive(&self) -> Pty {
-        let (_, master) = receive_fd(&self.listener, "console socket");
-        Pty { master: File::from(master) }
+        Pty { master: File::from(self.receive_fd()) }
+    }
+
+    /// Waits for a descriptor of any kind.
+    #[track_caller]
+    pub fn receive_fd(&self) -> OwnedFd {
+        receive_fd(&self.listener, "socket").1
     }
 }
 

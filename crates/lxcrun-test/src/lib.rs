@@ -32,6 +32,6 @@ pub use container::Container;
 pub use helper::subreaper_command;
 pub use host::{HostSnapshot, Process, interfaces};
 pub use output::Output;
-pub use runtime::{Call, Running, Runtime};
+pub use runtime::{Call, Running, Runtime, on_path};
 pub use suite::{Need, Test, differing, main, scratch};
 pub use wait::{DEADLINE, Fifo, read_line, readable, until_exit};

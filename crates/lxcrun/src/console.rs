@@ -1,4 +1,4 @@
-//! The console socket: where a caller that keeps no container alive wants the terminal's master sent to.
+//! Sockets that a caller names: where the terminal's master and the process's pidfd are sent to.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -13,12 +13,19 @@ use crate::{ContainerId, Result};
 
 /// Sends `master` to the socket at `path`, with the terminal's name as runc does it.
 pub(crate) fn send(id: &ContainerId, path: &Path, master: &OwnedFd) -> Result<()> {
-    let what = format!("console socket {}", path.display());
-    let socket = UnixStream::connect(path).at(id, &what)?;
-    let fds = [master.as_fd()];
+    send_fd(id, &format!("console socket {}", path.display()), path, b"/dev/ptmx", master)
+}
+
+/// Sends a pidfd to the socket at `path`. runc's word beside it is `standard` for an init, `setns` for an exec.
+pub(crate) fn send_pidfd(id: &ContainerId, path: &Path, kind: &[u8], pidfd: &OwnedFd) -> Result<()> {
+    send_fd(id, &format!("pidfd socket {}", path.display()), path, kind, pidfd)
+}
+
+fn send_fd(id: &ContainerId, what: &str, path: &Path, text: &[u8], fd: &OwnedFd) -> Result<()> {
+    let socket = UnixStream::connect(path).at(id, what)?;
+    let fds = [fd.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
-    let name = IoSlice::new(b"/dev/ptmx");
-    sendmsg(&socket, &[name], &mut control, SendFlags::NOSIGNAL).at(id, what).map(drop)
+    sendmsg(&socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL).at(id, what).map(drop)
 }

@@ -13,7 +13,7 @@ use protocol::{Channel, Hook};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::{Cgroup, CgroupPath, Layout};
 use crate::checkpoint::name_of;
@@ -34,6 +34,8 @@ pub struct CreateOptions {
     pub stdio: Option<[OwnedFd; 3]>,
     /// Where to send the master of the program's terminal.
     pub console_socket: Option<PathBuf>,
+    /// Where to send a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
     /// Where to write the init's pid.
     pub pid_file: Option<PathBuf>,
     /// Descriptors that the program gets from 3 on.
@@ -123,6 +125,10 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         }
         (terminal, _) => terminal,
     };
+    if let Some(socket) = &options.pidfd_socket {
+        let pidfd = pidfd_open(init, PidfdFlags::empty()).at(id, "the init has ended")?;
+        console::send_pidfd(id, socket, b"standard", &pidfd)?;
+    }
     let container = creation.finish(options.keep_monitor, options.pid_file.as_deref(), terminal)?;
     devices.keep();
     Ok(container)

@@ -28,6 +28,8 @@ pub struct ExecOptions {
     pub stdio: Option<[OwnedFd; 3]>,
     /// Where to send the master of the terminal.
     pub console_socket: Option<PathBuf>,
+    /// Where to send a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
     /// Where to write the pid.
     pub pid_file: Option<PathBuf>,
     /// Descriptors that the process gets from 3 on.
@@ -136,6 +138,9 @@ impl Container {
             }
             (terminal, _) => terminal,
         };
+        if let Some(socket) = &options.pidfd_socket {
+            console::send_pidfd(id, socket, b"setns", &pidfd)?;
+        }
         if let Some(file) = &options.pid_file {
             write_pid_file(id, file, pid.as_raw_nonzero().get())?;
         }

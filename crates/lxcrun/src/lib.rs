@@ -18,6 +18,7 @@ mod embedded;
 mod error;
 mod exec;
 mod facts;
+mod features;
 mod host;
 mod id;
 mod kill;
@@ -35,8 +36,8 @@ mod template;
 
 pub use bundle::{Bundle, OCI_VERSION, parse_process};
 pub use cgroup::{
-    BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface,
-    OomWatch, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEvents, MemoryStats,
+    MemoryUsage, NetworkInterface, OomWatch, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
 };
 pub use checkpoint::CheckpointOptions;
 pub use config::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
@@ -46,10 +47,8 @@ pub use criu::CgroupsMode;
 pub use delete::delete;
 pub use error::{Error, Result};
 pub use exec::{ExecOptions, ExecProcess};
-pub use facts::{
-    MOUNT_OPTIONS, SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_FLAGS, capability_names,
-    libseccomp_version,
-};
+pub use facts::{SYSTEMD_CGROUP, capability_names, liblxc_version, libseccomp_version};
+pub use features::features;
 pub use host::Host;
 pub use id::ContainerId;
 pub use kill::parse_signal;
@@ -59,4 +58,4 @@ pub use restore::{RestoreOptions, restore};
 pub use rootless::is_ordinary_user;
 pub use rustix::process::Signal;
 pub use state::{OciState, ProcessId, Status};
-pub use template::{DEFAULT_SPEC, default_spec};
+pub use template::{DEFAULT_SPEC, default_spec, rootless_spec};

@@ -20,16 +20,16 @@ pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
         }
         print_line(&event.to_string())
     };
+    let interval =
+        humantime::parse_duration(&args.interval).with_context(|| format!("--interval {}", args.interval))?;
+    anyhow::ensure!(!interval.is_zero(), "--interval: the duration interval must be greater than 0");
     let Some(end) = container.init_pidfd() else {
-        anyhow::bail!("container {}: container not running", container.id());
+        anyhow::bail!("container {}: container is not running", container.id());
     };
     let stats = || -> anyhow::Result<()> { print("stats", serde_json::to_value(container.stats()?)?) };
     if args.stats {
         return stats();
     }
-    let interval =
-        humantime::parse_duration(&args.interval).with_context(|| format!("--interval {}", args.interval))?;
-    anyhow::ensure!(!interval.is_zero(), "--interval must be greater than zero");
     let oom = container.watch_oom()?;
     let mut next = Instant::now() + interval;
     loop {

@@ -6,22 +6,25 @@ use anyhow::{Context, bail};
 use lxcrun::oci_spec::runtime::{Capability, Process, User};
 use lxcrun::{Container, ExecOptions};
 
-use super::preserve_fds;
+use super::{absolute, preserve_fds};
 use crate::cli;
 use crate::relay::{self, Signals};
 
 pub fn exec(container: &Container, args: &cli::Exec) -> anyhow::Result<ExitCode> {
     let process = process(container, args)?;
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        bail!("container {}: exec: process args cannot be empty", container.id());
+    }
     let terminal = process.terminal().unwrap_or(false);
-    if terminal && args.detach && args.console_socket.is_none() {
+    if terminal && args.detach && cli::given(&args.console_socket).is_none() {
         bail!("container {}: exec: a detached terminal needs --console-socket", container.id());
     }
-    if args.console_socket.is_some() && !terminal {
+    if cli::given(&args.console_socket).is_some() && !terminal {
         bail!("container {}: exec: --console-socket is for a terminal, and there is none", container.id());
     }
-    let absolute = |path: &Option<std::path::PathBuf>| path.as_ref().map(std::path::absolute).transpose();
     let options = ExecOptions {
         console_socket: absolute(&args.console_socket)?,
+        pidfd_socket: absolute(&args.pidfd_socket)?,
         pid_file: absolute(&args.pid_file)?,
         preserve_fds: preserve_fds(args.preserve_fds)?,
         cgroups: args.cgroup.clone(),
@@ -41,7 +44,7 @@ pub fn exec(container: &Container, args: &cli::Exec) -> anyhow::Result<ExitCode>
 
 /// The process of `--process`, or that of the container with what the options change.
 fn process(container: &Container, args: &cli::Exec) -> anyhow::Result<Process> {
-    let mut process = match &args.process {
+    let mut process = match cli::given(&args.process) {
         Some(path) => {
             let text = std::fs::read(path).with_context(|| format!("--process {}", path.display()))?;
             lxcrun::parse_process(&text)
@@ -53,15 +56,15 @@ fn process(container: &Container, args: &cli::Exec) -> anyhow::Result<Process> {
             process
         }
     };
-    if args.process.is_some() {
+    if cli::given(&args.process).is_some() {
         // conmon says --tty beside a process that says it, too.
         if args.tty {
             process.set_terminal(Some(true));
         }
         return Ok(process);
     }
-    if let Some(cwd) = &args.cwd {
-        process.set_cwd(cwd.clone());
+    if let Some(cwd) = cli::given(&args.cwd) {
+        process.set_cwd(cwd.to_owned());
     }
     if !args.env.is_empty() {
         let mut env = process.env().clone().unwrap_or_default();
@@ -73,7 +76,9 @@ fn process(container: &Container, args: &cli::Exec) -> anyhow::Result<Process> {
     }
     if !args.additional_gids.is_empty() {
         let mut user = process.user().clone();
-        user.set_additional_gids(Some(args.additional_gids.clone()));
+        let mut gids = user.additional_gids().clone().unwrap_or_default();
+        gids.extend(&args.additional_gids);
+        user.set_additional_gids(Some(gids));
         process.set_user(user);
     }
     if let Some(profile) = &args.apparmor {
@@ -89,14 +94,13 @@ fn process(container: &Container, args: &cli::Exec) -> anyhow::Result<Process> {
     Ok(process)
 }
 
-/// `uid` or `uid:gid`.
+/// `uid` or `uid:gid`; everything else stays as it was before.
 pub fn parse_user(text: &str, before: &User) -> anyhow::Result<User> {
     let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
     let number =
         |what: &str, text: &str| text.parse::<u32>().with_context(|| format!("--user: {what} {text:?}"));
-    let mut user = User::default();
+    let mut user = before.clone();
     user.set_uid(number("uid", uid)?).set_gid(gid.map_or(Ok(before.gid()), |gid| number("gid", gid))?);
-    user.set_umask(before.umask());
     Ok(user)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use lxcrun::Container;
 
-use super::{print_json, print_line};
+use super::{print_line, print_text};
 use crate::cli::{self, Format};
 
 pub fn list(root: &Path, args: &cli::List) -> anyhow::Result<()> {
@@ -15,23 +15,45 @@ pub fn list(root: &Path, args: &cli::List) -> anyhow::Result<()> {
     }
     let states: Vec<_> = containers.iter().map(Container::oci_state).collect();
     if args.format == Format::Json {
-        return print_json(&states);
+        return print_line(&serde_json::to_string(&states)?);
     }
-    let width = |header: &str, cell: &dyn Fn(&lxcrun::OciState) -> String| {
-        states.iter().map(|s| cell(s).len()).chain([header.len()]).max().unwrap_or(0)
+    let header = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+    let rows = states.into_iter().map(|s| {
+        let bundle = s.bundle.display().to_string();
+        [s.id.to_string(), s.pid.to_string(), s.status.to_string(), bundle, s.created, s.owner]
+    });
+    print_text(&table(&[vec![header], rows.collect()].concat()))
+}
+
+/// Columns as runc sets them: three spaces between, and at least twelve characters wide.
+fn table(rows: &[[String; 6]]) -> String {
+    let mut text = String::new();
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count() + 3).chain([12]).max().unwrap_or_default()
     };
-    let (ids, bundles) =
-        (width("ID", &|s| s.id.to_string()), width("BUNDLE", &|s| s.bundle.display().to_string()));
-    print_line(&format!(
-        "{:ids$}   {:7}   {:8}   {:bundles$}   {:30}   OWNER",
-        "ID", "PID", "STATUS", "BUNDLE", "CREATED"
-    ))?;
-    for s in &states {
-        let (id, status, bundle) = (s.id.as_str(), s.status.to_string(), s.bundle.display().to_string());
-        print_line(&format!(
-            "{id:ids$}   {:<7}   {status:8}   {bundle:bundles$}   {:30}   {}",
-            s.pid, s.created, s.owner
-        ))?;
+    for row in rows {
+        for (column, cell) in row.iter().enumerate().take(row.len() - 1) {
+            text += &format!("{cell:<width$}", width = width(column));
+        }
+        text += &row[row.len() - 1];
+        text.push('\n');
     }
-    Ok(())
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_is_runcs() {
+        let row = |cells: [&str; 6]| cells.map(str::to_owned);
+        let rows = [
+            row(["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]),
+            row(["web", "7", "running", "/srv/bundles/web", "2026", "root"]),
+        ];
+        assert_eq!(
+            super::table(&rows),
+            "ID          PID         STATUS      BUNDLE             CREATED     OWNER\n\
+             web         7           running     /srv/bundles/web   2026        root\n"
+        );
+    }
 }

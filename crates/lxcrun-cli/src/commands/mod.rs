@@ -3,8 +3,8 @@
 mod checkpoint;
 mod events;
 mod exec;
-mod features;
 mod friendly;
+mod generate;
 mod list;
 mod ps;
 mod run;
@@ -45,19 +45,21 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Update(args) => update::update(&load(&args.id)?, args)?,
         Command::Checkpoint(args) => checkpoint::checkpoint(&root, args)?,
         Command::Restore(args) => return checkpoint::restore(&root, cli, args),
-        Command::Spec(args) => spec(&args.bundle)?,
-        Command::Features => print_json(&features::features())?,
+        Command::Spec(args) => spec(args)?,
+        Command::Features => print_json(&lxcrun::features())?,
+        Command::Completion(args) => generate::completion(args)?,
+        Command::Man(args) => generate::man(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// As runc prints it, because engines read it.
 fn version() -> anyhow::Result<ExitCode> {
-    let liblxc = lxc::Liblxc::load().map_or_else(|e| e.to_string(), |l| l.version());
     print_line(&format!(
-        "lxcrun version {}\nspec: {}\nliblxc: {liblxc}\nlibseccomp: {}",
+        "lxcrun version {}\nspec: {}\nliblxc: {}\nlibseccomp: {}",
         env!("CARGO_PKG_VERSION"),
         lxcrun::OCI_VERSION,
+        lxcrun::liblxc_version(),
         lxcrun::libseccomp_version()
     ))?;
     Ok(ExitCode::SUCCESS)
@@ -65,7 +67,7 @@ fn version() -> anyhow::Result<ExitCode> {
 
 /// `--root`, or the default for this user. An empty `XDG_RUNTIME_DIR` counts as none.
 fn state_root(cli: &Cli) -> anyhow::Result<PathBuf> {
-    if let Some(root) = cli.global.root.as_ref().filter(|r| !r.as_os_str().is_empty()) {
+    if let Some(root) = cli::given(&cli.global.root) {
         return std::path::absolute(root).with_context(|| format!("--root {}", root.display()));
     }
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
@@ -87,23 +89,33 @@ fn create(root: &Path, cli: &Cli, args: &cli::Create) -> anyhow::Result<()> {
 
 /// Opens `--bundle`.
 fn open_bundle(cli: &Cli, args: &cli::Bundle) -> anyhow::Result<Bundle> {
-    if cli.global.systemd_cgroup {
+    if cli.global.systemd_cgroup && !lxcrun::SYSTEMD_CGROUP {
         bail!("--systemd-cgroup: not supported by this version of lxcrun");
     }
-    Ok(Bundle::open(&args.bundle)?)
+    Ok(Bundle::open(directory(&args.bundle))?)
+}
+
+/// A bundle's directory: an empty one is this.
+fn directory(bundle: &Path) -> &Path {
+    if bundle.as_os_str().is_empty() { Path::new(".") } else { bundle }
 }
 
 /// The options of `create` and `run` that go to the library as they are. Paths are the caller's.
 fn create_options(args: &cli::Bundle) -> anyhow::Result<CreateOptions> {
-    let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
     Ok(CreateOptions {
         console_socket: absolute(&args.console_socket)?,
+        pidfd_socket: absolute(&args.pidfd_socket)?,
         pid_file: absolute(&args.pid_file)?,
         preserve_fds: preserve_fds(args.preserve_fds)?,
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
         ..CreateOptions::default()
     })
+}
+
+/// A path that was given, from here: whoever uses it may be elsewhere.
+fn absolute(path: &Option<PathBuf>) -> std::io::Result<Option<PathBuf>> {
+    cli::given(path).map(std::path::absolute).transpose()
 }
 
 /// Takes over the descriptors from 3 on that our caller wants the program to have.
@@ -128,10 +140,16 @@ fn kill(container: &Container, args: &cli::Kill) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn spec(directory: &Path) -> anyhow::Result<()> {
-    let path = directory.join("config.json");
+fn spec(args: &cli::Spec) -> anyhow::Result<()> {
+    let path = directory(&args.bundle).join("config.json");
+    let text = if args.rootless {
+        let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        serde_json::to_string_pretty(&lxcrun::rootless_spec(ids))? + "\n"
+    } else {
+        DEFAULT_SPEC.to_owned()
+    };
     let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
-    file.and_then(|mut f| f.write_all(DEFAULT_SPEC.as_bytes())).with_context(|| path.display().to_string())
+    file.and_then(|mut f| f.write_all(text.as_bytes())).with_context(|| path.display().to_string())
 }
 
 /// Prints what programs read: JSON on standard output, by lines.
@@ -140,7 +158,11 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 }
 
 fn print_line(text: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
+    print_text(&format!("{text}\n"))
+}
+
+fn print_text(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever reads has read enough.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),

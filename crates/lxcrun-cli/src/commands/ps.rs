@@ -5,13 +5,13 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use lxcrun::Container;
 
-use super::{print_json, print_line};
+use super::print_line;
 use crate::cli::{self, Format};
 
 pub fn ps(container: &Container, args: &cli::Ps) -> anyhow::Result<()> {
     let pids = container.pids()?;
     if args.format == Format::Json {
-        return print_json(&pids);
+        return print_line(&serde_json::to_string(&pids)?);
     }
     let options: &[String] = if args.options.is_empty() { &["-ef".to_owned()] } else { &args.options };
     let output = Command::new("ps")

@@ -10,11 +10,36 @@ use super::size::parse_size;
 use crate::cli;
 
 pub fn update(container: &Container, args: &cli::Update) -> anyhow::Result<()> {
-    let resources = match &args.resources {
+    let mut resources = match cli::given(&args.resources) {
         Some(path) => read(path)?,
         None => from_options(args)?,
     };
+    unlimited_memory_is_unlimited_swap(&mut resources);
+    check_rdt(args)?;
     Ok(container.update(&resources)?)
+}
+
+/// As in runc: on cgroup v1 memory alone can't be more than memory and swap.
+fn unlimited_memory_is_unlimited_swap(resources: &mut LinuxResources) {
+    let Some(mut memory) = *resources.memory() else { return };
+    if memory.limit() == Some(-1) && memory.swap().is_none() {
+        memory.set_swap(Some(-1));
+        resources.set_memory(Some(memory));
+    }
+}
+
+/// Intel RDT needs its file system mounted.
+fn check_rdt(args: &cli::Update) -> anyhow::Result<()> {
+    let given = |schema: &Option<String>| schema.as_ref().is_some_and(|s| !s.is_empty());
+    for (name, wanted, feature) in [
+        ("Intel RDT/CAT: l3 cache schema", given(&args.l3_cache_schema), "L3"),
+        ("Intel RDT/MBA: memory bandwidth schema", given(&args.mem_bw_schema), "MB"),
+    ] {
+        if wanted && !std::path::Path::new("/sys/fs/resctrl/info").join(feature).exists() {
+            anyhow::bail!("{name} is not enabled: this host has no /sys/fs/resctrl/info/{feature}");
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &std::path::Path) -> anyhow::Result<LinuxResources> {
@@ -29,14 +54,27 @@ fn read(path: &std::path::Path) -> anyhow::Result<LinuxResources> {
 }
 
 fn from_options(args: &cli::Update) -> anyhow::Result<LinuxResources> {
-    let size = |name: &str, text: &Option<String>| {
-        text.as_deref().map(parse_size).transpose().with_context(|| name.to_owned())
+    for (name, value) in
+        [("kernel-memory", &args.kernel_memory), ("kernel-memory-tcp", &args.kernel_memory_tcp)]
+    {
+        if value.is_some() {
+            tracing::warn!("--{name} is obsolete and has no effect");
+        }
+    }
+    // An empty value is none, and so is a 0: engines pass on what they were not told.
+    let text = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+    let size = |name: &str, value: &Option<String>| {
+        text(value)
+            .as_deref()
+            .map(parse_size)
+            .transpose()
+            .with_context(|| format!("invalid value for {name}"))
     };
     let mut memory = LinuxMemory::default();
     memory
-        .set_limit(size("--memory", &args.memory)?)
-        .set_reservation(size("--memory-reservation", &args.memory_reservation)?)
-        .set_swap(size("--memory-swap", &args.memory_swap)?);
+        .set_limit(size("memory", &args.memory)?)
+        .set_reservation(size("memory-reservation", &args.memory_reservation)?)
+        .set_swap(size("memory-swap", &args.memory_swap)?);
     let mut cpu = LinuxCpu::default();
     cpu.set_shares(args.cpu_share)
         .set_quota(args.cpu_quota)
@@ -45,16 +83,16 @@ fn from_options(args: &cli::Update) -> anyhow::Result<LinuxResources> {
         .set_realtime_period(args.cpu_rt_period)
         .set_realtime_runtime(args.cpu_rt_runtime)
         .set_idle(args.cpu_idle)
-        .set_cpus(args.cpuset_cpus.clone())
-        .set_mems(args.cpuset_mems.clone());
+        .set_cpus(text(&args.cpuset_cpus))
+        .set_mems(text(&args.cpuset_mems));
     let mut resources = LinuxResources::default();
     resources.set_memory(Some(memory)).set_cpu(Some(cpu));
-    if let Some(limit) = args.pids_limit {
+    if let Some(limit) = args.pids_limit.filter(|limit| *limit != 0) {
         let mut pids = LinuxPids::default();
         pids.set_limit(limit);
         resources.set_pids(Some(pids));
     }
-    if args.blkio_weight.is_some() {
+    if args.blkio_weight.is_some_and(|weight| weight != 0) {
         let mut io = LinuxBlockIo::default();
         io.set_weight(args.blkio_weight);
         resources.set_block_io(Some(io));

@@ -16,8 +16,8 @@ pub use oom::OomWatch;
 pub(crate) use path::CgroupPath;
 pub(crate) use processes::wait_for_end;
 pub use stats::{
-    BlkioEntry, BlkioStats, CpuStats, CpuUsage, HugetlbStats, MemoryStats, MemoryUsage, NetworkInterface,
-    PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEvents, MemoryStats,
+    MemoryUsage, NetworkInterface, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
 };
 
 use std::io;

@@ -1,209 +1,28 @@
-//! What a container has used, as numbers. Serialized it has the names of `runc events --stats`.
+//! What a container has used, as numbers.
+
+mod types;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+pub use types::{
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEvents, MemoryStats,
+    MemoryUsage, NetworkInterface, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
+};
 
 use super::{Cgroup, read};
-
-/// What a container has used and may use.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ResourceStats {
-    /// Processor time.
-    pub cpu: CpuStats,
-    /// Memory.
-    pub memory: MemoryStats,
-    /// Processes and threads.
-    pub pids: PidsStats,
-    /// Block devices.
-    pub blkio: BlkioStats,
-    /// Huge pages, by page size.
-    pub hugetlb: BTreeMap<String, HugetlbStats>,
-    /// Network interfaces of the container, as seen inside.
-    pub network_interfaces: Vec<NetworkInterface>,
-}
-
-/// Processor time.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct CpuStats {
-    /// Time used.
-    pub usage: CpuUsage,
-    /// Time not got.
-    pub throttling: Throttling,
-    /// Pressure stall information, where the kernel has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub psi: Option<Pressure>,
-}
-
-/// Processor time used, in ns.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CpuUsage {
-    /// All of it.
-    pub total: u64,
-    /// By processor (version 1 only).
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub percpu: Vec<u64>,
-    /// In the kernel.
-    pub kernel: u64,
-    /// In programs.
-    pub user: u64,
-}
-
-/// How often the quota was used up.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Throttling {
-    /// Periods that have passed.
-    pub periods: u64,
-    /// Periods in which it was used up.
-    pub throttled_periods: u64,
-    /// Time spent waiting, in ns.
-    pub throttled_time: u64,
-}
-
-/// Memory.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct MemoryStats {
-    /// Page cache, in bytes.
-    pub cache: u64,
-    /// Memory.
-    pub usage: MemoryUsage,
-    /// Memory and swap (version 1), swap (version 2).
-    pub swap: MemoryUsage,
-    /// Every line of memory.stat.
-    pub raw: BTreeMap<String, u64>,
-    /// How many of its processes the kernel has killed for want of memory.
-    pub oom_kills: u64,
-    /// Pressure stall information, where the kernel has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub psi: Option<Pressure>,
-}
-
-/// Use of one kind of memory, in bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryUsage {
-    /// What it may use; the machine's memory when it is not limited below that.
-    pub limit: u64,
-    /// What it uses.
-    pub usage: u64,
-    /// The most that it has used.
-    pub max: u64,
-    /// How often the limit was hit.
-    pub failcnt: u64,
-}
-
-/// Processes and threads.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PidsStats {
-    /// How many there are.
-    pub current: u64,
-    /// How many there may be; 0 for no limit.
-    pub limit: u64,
-}
-
-/// Block devices.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BlkioStats {
-    /// Bytes, by device and operation.
-    pub io_service_bytes_recursive: Vec<BlkioEntry>,
-    /// Operations, by device and operation.
-    pub io_serviced_recursive: Vec<BlkioEntry>,
-}
-
-/// One number of one device.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlkioEntry {
-    /// Major number.
-    pub major: u64,
-    /// Minor number.
-    pub minor: u64,
-    /// `Read`, `Write` and others.
-    pub op: String,
-    /// The number.
-    pub value: u64,
-}
-
-/// Huge pages of one size, in bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HugetlbStats {
-    /// What it uses.
-    pub usage: u64,
-    /// The most that it has used.
-    pub max: u64,
-    /// How often the limit was hit.
-    pub failcnt: u64,
-}
-
-/// Counters of one network interface.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[allow(missing_docs)]
-pub struct NetworkInterface {
-    /// Its name.
-    pub name: String,
-    pub rx_bytes: u64,
-    pub rx_packets: u64,
-    pub rx_errors: u64,
-    pub rx_dropped: u64,
-    pub tx_bytes: u64,
-    pub tx_packets: u64,
-    pub tx_errors: u64,
-    pub tx_dropped: u64,
-}
-
-/// Pressure stall information. Source: the kernel's accounting/psi.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Pressure {
-    /// Some task was waiting.
-    pub some: PressureLine,
-    /// All tasks were waiting.
-    pub full: PressureLine,
-}
-
-/// One line of a pressure file.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct PressureLine {
-    /// Share of the last 10 s, in percent.
-    pub avg10: f64,
-    /// Share of the last 60 s, in percent.
-    pub avg60: f64,
-    /// Share of the last 300 s, in percent.
-    pub avg300: f64,
-    /// Since it began, in µs.
-    pub total: u64,
-}
-
-impl NetworkInterface {
-    /// One line of /proc/PID/net/dev: proc_pid_net(5).
-    pub(crate) fn parse(line: &str) -> Option<Self> {
-        let (name, numbers) = line.split_once(':')?;
-        let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-        let at = |index: usize| numbers.get(index).copied();
-        Some(Self {
-            name: name.trim().into(),
-            rx_bytes: at(0)?,
-            rx_packets: at(1)?,
-            rx_errors: at(2)?,
-            rx_dropped: at(3)?,
-            tx_bytes: at(8)?,
-            tx_packets: at(9)?,
-            tx_errors: at(10)?,
-            tx_dropped: at(11)?,
-        })
-    }
-}
 
 impl Cgroup {
     /// Reads everything. What a controller that this host lacks would say is 0.
     pub(crate) fn stats(&self) -> ResourceStats {
         ResourceStats {
             cpu: self.cpu(),
+            cpuset: self.cpuset(),
             memory: self.memory(),
             pids: self.pids_stats(),
             blkio: self.blkio(),
             hugetlb: self.hugetlb(),
+            intel_rdt: BTreeMap::new(),
             network_interfaces: Vec::new(),
         }
     }
@@ -221,15 +40,21 @@ impl Cgroup {
             CpuUsage {
                 total: of("usage_usec") * 1000,
                 percpu: Vec::new(),
+                percpu_kernel: Vec::new(),
+                percpu_user: Vec::new(),
                 kernel: of("system_usec") * 1000,
                 user: of("user_usec") * 1000,
             }
         } else {
             let (directory, _) = self.directory("cpuacct").unwrap_or((directory.clone(), false));
             let percpu = read(&directory, "cpuacct.usage_percpu").unwrap_or_default();
+            let (percpu_user, percpu_kernel) =
+                usage_all(&read(&directory, "cpuacct.usage_all").unwrap_or_default());
             CpuUsage {
                 total: number(&directory, "cpuacct.usage"),
                 percpu: percpu.split_whitespace().filter_map(|n| n.parse().ok()).collect(),
+                percpu_kernel,
+                percpu_user,
                 kernel: number(&directory, "cpuacct.usage_sys"),
                 user: number(&directory, "cpuacct.usage_user"),
             }
@@ -237,46 +62,31 @@ impl Cgroup {
         CpuStats { usage, throttling, psi: pressure(&directory, "cpu.pressure") }
     }
 
-    fn memory(&self) -> MemoryStats {
-        let Some((directory, unified)) = self.directory("memory") else { return MemoryStats::default() };
-        let raw = pairs(&directory, "memory.stat");
-        let machine = machine_memory();
-        let at_most = |limit: u64| if limit == 0 || limit > machine { machine } else { limit };
-        if unified {
-            let events = pairs(&directory, "memory.events");
-            let of = |key: &str| events.get(key).copied().unwrap_or(0);
-            return MemoryStats {
-                cache: raw.get("file").copied().unwrap_or(0),
-                usage: MemoryUsage {
-                    limit: at_most(number(&directory, "memory.max")),
-                    usage: number(&directory, "memory.current"),
-                    max: number(&directory, "memory.peak"),
-                    failcnt: of("max"),
-                },
-                swap: MemoryUsage {
-                    limit: number(&directory, "memory.swap.max"),
-                    usage: number(&directory, "memory.swap.current"),
-                    max: number(&directory, "memory.swap.peak"),
-                    failcnt: 0,
-                },
-                oom_kills: of("oom_kill"),
-                psi: pressure(&directory, "memory.pressure"),
-                raw,
-            };
+    fn cpuset(&self) -> CpusetStats {
+        let Some((directory, false)) = self.directory("cpuset") else { return CpusetStats::default() };
+        let list = |file: &str| ranges(&read(&directory, file).unwrap_or_default());
+        let of = |file: &str| number(&directory, &format!("cpuset.{file}"));
+        let level = read(&directory, "cpuset.sched_relax_domain_level").ok().and_then(|t| t.parse().ok());
+        CpusetStats {
+            cpus: list("cpuset.cpus"),
+            cpu_exclusive: of("cpu_exclusive"),
+            mems: list("cpuset.mems"),
+            mem_hardwall: of("mem_hardwall"),
+            mem_exclusive: of("mem_exclusive"),
+            memory_migrate: of("memory_migrate"),
+            memory_spread_page: of("memory_spread_page"),
+            memory_spread_slab: of("memory_spread_slab"),
+            memory_pressure: of("memory_pressure"),
+            sched_load_balance: of("sched_load_balance"),
+            sched_relax_domain_level: level.unwrap_or(0),
         }
-        let usage = |prefix: &str| MemoryUsage {
-            limit: at_most(number(&directory, &format!("{prefix}.limit_in_bytes"))),
-            usage: number(&directory, &format!("{prefix}.usage_in_bytes")),
-            max: number(&directory, &format!("{prefix}.max_usage_in_bytes")),
-            failcnt: number(&directory, &format!("{prefix}.failcnt")),
-        };
-        MemoryStats {
-            cache: raw.get("cache").copied().unwrap_or(0),
-            usage: usage("memory"),
-            swap: usage("memory.memsw"),
-            oom_kills: pairs(&directory, "memory.oom_control").get("oom_kill").copied().unwrap_or(0),
-            psi: None,
-            raw,
+    }
+
+    fn memory(&self) -> MemoryStats {
+        match self.directory("memory") {
+            None => MemoryStats::default(),
+            Some((directory, true)) => memory_v2(&directory),
+            Some((directory, false)) => memory_v1(&directory),
         }
     }
 
@@ -293,6 +103,7 @@ impl Cgroup {
                 lines.into_iter().find(|entries| !entries.is_empty()).unwrap_or_default()
             };
             return BlkioStats {
+                psi: None,
                 io_service_bytes_recursive: entries([
                     "blkio.bfq.io_service_bytes_recursive",
                     "blkio.throttle.io_service_bytes_recursive",
@@ -304,7 +115,7 @@ impl Cgroup {
             };
         }
         let Some((directory, _)) = self.directory("io") else { return BlkioStats::default() };
-        let mut stats = BlkioStats::default();
+        let mut stats = BlkioStats { psi: pressure(&directory, "io.pressure"), ..BlkioStats::default() };
         for line in read(&directory, "io.stat").unwrap_or_default().lines() {
             let mut words = line.split(' ');
             let Some((major, minor)) = words.next().and_then(|w| w.split_once(':')) else { continue };
@@ -351,6 +162,84 @@ impl Cgroup {
     }
 }
 
+fn memory_v1(directory: &Path) -> MemoryStats {
+    let raw = pairs(directory, "memory.stat");
+    let usage = |prefix: &str| MemoryUsage {
+        limit: number(directory, &format!("{prefix}.limit_in_bytes")),
+        usage: number(directory, &format!("{prefix}.usage_in_bytes")),
+        max: number(directory, &format!("{prefix}.max_usage_in_bytes")),
+        failcnt: number(directory, &format!("{prefix}.failcnt")),
+    };
+    let kills = pairs(directory, "memory.oom_control").get("oom_kill").copied().unwrap_or(0);
+    MemoryStats {
+        cache: raw.get("cache").copied().unwrap_or(0),
+        usage: usage("memory"),
+        swap: usage("memory.memsw"),
+        kernel: usage("memory.kmem"),
+        kernel_tcp: usage("memory.kmem.tcp"),
+        event_count: MemoryEvents { oom_kill: kills, ..MemoryEvents::default() },
+        psi: None,
+        raw,
+    }
+}
+
+fn memory_v2(directory: &Path) -> MemoryStats {
+    let raw = pairs(directory, "memory.stat");
+    let events = pairs(directory, "memory.events");
+    let of = |key: &str| events.get(key).copied().unwrap_or(0);
+    let limit = |file: &str| match read(directory, file).as_deref() {
+        Ok("max") => u64::MAX,
+        Ok(text) => text.parse().unwrap_or(0),
+        Err(_) => 0,
+    };
+    let usage = MemoryUsage {
+        limit: limit("memory.max"),
+        usage: number(directory, "memory.current"),
+        max: number(directory, "memory.peak"),
+        failcnt: of("max"),
+    };
+    // Version 2 counts swap alone; whoever reads this knows the sum of version 1.
+    let swap = MemoryUsage {
+        limit: limit("memory.swap.max").saturating_add(usage.limit),
+        usage: number(directory, "memory.swap.current").saturating_add(usage.usage),
+        max: number(directory, "memory.swap.peak"),
+        failcnt: 0,
+    };
+    MemoryStats {
+        cache: raw.get("file").copied().unwrap_or(0),
+        usage,
+        swap,
+        event_count: MemoryEvents {
+            low: of("low"),
+            high: of("high"),
+            max: of("max"),
+            oom: of("oom"),
+            oom_kill: of("oom_kill"),
+        },
+        psi: pressure(directory, "memory.pressure"),
+        raw,
+        ..MemoryStats::default()
+    }
+}
+
+/// cpuacct.usage_all: a header, then a line for each processor with its time in programs and in the kernel.
+fn usage_all(text: &str) -> (Vec<u64>, Vec<u64>) {
+    let line = |line: &str| {
+        let mut numbers = line.split(' ').skip(1).map(|n| n.parse::<u64>().ok());
+        Some((numbers.next()??, numbers.next()??))
+    };
+    text.lines().skip(1).filter_map(line).unzip()
+}
+
+/// A list like `0-3,5`: cpuset(7), "List format".
+fn ranges(text: &str) -> Vec<u16> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    text.split(',').filter_map(range).flatten().collect()
+}
+
 fn v1_entry(line: &str) -> Option<BlkioEntry> {
     let mut words = line.split(' ');
     let (major, minor) = words.next()?.split_once(':')?;
@@ -394,10 +283,20 @@ fn pressure(directory: &Path, file: &str) -> Option<Pressure> {
     Some(Pressure { some: line("some")?, full: line("full").unwrap_or_default() })
 }
 
-/// The machine's memory, in bytes.
-fn machine_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|l| l.trim().strip_suffix(" kB")).and_then(|n| n.parse::<u64>().ok());
-    kib.map_or(u64::MAX, |kib| kib * 1024)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_told_apart() {
+        assert_eq!(usage_all("cpu user system\n0 5 7\n1 11 13\n"), (vec![5, 11], vec![7, 13]));
+        assert_eq!(usage_all(""), (vec![], vec![]));
+    }
+
+    #[test]
+    fn lists_have_ranges() {
+        assert_eq!(ranges("0-2,5"), [0, 1, 2, 5]);
+        assert_eq!(ranges("3"), [3]);
+        assert!(ranges("").is_empty());
+    }
 }

@@ -25,13 +25,14 @@ use protocol::monitor::Item;
 pub(crate) use capabilities::{CAPABILITIES, capability_name};
 pub(crate) use hooks::{HookKind, hooks};
 pub(crate) use lxc::{LOG_FILE, Surroundings, render};
-pub(crate) use mounts::{IdMap, PlannedMount, What};
-pub(crate) use namespaces::{Namespaces, Sharing, UserNamespace};
+pub(crate) use mounts::{IdMap, PlannedMount, What, is_mount_option};
+pub(crate) use namespaces::{Namespaces, Sharing, UserNamespace, namespace_names};
 pub(crate) use netdevices::NetDevice;
 pub(crate) use process::{Rlimit, exec_process};
 pub(crate) use raw::RawSettings;
 pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
 pub(crate) use scheduling::CpuAffinity;
+pub(crate) use unsupported::check as check_supported;
 
 use crate::cgroup::CgroupPath;
 use crate::error::refuse;

@@ -148,6 +148,12 @@ impl Options {
     }
 }
 
+/// Whether an option means something to every file system.
+pub(crate) fn is_mount_option(option: &str) -> bool {
+    let parsed = "x".parse().ok().and_then(|id| Options::parse(&id, "options", &[option.to_owned()]).ok());
+    parsed.is_some_and(|options| options.data.is_empty())
+}
+
 /// All mounts in their order.
 pub(super) fn mounts(
     id: &ContainerId,

@@ -62,6 +62,11 @@ const NAMES: [(LinuxNamespaceType, &str, &str); 8] = [
     (LinuxNamespaceType::Time, "time", "time"),
 ];
 
+/// The specification's names.
+pub(crate) fn namespace_names() -> impl Iterator<Item = &'static str> {
+    NAMES.into_iter().map(|(_, name, _)| name)
+}
+
 impl Namespaces {
     pub(crate) fn new(id: &ContainerId, linux: &Linux) -> Result<Self> {
         let mut all = Vec::new();

@@ -6,7 +6,7 @@ use oci_spec::runtime::Spec;
 use crate::error::refuse;
 use crate::{ContainerId, Result};
 
-pub(super) fn check(id: &ContainerId, spec: &Spec) -> Result<()> {
+pub(crate) fn check(id: &ContainerId, spec: &Spec) -> Result<()> {
     let mut asked: Vec<&str> = Vec::new();
     let mut ask = |field, is_set: bool| {
         if is_set {
