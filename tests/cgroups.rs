@@ -6,6 +6,7 @@ use lxcrun_test::{Bundle, Cgroups, Container, Need, cgroup_parent, hierarchies, 
 use serde_json::json;
 
 tests![
+    a_class_of_service_needs_resctrl.not_on("runc", "1.1 passes over it"),
     the_container_has_a_cgroup_in_every_hierarchy,
     the_cgroup_is_that_of_the_spec,
     a_relative_path_is_below_some_parent,
@@ -164,4 +165,14 @@ fn the_huge_page_limit_is_set() {
 
 fn a_unified_value_is_refused_on_version_one() {
     Bundle::busybox().resource("unified", json!({ "memory.max": "1000000" })).refused(&["unified"]);
+}
+
+fn a_class_of_service_needs_resctrl() {
+    let bundle =
+        Bundle::busybox().set("/linux/intelRdt", json!({ "closID": "gold", "schemata": ["MB:0=50"] }));
+    if std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|m| m.contains(" - resctrl ")) {
+        bundle.run().assert_ok();
+    } else {
+        bundle.build().refused(&["ntel"]);
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+mod activation;
 mod bad_input;
 mod cgroups;
 mod checkpoint;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         namespaces::tests,
         userns::tests,
         netdevices::tests,
+        activation::tests,
         devices::tests,
         cgroups::tests,
         seccomp::tests,

@@ -45,6 +45,8 @@ tests![
     the_cgroup_mount_shows_the_containers_cgroups,
     the_old_root_is_out_of_sight,
     a_mount_on_the_root_itself_or_above_is_harmless,
+    a_remount_changes_what_is_there,
+    a_remount_of_what_is_no_mount_is_an_error,
 ];
 
 /// A directory of the host with a file in it, for binding.
@@ -397,4 +399,18 @@ fn a_mount_on_the_root_itself_or_above_is_harmless() {
         container.run();
         assert!(source.join("file").exists());
     }
+}
+
+fn a_remount_changes_what_is_there() {
+    let bundle = Bundle::busybox().sh("grep ' /v ' /proc/mounts; touch /v/x");
+    let bundle = bundle.mount("/v", "tmpfs", "tmpfs", &["size=64k"]);
+    let run = bundle.mount("/v", "tmpfs", "tmpfs", &["remount", "ro", "nosuid", "size=128k"]).run();
+    run.assert_exit(1).assert_stdout_contains("size=128k").assert_stderr_contains("Read-only file system");
+}
+
+fn a_remount_of_what_is_no_mount_is_an_error() {
+    let bundle = Bundle::busybox().mount("/tmp", "tmpfs", "tmpfs", &["remount", "ro"]).build();
+    let run = bundle.run();
+    run.assert_fails();
+    bundle.assert_gone(&run);
 }

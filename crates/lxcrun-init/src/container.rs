@@ -33,6 +33,10 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     if let Some(offsets) = &plan.time_namespace {
         enter_time_namespace(&proc, offsets)?;
     }
+    if let Some(namespace) = plan.mount_namespace {
+        move_into_link_name_space(fds[namespace].as_fd(), Some(LinkNameSpaceType::Mount))
+            .map_err(|e| fail("linux.namespaces: mount", e))?;
+    }
 
     let root = attach_root(plan, &fds)?;
     let mut mounted = Vec::new();
@@ -139,7 +143,10 @@ fn change_root(plan: &Container, root: &Root) -> Result<()> {
         mounts::set(root.as_fd(), false, readonly).map_err(step("root.readonly"))?;
     }
     fchdir(root.as_fd()).map_err(step("root.path"))?;
-    if plan.rootfs.no_pivot {
+    if plan.mount_namespace.is_some() {
+        // It has a root that others live in.
+        rustix::process::chroot(".").map_err(step("root.path: chroot"))?;
+    } else if plan.rootfs.no_pivot {
         mounts::move_to_path_from_cwd().map_err(step("--no-pivot: moving the root"))?;
         rustix::process::chroot(".").map_err(step("--no-pivot: chroot"))?;
     } else {

@@ -10,8 +10,9 @@ use protocol::init::{Attributes, Mount, Propagation, Source, Tree};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, setxattr, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
+    open_tree,
 };
 
 use crate::failure::{Result, fail, refuse};
@@ -21,6 +22,7 @@ use crate::root::{Missing, Root};
 pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
     let name = || format!("{} ({})", mount.field, mount.destination.display());
     let (detached, directory) = match &mount.source {
+        Source::Mounted { options } => return change(root, mount, options).map_err(|e| fail(name(), e)),
         Source::Tree { tree, directory } => (open(tree, fds).map_err(|e| fail(name(), e))?, *directory),
         Source::Filesystem { fstype, source, options, .. } => {
             (new_filesystem(fstype, source.as_deref(), options).map_err(|e| fail(name(), e))?, true)
@@ -83,6 +85,25 @@ pub fn open(tree: &Tree, fds: &[OwnedFd]) -> std::io::Result<OwnedFd> {
     }
 }
 
+/// `remount`
+fn change(root: &Root, mount: &Mount, options: &[String]) -> std::result::Result<OwnedFd, String> {
+    let text = |e: Errno| e.to_string();
+    let mounted = root.resolve(&mount.destination, Missing::Fail).map_err(text)?;
+    if !options.is_empty() {
+        let context = fspick(&mounted, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)
+            .map_err(|e| format!("remount: {e}"))?;
+        set_options(&context, options)?;
+        fsconfig_reconfigure(&context).map_err(|e| format!("remount: {e}"))?;
+    }
+    set(&mounted, false, mount.attributes)
+        .map_err(|e| format!("remount: nothing is mounted there, or {e}"))?;
+    set(&mounted, true, mount.recursive_attributes).map_err(|e| format!("remount: {e}"))?;
+    for (propagation, recursive) in &mount.propagation {
+        propagate(&mounted, *propagation, *recursive).map_err(|e| format!("propagation: {e}"))?;
+    }
+    Ok(mounted)
+}
+
 fn is_procfs(fd: &OwnedFd) -> bool {
     rustix::fs::fstatfs(fd).is_ok_and(|s| s.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
@@ -111,16 +132,21 @@ fn new_filesystem(
     if let Some(source) = source {
         fsconfig_set_string(&context, "source", source).map_err(refused(&format!("source {source}")))?;
     }
-    for option in options {
-        match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(&context, key, value),
-            None => fsconfig_set_flag(&context, option.as_str()),
-        }
-        .map_err(refused(&format!("option {option}")))?;
-    }
+    set_options(&context, options)?;
     fsconfig_create(&context).map_err(refused(&format!("file system {fstype}")))?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(refused(&format!("file system {fstype}")))
+}
+
+fn set_options(context: &OwnedFd, options: &[String]) -> std::result::Result<(), String> {
+    for option in options {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(context, key, value),
+            None => fsconfig_set_flag(context, option.as_str()),
+        }
+        .map_err(|e| format!("option {option}: {e}"))?;
+    }
+    Ok(())
 }
 
 /// Copies what the image has at `target` into the new file system, which is still ours alone.

@@ -34,4 +34,4 @@ pub use host::{HostSnapshot, Process, interfaces};
 pub use output::Output;
 pub use runtime::{Call, Running, Runtime, on_path};
 pub use suite::{Need, Test, differing, main, scratch};
-pub use wait::{DEADLINE, Fifo, read_line, readable, until_exit};
+pub use wait::{DEADLINE, Fifo, pidfd, read_line, readable, until_exit};

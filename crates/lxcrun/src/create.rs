@@ -23,7 +23,10 @@ use crate::delete::run_poststop_hooks;
 use crate::error::{Context, refuse};
 use crate::monitor::Monitor;
 use crate::mounts;
+use crate::mounts::HostTree;
 use crate::netdevices::MovedDevices;
+use crate::notify;
+use crate::resctrl::Resctrl;
 use crate::state::{self, ProcessId, State, StateDir, Status};
 use crate::{Bundle, ContainerId, Error, Host, Result, console, process, rootless};
 
@@ -46,6 +49,10 @@ pub struct CreateOptions {
     pub no_new_keyring: bool,
     /// Give the container a copy of `root.path` in its own directory, which goes away with it.
     pub copy_rootfs: bool,
+    /// Variables that the program gets besides those of the specification, `NAME=value`.
+    pub environment: Vec<String>,
+    /// Give the program a socket for messages of sd_notify(3), which [`Container::notify_socket`] listens at.
+    pub notify: bool,
     /// Raw LXC settings from somebody who may do anything with this host: name, with or without `lxc.`, and value.
     pub lxc_config: Vec<(String, String)>,
     /// Leave LXC's monitor as the container's parent, so that this process can wait for its end and LXC's tools see
@@ -68,10 +75,18 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     }
     let binds = mounts::open_binds(id, &plan)?;
 
+    let resctrl = plan.intel_rdt.as_ref().map(|wanted| Resctrl::new(id, wanted)).transpose()?;
+
     let mut creation = Creation::begin(root, id, bundle, &plan, &host)?;
+    creation.state.resctrl.clone_from(&resctrl);
     if options.copy_rootfs {
         plan.rootfs = creation.copy_rootfs(&plan.rootfs)?;
     }
+    let mut binds = binds;
+    if options.notify {
+        binds.push(creation.make_notify_directory(&mut plan)?);
+    }
+    plan.process.env.extend(options.environment);
     let sources = mounts::Sources { rootfs: mounts::open_rootfs(id, &plan)?, binds };
     let gate = creation.bind_gate()?;
     let enter = match plan.cgroup.is_some() {
@@ -108,6 +123,9 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     creation.expect(|m| matches!(m, FromInit::Mounted))?;
     // Only now: rules for devices also go for making their nodes. Before the hooks, which may want to change some.
     creation.cgroup.apply(&resources(spec, &host))?;
+    if let (Some(resctrl), Some(wanted)) = (resctrl, &plan.intel_rdt) {
+        resctrl.apply(id, wanted, init)?;
+    }
     let mut devices = move_net_devices(id, &plan, init)?;
     let state = creation.state.oci(Status::Creating).json();
     for hook in &plan.create_runtime_hooks {
@@ -255,6 +273,16 @@ impl Creation {
         Ok(to)
     }
 
+    /// Makes the directory for the notify socket and plans its mount.
+    fn make_notify_directory(&self, plan: &mut Plan) -> Result<HostTree> {
+        let directory = self.directory()?.path().join(notify::DIRECTORY);
+        fs::create_dir(&directory).at(&self.id, format!("cannot make {}", directory.display()))?;
+        let tree = HostTree::open(plan, &directory, false).at(&self.id, directory.display().to_string())?;
+        plan.mounts.push(notify::mount(directory));
+        plan.process.env.push(notify::VARIABLE.into());
+        Ok(tree)
+    }
+
     fn bind_gate(&self) -> Result<OwnedFd> {
         let path = self.directory()?.short_path(state::GATE);
         Ok(UnixListener::bind(path).at(&self.id, "cannot make the gate")?.into())
@@ -375,6 +403,9 @@ impl Drop for Creation {
                 tracing::warn!("container {}: {problem}", self.id);
             }
         }
+        for problem in self.state.resctrl.iter().flat_map(Resctrl::remove) {
+            tracing::warn!("container {}: {problem}", self.id);
+        }
         drop(directory);
         if self.state.init.is_some() {
             run_poststop_hooks(&self.state, &self.poststop);
@@ -408,12 +439,17 @@ fn init_request(
     process.preserved = given.preserved.into_iter().map(|fd| fds.push(fd)).collect();
     let tree = given.sources.rootfs.for_init(fds);
     let mounts = mounts::for_init(id, plan, given.sources.binds, &creation.cgroup, fds)?;
-    let cgroup_namespace = match plan.namespaces.cgroup_to_join() {
-        Some(path) => Some(fds.push(fs::File::open(path).at(id, path.display().to_string())?.into())),
-        None => None,
+    let mut to_join = |name| match plan.namespaces.to_join(name) {
+        Some(path) => {
+            let file = fs::File::open(path).at(id, path.display().to_string())?;
+            Ok(Some(fds.push(file.into())))
+        }
+        None => Ok(None),
     };
+    let (cgroup_namespace, mount_namespace) = (to_join("cgroup")?, to_join("mount")?);
     Ok(protocol::init::Container {
         cgroup_namespace,
+        mount_namespace,
         time_namespace: plan.time_namespace.clone(),
         rootfs: Rootfs {
             tree,

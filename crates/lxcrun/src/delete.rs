@@ -8,6 +8,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::cgroup::wait_for_end;
 use crate::config::{HookKind, hooks};
+use crate::resctrl::Resctrl;
 use crate::state::{State, StateDir, Status};
 use crate::{Container, ContainerId, Error, Result};
 
@@ -62,6 +63,7 @@ impl Container {
             }
             Err(e) => problems.push(format!("cgroups: {e}")),
         }
+        problems.extend(self.state.resctrl.iter().flat_map(Resctrl::remove));
         if !problems.is_empty() {
             // The state stays, so that it can be tried again.
             return Err(Error::Cleanup { id, problems });

@@ -114,6 +114,9 @@ impl Container {
         let pid = Pid::from_child(&helper);
         set_affinity(id, pid, "initial", affinity.initial.as_ref())?;
         self.cgroup()?.enter(pid, &options.cgroups)?;
+        if let Some(resctrl) = &self.state.resctrl {
+            resctrl.enter(id, pid)?;
+        }
         set_affinity(id, pid, "final", affinity.last.as_ref())?;
         expect(id, &channel, |m| matches!(m, FromInit::Hello))?;
         let sent = channel.send(&ToInit::Exec(Box::new(request)), &fds.borrowed());

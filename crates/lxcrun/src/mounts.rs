@@ -33,7 +33,7 @@ pub(crate) enum HostTree {
 
 impl HostTree {
     /// Clones a tree, or leaves that to the init of a container with a user namespace.
-    fn open(plan: &Plan, path: &Path, recursive: bool) -> io::Result<Self> {
+    pub(crate) fn open(plan: &Plan, path: &Path, recursive: bool) -> io::Result<Self> {
         match clone_tree(path, recursive) {
             Err(Errno::PERM) if plan.namespaces.is_new("user") => {
                 std::fs::metadata(path)?;
@@ -158,6 +158,9 @@ pub(crate) fn for_init(
                     copy_up: *copy_up,
                 };
                 mounts.push(of_planned(planned, source));
+            }
+            What::Remount { options } => {
+                mounts.push(of_planned(planned, Source::Mounted { options: options.clone() }));
             }
             What::Cgroup { readonly } => {
                 let own = matches!(plan.namespaces.get("cgroup"), Some(Sharing::New));

@@ -22,6 +22,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Context;
+use crate::resctrl::Resctrl;
 use crate::{ContainerId, Error, Result};
 
 /// The layout of state.json.
@@ -123,6 +124,9 @@ pub(crate) struct State {
     /// What standard input, output and error are connected with, unless it is a terminal: `pipe:[123]`, or a path.
     #[serde(default)]
     pub stdio: Vec<String>,
+    /// Its place in resctrl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Resctrl>,
     /// Whether spec.json has hooks for `start` and `delete`, so that most never need to read it.
     pub poststart: bool,
     pub poststop: bool,
@@ -145,6 +149,7 @@ impl State {
             liblxc_cleans_up: false,
             lxc_settings: false,
             stdio: Vec::new(),
+            resctrl: None,
             poststart: spec
                 .hooks()
                 .as_ref()

@@ -101,6 +101,8 @@ pub enum FailureKind {
 pub struct Container {
     /// A cgroup namespace to join first of all.
     pub cgroup_namespace: Option<FdIndex>,
+    /// A mount namespace to join, before the root is attached in it.
+    pub mount_namespace: Option<FdIndex>,
     /// The offsets of a new time namespace, as /proc/PID/timens_offsets takes them: time_namespaces(7). The init makes
     /// the namespace itself, because liblxc knows seconds or nanoseconds, not both.
     pub time_namespace: Option<String>,
@@ -211,6 +213,11 @@ pub enum Source {
         tree: Tree,
         /// Whether its root is a directory.
         directory: bool,
+    },
+    /// What is mounted there already: its attributes change, and options of its file system.
+    Mounted {
+        /// `key` or `key=value`.
+        options: Vec<String>,
     },
     /// A file system that belongs into the container's namespaces.
     Filesystem {

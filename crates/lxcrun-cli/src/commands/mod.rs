@@ -1,5 +1,6 @@
 //! One file for each command that is more than a call.
 
+mod activation;
 mod checkpoint;
 mod events;
 mod exec;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use lxcrun::{Bundle, Container, ContainerId, CreateOptions, DEFAULT_SPEC};
 
+use self::activation::Notice;
 use crate::cli::{self, Cli, Command};
 
 /// Does what the command line says.
@@ -31,7 +33,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let load = |text: &str| -> anyhow::Result<Container> { Ok(Container::load(&root, &id(text)?)?) };
     match command {
         Command::Create(args) => create(&root, cli, args)?,
-        Command::Start(args) => load(&args.id)?.start()?,
+        Command::Start(args) => start(&load(&args.id)?)?,
         Command::State(args) => print_json(&load(&args.id)?.oci_state())?,
         Command::Kill(args) => kill(&load(&args.id)?, args)?,
         Command::Delete(args) => lxcrun::delete(&root, &id(&args.id)?, args.force)?,
@@ -87,6 +89,12 @@ fn create(root: &Path, cli: &Cli, args: &cli::Create) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn start(container: &Container) -> anyhow::Result<()> {
+    let notice = Notice::prepare(container, true)?;
+    container.start()?;
+    notice.map_or(Ok(()), |notice| notice.pass_on())
+}
+
 /// Opens `--bundle`.
 fn open_bundle(cli: &Cli, args: &cli::Bundle) -> anyhow::Result<Bundle> {
     if cli.global.systemd_cgroup && !lxcrun::SYSTEMD_CGROUP {
@@ -102,11 +110,14 @@ fn directory(bundle: &Path) -> &Path {
 
 /// The options of `create` and `run` that go to the library as they are. Paths are the caller's.
 fn create_options(args: &cli::Bundle) -> anyhow::Result<CreateOptions> {
+    let sockets = activation::listen_fds()?;
     Ok(CreateOptions {
+        environment: activation::environment(sockets),
+        notify: activation::wants_notice(),
         console_socket: absolute(&args.console_socket)?,
         pidfd_socket: absolute(&args.pidfd_socket)?,
         pid_file: absolute(&args.pid_file)?,
-        preserve_fds: preserve_fds(args.preserve_fds)?,
+        preserve_fds: preserve_fds(sockets.saturating_add(args.preserve_fds))?,
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
         ..CreateOptions::default()

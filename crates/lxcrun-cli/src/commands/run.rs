@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use lxcrun::{Bundle, Container, ContainerId, CreateOptions, Exit, Signal};
 
+use super::activation::Notice;
 use super::{create_options, friendly, open_bundle};
 use crate::cli::{self, Cli};
 use crate::relay::{self, Signals};
@@ -42,20 +43,29 @@ fn detached(
     options: CreateOptions,
 ) -> anyhow::Result<ExitCode> {
     let container = lxcrun::create(root, id, bundle, options)?;
-    if let Err(error) = container.start() {
+    if let Err(error) = super::start(&container) {
         lxcrun::delete(root, id, true)?;
-        return Err(error.into());
+        return Err(error);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn foreground(container: &mut Container, signals: &Signals) -> anyhow::Result<Exit> {
+    let notice = Notice::prepare(container, false)?;
     let started = container.start();
     if let Err(error) = started {
         // Its init has ended; the monitor is about to.
         let _ = container.kill(Signal::KILL);
         let _ = container.wait();
         return Err(error.into());
+    }
+    if let Some(notice) = notice {
+        // It ends with the program's word, or with the program.
+        std::thread::spawn(move || {
+            if let Err(error) = notice.pass_on() {
+                tracing::warn!("{error:#}");
+            }
+        });
     }
     until_end(container, signals)
 }

@@ -11,6 +11,7 @@ mod namespaces;
 mod netdevices;
 mod process;
 mod raw;
+mod resctrl;
 mod scheduling;
 mod seccomp;
 mod unsupported;
@@ -31,6 +32,7 @@ pub(crate) use netdevices::NetDevice;
 pub(crate) use process::{Rlimit, exec_process};
 pub(crate) use raw::RawSettings;
 pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
+pub(crate) use resctrl::IntelRdt;
 pub(crate) use scheduling::CpuAffinity;
 pub(crate) use unsupported::check as check_supported;
 
@@ -45,6 +47,7 @@ pub(crate) struct Plan {
     pub namespaces: Namespaces,
     /// The mappings of its user namespace, each with its field, in LXC's form.
     pub id_maps: Vec<(&'static str, String)>,
+    pub intel_rdt: Option<IntelRdt>,
     /// Devices that move into its network namespace.
     pub net_devices: Vec<NetDevice>,
     /// The cgroup, below the root of every hierarchy.
@@ -113,6 +116,7 @@ impl Plan {
         }
         let planned = mounts::mounts(id, bundle, spec, host, &raw.mounts)?;
         Ok(Self {
+            intel_rdt: resctrl::intel_rdt(id, linux)?,
             net_devices: netdevices::net_devices(id, linux, &namespaces)?,
             id_maps: namespaces.id_maps(id, linux)?,
             cgroup: CgroupPath::new(id, linux.cgroups_path().as_deref())?,

@@ -45,6 +45,8 @@ pub(crate) enum What {
     Bind { source: PathBuf, recursive: bool },
     /// A new file system.
     Filesystem { fstype: String, source: Option<String>, options: Vec<String>, copy_up: bool },
+    /// A change of what is mounted there already.
+    Remount { options: Vec<String> },
     /// The container's cgroups, below the destination or at it.
     Cgroup { readonly: bool },
 }
@@ -56,6 +58,7 @@ struct Options {
     attributes: Attributes,
     recursive: Attributes,
     propagation: Vec<(Propagation, bool)>,
+    remount: bool,
     /// `idmap`, or `ridmap` for the whole tree.
     idmap: Option<bool>,
     /// Of the superblock: `sync` and the like. A bind mount has none of its own.
@@ -114,7 +117,7 @@ fn merge(attributes: &mut Attributes, (set, clear): (MountAttr, MountAttr)) {
 }
 
 impl Options {
-    fn parse(id: &ContainerId, field: &str, options: &[String]) -> Result<Self> {
+    fn parse(options: &[String]) -> Self {
         let mut parsed = Self::default();
         for option in options {
             let recursive = option.strip_prefix('r').and_then(attribute);
@@ -127,13 +130,7 @@ impl Options {
                 }
                 "idmap" => parsed.idmap = Some(parsed.idmap.unwrap_or(false)),
                 "ridmap" => parsed.idmap = Some(true),
-                "remount" => {
-                    return Err(refuse(
-                        id,
-                        field,
-                        format!("option {option} is not supported by this version of lxcrun"),
-                    ));
-                }
+                "remount" => parsed.remount = true,
                 name if DEFAULTS.contains(&name) => {}
                 name => match (attribute(name), propagation(name), recursive) {
                     (Some(change), ..) => merge(&mut parsed.attributes, change),
@@ -144,14 +141,13 @@ impl Options {
                 },
             }
         }
-        Ok(parsed)
+        parsed
     }
 }
 
 /// Whether an option means something to every file system.
 pub(crate) fn is_mount_option(option: &str) -> bool {
-    let parsed = "x".parse().ok().and_then(|id| Options::parse(&id, "options", &[option.to_owned()]).ok());
-    parsed.is_some_and(|options| options.data.is_empty())
+    Options::parse(&[option.to_owned()]).data.is_empty()
 }
 
 /// All mounts in their order.
@@ -176,8 +172,7 @@ fn mount(
     mount: &Mount,
     (bundle, spec, host, label): (&Path, &Spec, &Host, Option<&str>),
 ) -> Result<PlannedMount> {
-    let options =
-        Options::parse(id, &format!("{field}.options"), mount.options().as_deref().unwrap_or_default())?;
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default());
     let destination = mount.destination().clone();
     if !destination.is_absolute() {
         return Err(refuse(id, format!("{field}.destination"), format!("{:?} is not absolute", destination)));
@@ -198,6 +193,10 @@ fn mount(
     };
     if planned.idmap.is_some() && !is_bind {
         return Err(refuse(id, format!("{field}.uidMappings"), "id-mapped mounts are bind mounts"));
+    }
+    if options.remount {
+        planned.what = What::Remount { options: [options.superblock, options.data].concat() };
+        return Ok(planned);
     }
     if is_bind {
         if let Some(option) = options.data.first().or(options.superblock.first()) {
@@ -350,7 +349,7 @@ mod tests {
 
     fn parse(options: &[&str]) -> Options {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        Options::parse(&"x".parse().unwrap(), "mounts[0].options", &options).unwrap()
+        Options::parse(&options)
     }
 
     #[test]

@@ -90,14 +90,13 @@ impl Namespaces {
             all.push((name, sharing));
         }
         let namespaces = Self(all);
-        match namespaces.get("mount") {
-            Some(Sharing::New) => {}
-            Some(Sharing::Path(_)) => {
-                return Err(refuse(id, "linux.namespaces", "joining a mount namespace is not supported"));
-            }
-            None => return Err(refuse(id, "linux.namespaces", "a mount namespace is needed for root.path")),
-        }
-        Ok(namespaces)
+        let missing = match namespaces.get("mount") {
+            Some(Sharing::New) => return Ok(namespaces),
+            Some(Sharing::Path(path)) if !is_own("mount", path) => return Ok(namespaces),
+            Some(Sharing::Path(_)) => "the mount namespace of lxcrun itself can't be the container's",
+            None => "a mount namespace is needed for root.path",
+        };
+        Err(refuse(id, "linux.namespaces", missing))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Sharing> {
@@ -164,9 +163,10 @@ impl Namespaces {
         }
     }
 
-    /// A cgroup namespace to join: by the init itself, because liblxc (5.0.2) takes the setting and does nothing.
-    pub(crate) fn cgroup_to_join(&self) -> Option<&Path> {
-        match self.get("cgroup") {
+    /// A namespace for the init to join: of cgroups, because liblxc (5.0.2) takes the setting and does nothing, and of
+    /// mounts, because its own preparations need the host's.
+    pub(crate) fn to_join(&self, name: &str) -> Option<&Path> {
+        match self.get(name) {
             Some(Sharing::Path(path)) => Some(path),
             _ => None,
         }
@@ -203,11 +203,16 @@ impl Namespaces {
     pub(crate) fn for_lxc(&self, in_user_namespace: bool) -> (Vec<&'static str>, Vec<(&'static str, &Path)>) {
         let kernel = |name: &str| NAMES.iter().find(|(_, n, _)| *n == name).map_or("", |(.., k)| *k);
         let ours = self.0.iter().filter(|(n, _)| *n != "user" || !in_user_namespace);
-        let new = ours.clone().filter(|(n, s)| *s == Sharing::New && *n != "time");
+        let new = ours.clone().filter(|(n, s)| match *n {
+            "time" => false,
+            // The init goes on from there to one that it joins.
+            "mount" => true,
+            _ => *s == Sharing::New,
+        });
         let new = new.map(|(n, _)| kernel(n)).collect();
         let joined = ours
             .filter_map(|(n, s)| match s {
-                Sharing::Path(path) if *n != "cgroup" => Some((kernel(n), path.as_path())),
+                Sharing::Path(path) if !matches!(*n, "cgroup" | "mount") => Some((kernel(n), path.as_path())),
                 _ => None,
             })
             .collect();

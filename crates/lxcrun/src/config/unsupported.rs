@@ -13,9 +13,6 @@ pub(crate) fn check(id: &ContainerId, spec: &Spec) -> Result<()> {
             asked.push(field);
         }
     };
-    if let Some(linux) = spec.linux() {
-        ask("linux.intelRdt", linux.intel_rdt().is_some());
-    }
     ask("solaris", spec.solaris().is_some());
     ask("windows", spec.windows().is_some());
     ask("vm", spec.vm().is_some());

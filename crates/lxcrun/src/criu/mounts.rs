@@ -83,6 +83,7 @@ fn planned<'p>(plan: &'p Plan, cgroup: &Cgroup) -> Vec<Planned<'p>> {
         let source = match &mount.what {
             What::Bind { source, recursive } => Source::Tree { path: source.clone(), recursive: *recursive },
             What::Filesystem { .. } => Source::Own,
+            What::Remount { .. } => continue,
             What::Cgroup { .. } => {
                 all.extend(cgroups(plan, &mount.destination, cgroup));
                 continue;
