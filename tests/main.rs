@@ -13,12 +13,14 @@ mod commands;
 mod crash;
 mod crun;
 mod devices;
+mod doctor;
 mod engines;
 mod exec;
 mod exit_codes;
 mod hooks;
 mod host;
 mod lifecycle;
+mod lxc_config;
 mod mounts;
 mod namespaces;
 mod netdevices;
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
         checkpoint::tests,
         cli::tests,
         commands::tests,
+        lxc_config::tests,
+        doctor::tests,
         bad_input::tests,
         crash::tests,
         host::tests,

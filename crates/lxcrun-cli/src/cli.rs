@@ -121,6 +121,10 @@ pub enum Command {
     Spec(Spec),
     /// Print what this runtime can do, as JSON
     Features,
+    /// Print what this host can do, what is missing, and how to mend it (lxcrun only)
+    Doctor(Doctor),
+    /// Print a plain LXC configuration for a bundle, to run it without lxcrun (lxcrun only)
+    LxcConfig(LxcConfig),
     /// Print the completions of a shell: bash, zsh, fish (lxcrun only)
     Completion(Completion),
     /// Write the manual pages into a directory
@@ -331,6 +335,23 @@ pub struct Spec {
     /// For a user other than root: with a user namespace, without limits
     #[arg(long)]
     pub rootless: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The exit code is 0 when containers can run, and 1 when something that they need is missing."
+)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LxcConfig {
+    /// The bundle: a directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".", value_parser = path())]
+    pub bundle: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -113,7 +113,7 @@ impl Program {
 }
 
 /// `/var/cache/lxcrun` for root, the user's cache for others, also where they are root in a user namespace.
-fn cache_directory() -> Option<PathBuf> {
+pub(crate) fn cache_directory() -> Option<PathBuf> {
     if !crate::rootless::is_ordinary_user() {
         return Some("/var/cache/lxcrun".into());
     }

@@ -2,6 +2,7 @@
 
 mod activation;
 mod checkpoint;
+mod doctor;
 mod events;
 mod exec;
 mod friendly;
@@ -49,6 +50,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Restore(args) => return checkpoint::restore(&root, cli, args),
         Command::Spec(args) => spec(args)?,
         Command::Features => print_json(&lxcrun::features())?,
+        Command::Doctor(args) => return doctor::doctor(&root, args),
+        Command::LxcConfig(args) => {
+            print_text(&lxcrun::plain_lxc_config(&Bundle::open(directory(&args.bundle))?))?
+        }
         Command::Completion(args) => generate::completion(args)?,
         Command::Man(args) => generate::man(args)?,
     }

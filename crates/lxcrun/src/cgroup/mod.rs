@@ -118,6 +118,16 @@ impl Cgroup {
     }
 }
 
+/// A field, the file that it is for, and its value.
+pub(crate) type FieldFile = (&'static str, String, String);
+
+/// The files of cgroup v2 for `resources` without devices.
+pub(crate) fn v2_files(
+    resources: &oci_spec::runtime::LinuxResources,
+) -> std::result::Result<Vec<FieldFile>, (&'static str, String)> {
+    Ok(v2::settings(resources)?.into_iter().map(|s| (s.field, s.file, s.value)).collect())
+}
+
 /// Removes a cgroup and those below it, the deepest first. None there is none left.
 fn remove_tree(directory: &Path) -> io::Result<()> {
     // Mostly there is nothing below.
