@@ -26,6 +26,7 @@ mod namespaces;
 mod netdevices;
 mod process;
 mod scheduling;
+mod schema;
 mod seccomp;
 mod signals;
 mod symlinks;
@@ -33,7 +34,8 @@ mod sysctl;
 mod terminal;
 mod userns;
 
-fn main() -> ExitCode {
+/// Every test of the suite.
+fn all() -> Vec<lxcrun_test::Test> {
     let modules = [
         lifecycle::tests,
         process::tests,
@@ -59,10 +61,14 @@ fn main() -> ExitCode {
         lxc_config::tests,
         doctor::tests,
         bad_input::tests,
+        schema::tests,
         crash::tests,
         host::tests,
         engines::tests,
     ];
-    let tests = modules.into_iter().flat_map(|tests| tests());
-    lxcrun_test::main(lxcrun_test::differing(tests, "crun", crun::DIFFERENCES))
+    modules.into_iter().flat_map(|tests| tests()).collect()
+}
+
+fn main() -> ExitCode {
+    lxcrun_test::main(lxcrun_test::differing(all(), "crun", crun::DIFFERENCES))
 }

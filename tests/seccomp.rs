@@ -7,7 +7,10 @@ tests![
     a_listed_call_fails_and_others_work,
     the_errno_is_that_of_the_rule,
     a_default_action_refuses_what_is_not_listed,
+    the_default_errno_is_that_of_the_spec,
+    flags_of_the_filter_are_taken,
     an_argument_is_compared,
+    every_comparison_of_arguments_works,
     a_call_can_kill,
     an_unknown_call_is_skipped,
     the_filter_is_in_force_without_no_new_privileges,
@@ -50,8 +53,23 @@ fn the_errno_is_that_of_the_rule() {
 }
 
 fn a_default_action_refuses_what_is_not_listed() {
-    // What a runtime and a busybox need to get to the program, to run it, and to end.
-    let allowed = json!([{ "action": "SCMP_ACT_ALLOW", "names": [
+    assert_no_mkdir(&with_filter("SCMP_ACT_ERRNO", &allowed()).sh(MKDIR).run());
+}
+
+fn the_default_errno_is_that_of_the_spec() {
+    let bundle = with_filter("SCMP_ACT_ERRNO", &allowed()).set("/linux/seccomp/defaultErrnoRet", 28);
+    bundle.sh(MKDIR).run().assert_exit(1).assert_stderr_contains("no space left on device");
+}
+
+fn flags_of_the_filter_are_taken() {
+    let flags = json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]);
+    assert_no_mkdir(&without_mkdir().set("/linux/seccomp/flags", flags).sh(MKDIR).run());
+    without_mkdir().set("/linux/seccomp/flags", json!(["NO_SUCH_FLAG"])).build().create().assert_fails();
+}
+
+/// What a runtime and a busybox need to get to the program, to run it, and to end.
+fn allowed() -> Value {
+    json!([{ "action": "SCMP_ACT_ALLOW", "names": [
         "access", "arch_prctl", "brk", "capget", "capset", "chdir", "clone", "clone3", "close", "close_range",
         "dup", "dup2", "dup3", "epoll_create1", "epoll_ctl", "epoll_pwait", "execve", "execveat", "exit",
         "exit_group", "faccessat2", "fchdir", "fcntl", "fstat", "fstatfs", "futex", "getcwd", "getdents64",
@@ -62,8 +80,7 @@ fn a_default_action_refuses_what_is_not_listed() {
         "sched_yield", "set_robust_list", "set_tid_address", "setgid", "setgroups", "setresgid", "setresuid",
         "setuid", "sigaltstack", "stat", "statx", "tgkill", "umask", "uname", "utimensat", "vfork", "wait4",
         "waitid", "write", "writev",
-    ] }]);
-    assert_no_mkdir(&with_filter("SCMP_ACT_ERRNO", &allowed).sh(MKDIR).run());
+    ] }])
 }
 
 fn an_argument_is_compared() {
@@ -74,6 +91,27 @@ fn an_argument_is_compared() {
     let rules = json!([rule("chmod", 1), rule("fchmodat", 2)]);
     let script = "touch /tmp/f; chmod 700 /tmp/f && echo works; chmod 777 /tmp/f";
     assert_no_mkdir(&with_filter("SCMP_ACT_ALLOW", &rules).sh(script).run());
+}
+
+fn every_comparison_of_arguments_works() {
+    let script = "touch /tmp/f; chmod 700 /tmp/f || echo not 700; chmod 600 /tmp/f || echo not 600";
+    for (op, value, value_two, refused) in [
+        ("SCMP_CMP_EQ", 0o700, 0, "not 700\n"),
+        ("SCMP_CMP_NE", 0o600, 0, "not 700\n"),
+        ("SCMP_CMP_GE", 0o700, 0, "not 700\n"),
+        ("SCMP_CMP_GT", 0o600, 0, "not 700\n"),
+        ("SCMP_CMP_LE", 0o600, 0, "not 600\n"),
+        ("SCMP_CMP_LT", 0o700, 0, "not 600\n"),
+        ("SCMP_CMP_MASKED_EQ", 0o100, 0o100, "not 700\n"),
+    ] {
+        let rule = |name: &str, index: u32| {
+            let args = json!([{ "index": index, "value": value, "valueTwo": value_two, "op": op }]);
+            json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "args": args })
+        };
+        let rules = json!([rule("chmod", 1), rule("fchmodat", 2), rule("fchmodat2", 2)]);
+        let run = with_filter("SCMP_ACT_ALLOW", &rules).sh(script).run();
+        assert_eq!(run.stdout, refused, "{op}");
+    }
 }
 
 fn a_call_can_kill() {

@@ -144,6 +144,11 @@ impl Test {
         Test { name: format!("{module}::{name}"), body, needs: vec![Need::Root], alone: false }
     }
 
+    /// Its name, `module::function`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Adds a need.
     #[must_use]
     pub fn needs(mut self, need: Need) -> Test {

@@ -92,6 +92,13 @@ type ParseError = (String, String);
 /// Parses a specification, also for a container that was made from it before.
 pub(crate) fn parse(config: &[u8]) -> Result<Spec, ParseError> {
     let whole = |e: serde_json::Error| ("config.json".to_owned(), e.to_string());
+    // A platform that oci-spec (0.10) does not know.
+    if contains(config, b"\"freebsd\"") {
+        let json: serde_json::Value = serde_json::from_slice(config).map_err(whole)?;
+        if json.get("freebsd").is_some() {
+            return Err(("freebsd".into(), "is not a property of a Linux container".into()));
+        }
+    }
     let misnamed = SCHEDULER_FLAGS.iter().any(|(name, _)| contains(config, name.as_bytes()));
     if misnamed {
         let mut json: serde_json::Value = serde_json::from_slice(config).map_err(whole)?;
