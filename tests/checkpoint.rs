@@ -25,6 +25,7 @@ tests![
     own_cgroup_namespace_and_mount.needs(Need::Criu),
     limits_and_cgroups_are_made_again.needs(Need::Criu),
     a_joined_network_is_joined_again.needs(Need::Criu),
+    a_network_of_its_own_has_its_loopback_again.needs(Need::Criu).not_on("runc", "it leaves the device down"),
     rights_are_the_same_again.needs(Need::Criu),
     the_user_is_the_same_again.needs(Need::Criu).needs(Need::SysResource),
     exec_works_in_a_restored_container.needs(Need::Criu),
@@ -162,7 +163,8 @@ fn with_leave_running_it_runs_on() {
     let mut counter = Counter::of_words();
     counter.says("a", "1 a");
     let pid = counter.pid();
-    counter.checkpoint(&["--leave-running"]).assert_ok();
+    // Twice, as podman says it.
+    counter.checkpoint(&["--leave-running", "--leave-running"]).assert_ok();
     assert_eq!((counter.container.status(), counter.pid()), ("running".into(), pid));
     counter.says("b", "2 b");
     counter.container.delete_force().assert_ok();
@@ -278,6 +280,14 @@ fn a_joined_network_is_joined_again() {
     holder.wait().expect("our child");
 }
 
+fn a_network_of_its_own_has_its_loopback_again() {
+    let mut counter = Counter::start(Bundle::busybox().sh(SHELL));
+    let see = "ip -o addr show lo | grep -c 'inet 127.0.0.1/8'";
+    counter.says(see, "1");
+    counter.save_and_restore();
+    counter.says(see, "1");
+}
+
 /// What the kernel says that the program may do is the same before and after, and contains these words.
 fn same_rights(bundle: Bundle, words: &[&str]) -> Counter {
     let mut counter = Counter::start(bundle.sh(SHELL));
@@ -350,7 +360,11 @@ fn the_restored_init_is_a_child_of_the_subreaper() {
     let counter = Counter::start(Bundle::busybox().sh("read word; exit 9"));
     counter.checkpoint(&[]).assert_ok();
     let pid_file = counter.container.path("pid");
-    let call = counter.container.restore_call("images").args(["--detach", "--pid-file"]).arg(&pid_file);
+    let call = counter
+        .container
+        .restore_call("images")
+        .args(["--detach", "-no-subreaper", "--pid-file"])
+        .arg(&pid_file);
     let argv = call.arg(counter.container.id()).argv();
     let (stdin, mut input) = pipe().expect("a pipe");
     let mut helper = lxcrun_test::subreaper_command(&pid_file, &[argv]);

@@ -1,13 +1,28 @@
 //! Docker.
 
+use lxcrun_test::Need;
 use lxcrun_test::engines::{Docker, Engine, IDLE, until};
+
+use super::{COUNTER, counts};
 
 docker_like_tests! { Docker has [
     the_default_seccomp_profile_blocks,
     init_reaps_and_passes_signals_on,
     health_checks_run_in_the_container,
     oom_kills_with_137_and_is_an_event,
+    a_checkpointed_container_counts_on.needs(Need::Criu),
 ] }
+
+fn a_checkpointed_container_counts_on() {
+    let docker = Docker::get();
+    let container = docker.start("", COUNTER);
+    counts(&container, 1);
+    let name = container.to_string();
+    docker.call(&["checkpoint", "create", &name, "first"]).assert_ok();
+    assert!(until(|| container.inspect("{{.State.Running}}") == "false"));
+    docker.call(&["start", "--checkpoint", "first", &name]).assert_ok();
+    counts(&container, 2);
+}
 
 fn the_default_seccomp_profile_blocks() {
     let output = Docker::get().run("", "unshare -U true");

@@ -57,12 +57,25 @@ macro_rules! docker_like_tests {
     };
 }
 
+use lxcrun_test::engines::Container;
 use lxcrun_test::{Need, Test};
 
 mod containerd;
 mod docker;
 mod podman;
 mod shared;
+
+/// Counts, and waits for somebody to ask for the next number: `/next` is a pipe.
+const COUNTER: &str = "mkfifo /next; n=0; while :; do n=$((n+1)); echo number $n; read line </next; done";
+
+/// Waits for this number, and asks for the next.
+#[track_caller]
+fn counts(container: &Container<'_>, number: u32) {
+    container.await_log(&format!("number {number}\n"));
+    container.exec("", "echo >/next").assert_ok();
+    let log = container.await_log(&format!("number {}\n", number + 1));
+    assert!(!log.contains(&format!("number {}\n", number + 2)), "{log}");
+}
 
 /// All tests of all engines.
 pub fn tests() -> Vec<Test> {

@@ -2,9 +2,11 @@
 
 use std::fs;
 
-use lxcrun_test::Runtime;
 use lxcrun_test::engines::{Engine, IDLE, IMAGE, Podman, Sandbox};
+use lxcrun_test::{Need, Runtime};
 use serde_json::Value;
+
+use super::{COUNTER, counts};
 
 docker_like_tests! { Podman has [
     annotations_are_in_the_runtimes_state,
@@ -13,8 +15,38 @@ docker_like_tests! { Podman has [
     hooks_of_a_directory_are_run,
     containers_of_a_pod_share_its_namespaces,
     errors_come_through_a_log_in_json_too,
+    a_checkpointed_container_counts_on.needs(Need::Criu),
+    an_exported_checkpoint_is_a_container_again.needs(Need::Criu),
     oom_kills_with_137_and_conmon_is_told,
 ] }
+
+fn a_checkpointed_container_counts_on() {
+    let podman = Podman::get();
+    let container = podman.start("", COUNTER);
+    counts(&container, 1);
+    container.call(&["container", "checkpoint", "--leave-running"]).assert_ok();
+    counts(&container, 2);
+    container.call(&["container", "checkpoint"]).assert_ok();
+    assert_eq!(container.inspect("{{.State.Running}} {{.State.Checkpointed}}"), "false true");
+    container.call(&["container", "restore"]).assert_ok();
+    assert_eq!(container.inspect("{{.State.Running}}"), "true");
+    counts(&container, 3);
+}
+
+fn an_exported_checkpoint_is_a_container_again() {
+    let podman = Podman::get();
+    let container = podman.start("", COUNTER);
+    counts(&container, 1);
+    let id = container.id();
+    let file = format!("/run/{id}.tar");
+    container.call(&["container", "checkpoint", "--export", &file]).assert_ok();
+    container.call(&["rm"]).assert_ok();
+    podman.call(&["container", "restore", "--import", &file]).assert_ok();
+    fs::remove_file(podman.sandbox().path(&file)).expect("the exported checkpoint");
+    // The program sees its own file system, with the pipe in it.
+    container.exec("", "echo >/next").assert_ok();
+    container.await_log("number 3\n");
+}
 
 fn an_annotation_is_an_lxc_setting() {
     let podman = Podman::get();

@@ -24,12 +24,14 @@ pub fn given(path: &Option<PathBuf>) -> Option<&Path> {
 }
 
 /// An OCI runtime that relies on LXC
+// As in runc the last of an option's values counts: podman gives some twice.
 #[derive(Debug, Parser)]
 #[command(
     name = "lxcrun",
     disable_version_flag = true,
     arg_required_else_help = true,
-    after_help = "The commands and options are runc's; what lxcrun has besides says so."
+    after_help = "The commands and options are runc's; what lxcrun has besides says so.",
+    args_override_self = true
 )]
 pub struct Cli {
     #[command(flatten)]

@@ -62,8 +62,6 @@ pub struct CheckpointOptions {
     pub pre_dump: bool,
     /// What to do about cgroups.
     pub cgroups_mode: Option<CgroupsMode>,
-    /// Save the network namespace without what is in it.
-    pub empty_network: bool,
     /// Free what parent images have twice.
     pub auto_dedup: bool,
 }
@@ -151,7 +149,7 @@ impl Container {
             track_memory: Some(options.pre_dump || parent.is_some()),
             parent_images: parent,
             manage_cgroups_mode: options.cgroups_mode.map(CgroupsMode::number),
-            empty_namespaces: criu::empty_namespaces(options.empty_network),
+            empty_namespaces: Some(criu::EMPTY_NAMESPACES),
             auto_dedup: Some(options.auto_dedup),
             freeze_cgroup: freezer.map(|d| d.display().to_string()),
             external: external_namespaces(self.id(), plan)?.into_iter().map(|n| n.for_dump()).collect(),
@@ -170,12 +168,19 @@ pub(crate) fn check_restorable(id: &ContainerId, plan: &Plan, needs_liblxc: bool
         let reason = "LXC has devices or hooks for it (lxc.net, lxc.hook), and takes no part in a restore";
         return Err(refuse(id, "checkpoint", reason));
     }
-    match plan.namespaces.get("cgroup") {
-        Some(Sharing::Path(_)) => {
-            Err(refuse(id, "linux.namespaces", "criu cannot join a cgroup namespace at a restore"))
-        }
-        _ => Ok(()),
+    if plan.intel_rdt.is_some() {
+        return Err(refuse(id, "linux.intelRdt", "is not made again by a restore"));
     }
+    for kind in ["cgroup", "mount", "time"] {
+        if let Some(Sharing::Path(_)) = plan.namespaces.get(kind) {
+            return Err(refuse(
+                id,
+                "linux.namespaces",
+                format!("criu cannot join a {kind} namespace at a restore"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A namespace of somebody else, which is not saved.

@@ -153,7 +153,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
 }
 
 /// `linux.netDevices`, into the namespace that the init is in now.
-fn move_net_devices(id: &ContainerId, plan: &Plan, init: Pid) -> Result<MovedDevices> {
+pub(crate) fn move_net_devices(id: &ContainerId, plan: &Plan, init: Pid) -> Result<MovedDevices> {
     if plan.net_devices.is_empty() {
         return Ok(MovedDevices::default());
     }

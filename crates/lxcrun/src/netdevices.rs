@@ -95,6 +95,11 @@ impl Moved {
     }
 }
 
+/// Brings the loopback device of a namespace up, as liblxc does at `create`.
+pub(crate) fn bring_loopback_up(namespace: &OwnedFd) -> io::Result<()> {
+    in_namespace(namespace, || set_up("lo", &[], true))
+}
+
 /// Those that somebody has set for good, and that mean the same elsewhere.
 fn is_kept(address: &AddressMessage) -> bool {
     let permanent = address

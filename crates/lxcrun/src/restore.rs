@@ -17,11 +17,12 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::cgroup::Cgroup;
 use crate::checkpoint::{self, DESCRIPTORS};
 use crate::config::{HookKind, Plan, Sharing, hooks};
-use crate::create::{own_stdio, resources, write_pid_file};
+use crate::create::{move_net_devices, own_stdio, resources, write_pid_file};
 use crate::criu::rpc::{CgroupRoot, Features, InheritFd, JoinNamespace, Kind, Options};
 use crate::criu::{self, CgroupsMode, Criu, Directory};
 use crate::delete::run_poststop_hooks;
 use crate::error::{Context, refuse};
+use crate::netdevices::{MovedDevices, bring_loopback_up};
 use crate::state::{ProcessId, State, StateDir, Status};
 use crate::{Bundle, Container, ContainerId, Error, Host, Result, console, mounts};
 
@@ -56,8 +57,6 @@ pub struct RestoreOptions {
     pub link_remap: bool,
     /// What to do about cgroups.
     pub cgroups_mode: Option<CgroupsMode>,
-    /// Make the network namespace without what was in it.
-    pub empty_network: bool,
     /// Free what the images have twice.
     pub auto_dedup: bool,
     /// Fetch memory when it is needed.
@@ -84,7 +83,7 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
 
     let mut restoration = Restoration::begin(root, id, bundle, &plan, &host)?;
     restoration.cgroup.make()?;
-    let (limits, devices) = split(resources(spec, &host));
+    let (limits, device_rules) = split(resources(spec, &host));
     restoration.cgroup.apply(&limits)?;
     let mounts::HostTree::Cloned(tree) = mounts::open_rootfs(id, &plan)? else {
         return Err(refuse(id, "restore", "only root can restore a container"));
@@ -122,7 +121,7 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
         lsm_mount_context: options.lsm_mount_context,
         manage_cgroups_mode: options.cgroups_mode.map(CgroupsMode::number),
         cgroup_roots: cgroup_roots(&restoration.cgroup),
-        empty_namespaces: criu::empty_namespaces(options.empty_network),
+        empty_namespaces: Some(criu::EMPTY_NAMESPACES),
         external_mounts: criu::mounts::on_host(id, &plan, &restoration.cgroup)?,
         join_namespaces: joined_namespaces(&plan),
         config_file: checkpoint::config_file(id, spec)?,
@@ -132,8 +131,12 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
     criu.check(Features { lazy_pages: options.lazy_pages.then_some(true), ..Features::default() })?;
     restoration.cgroup.enter(criu.pid(), &[])?;
     let mut terminal = None;
+    let mut devices = MovedDevices::default();
     criu.run(Kind::Restore, request, &work.path.join(LOG), |news| match news.script.as_str() {
-        "setup-namespaces" => restoration.run_hooks(news.pid, &plan),
+        "setup-namespaces" => {
+            devices = restoration.set_up_network(news.pid, &plan)?;
+            restoration.run_hooks(news.pid, &plan)
+        }
         "orphan-pts-master" => {
             terminal = news.fd;
             Ok(())
@@ -141,7 +144,7 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
         // Everything is there, and nothing runs yet.
         "post-restore" => {
             restoration.meet_init(news.pid)?;
-            restoration.cgroup.apply(&devices)
+            restoration.cgroup.apply(&device_rules)
         }
         _ => Ok(()),
     })?;
@@ -153,7 +156,9 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
         }
         (terminal, _) => terminal,
     };
-    restoration.finish(options.pid_file.as_deref(), terminal)
+    let container = restoration.finish(options.pid_file.as_deref(), terminal)?;
+    devices.keep();
+    Ok(container)
 }
 
 fn check_terminal(id: &ContainerId, plan: &Plan, options: &RestoreOptions) -> Result<()> {
@@ -284,6 +289,17 @@ impl Restoration {
         spawned.unwrap_or_else(|_| {
             Err(Error::of_criu(id, "restore", "the thread that starts criu has panicked"))
         })
+    }
+
+    /// What is in a new network namespace before hooks see it.
+    fn set_up_network(&self, init: Option<Pid>, plan: &Plan) -> Result<MovedDevices> {
+        let Some(init) = init.filter(|_| plan.namespaces.is_new("network")) else {
+            return Ok(MovedDevices::default());
+        };
+        let path = format!("/proc/{}/ns/net", init.as_raw_nonzero());
+        let namespace = File::open(&path).at(&self.id, path)?.into();
+        bring_loopback_up(&namespace).at(&self.id, "cannot bring the loopback device up")?;
+        move_net_devices(&self.id, plan, init)
     }
 
     /// The hooks of `create` that run in the runtime's namespaces.

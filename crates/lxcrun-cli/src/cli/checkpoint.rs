@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::path;
+
 /// Options that the two share.
 #[derive(Debug, Args)]
 pub struct Criu {
     /// Directory of the images [default: checkpoint]
-    #[arg(long, value_name = "DIR", default_value = "checkpoint", hide_default_value = true)]
-    pub image_path: PathBuf,
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    pub image_path: Option<PathBuf>,
     /// Directory for CRIU's log and other files
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub work_path: Option<PathBuf>,
     /// Save or restore open TCP connections
     #[arg(long)]
@@ -34,7 +36,7 @@ pub struct Criu {
     /// What to do about cgroups [default: soft]
     #[arg(long, value_name = "MODE")]
     pub manage_cgroups_mode: Option<CgroupsMode>,
-    /// Namespace to make without what was in it: network
+    /// Namespace to make without what was in it: network, which is always so
     #[arg(long, value_name = "NAMESPACE")]
     pub empty_ns: Vec<EmptyNamespace>,
     /// Free memory that several images have
@@ -60,7 +62,7 @@ pub struct Checkpoint {
     #[command(flatten)]
     pub criu: Criu,
     /// Images that these build on: a directory relative to that of the images
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub parent_path: Option<PathBuf>,
     /// Let the container run on
     #[arg(long)]
@@ -90,10 +92,10 @@ pub struct Restore {
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
     /// Socket that gets the master of the program's terminal
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(long, value_name = "SOCKET", value_parser = path())]
     pub console_socket: Option<PathBuf>,
     /// File that gets the init's pid
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub pid_file: Option<PathBuf>,
     /// Do not wait for the program's end
     #[arg(short, long)]
@@ -101,6 +103,9 @@ pub struct Restore {
     /// Without effect: lxcrun never adopts processes of others
     #[arg(long)]
     pub no_subreaper: bool,
+    /// The same, as containerd writes it: -no-subreaper, which runc's parser takes for a long option
+    #[arg(short = 'n', value_parser = ["o-subreaper"], hide = true)]
+    pub one_dash: Option<String>,
     /// Without effect: CRIU changes the root
     #[arg(long)]
     pub no_pivot: bool,

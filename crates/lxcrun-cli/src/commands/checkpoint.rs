@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use lxcrun::{Bundle, CgroupsMode, CheckpointOptions, Container, ContainerId, RestoreOptions};
 
-use super::run;
+use super::{absolute, run};
 use crate::cli::{self, Cli};
 use crate::relay::Signals;
 
@@ -15,9 +15,9 @@ use crate::relay::Signals;
 pub fn checkpoint(root: &Path, args: &cli::Checkpoint) -> anyhow::Result<()> {
     let id: ContainerId = args.id.parse()?;
     let options = CheckpointOptions {
-        image_path: std::path::absolute(&args.criu.image_path)?,
+        image_path: image_path(&args.criu)?,
         work_path: absolute(&args.criu.work_path)?,
-        parent_path: args.parent_path.clone(),
+        parent_path: cli::given(&args.parent_path).map(Path::to_owned),
         leave_running: args.leave_running,
         tcp_established: args.criu.tcp_established,
         tcp_skip_in_flight: args.tcp_skip_in_flight,
@@ -30,7 +30,6 @@ pub fn checkpoint(root: &Path, args: &cli::Checkpoint) -> anyhow::Result<()> {
         file_locks: args.criu.file_locks,
         pre_dump: args.pre_dump,
         cgroups_mode: cgroups_mode(&args.criu),
-        empty_network: !args.criu.empty_ns.is_empty(),
         auto_dedup: args.criu.auto_dedup,
     };
     Container::load(root, &id)?.checkpoint(&options)?;
@@ -41,13 +40,13 @@ pub fn checkpoint(root: &Path, args: &cli::Checkpoint) -> anyhow::Result<()> {
 }
 
 pub fn restore(root: &Path, cli: &Cli, args: &cli::Restore) -> anyhow::Result<ExitCode> {
-    if cli.global.systemd_cgroup {
+    if cli.global.systemd_cgroup && !lxcrun::SYSTEMD_CGROUP {
         bail!("--systemd-cgroup: not supported by this version of lxcrun");
     }
     let id: ContainerId = args.id.parse()?;
-    let bundle = Bundle::open(&args.bundle)?;
+    let bundle = Bundle::open(super::directory(&args.bundle))?;
     let options = RestoreOptions {
-        image_path: std::path::absolute(&args.criu.image_path)?,
+        image_path: image_path(&args.criu)?,
         work_path: absolute(&args.criu.work_path)?,
         stdio: None,
         console_socket: absolute(&args.console_socket)?,
@@ -59,7 +58,6 @@ pub fn restore(root: &Path, cli: &Cli, args: &cli::Restore) -> anyhow::Result<Ex
         file_locks: args.criu.file_locks,
         link_remap: args.criu.link_remap,
         cgroups_mode: cgroups_mode(&args.criu),
-        empty_network: !args.criu.empty_ns.is_empty(),
         auto_dedup: args.criu.auto_dedup,
         lazy_pages: args.criu.lazy_pages,
         lsm_profile: args.lsm_profile.clone(),
@@ -76,8 +74,8 @@ pub fn restore(root: &Path, cli: &Cli, args: &cli::Restore) -> anyhow::Result<Ex
     Ok(ExitCode::from(ended?.code()))
 }
 
-fn absolute(path: &Option<PathBuf>) -> std::io::Result<Option<PathBuf>> {
-    path.as_ref().map(std::path::absolute).transpose()
+fn image_path(args: &cli::Criu) -> std::io::Result<PathBuf> {
+    std::path::absolute(cli::given(&args.image_path).unwrap_or(Path::new("checkpoint")))
 }
 
 fn status_fd(number: i32) -> anyhow::Result<OwnedFd> {

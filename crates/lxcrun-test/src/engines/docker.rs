@@ -29,6 +29,8 @@ impl Docker {
         sandbox.daemon(
             &[
                 "dockerd",
+                // For checkpoints.
+                "--experimental",
                 "--add-runtime",
                 &runtime,
                 "--cgroup-parent",

@@ -280,10 +280,9 @@ pub(crate) fn inherited_fd(index: usize) -> i32 {
     i32::try_from(index).unwrap_or(i32::MAX - SOCKET_FD).saturating_add(SOCKET_FD + 1)
 }
 
-/// `empty_ns`: CRIU can do it for the network namespace only.
-pub(crate) fn empty_namespaces(network: bool) -> Option<u32> {
-    network.then_some(libc::CLONE_NEWNET.unsigned_abs())
-}
+/// `CLONE_NEW*` of the namespaces that CRIU does not fill. What is in the network's is the engine's: it makes devices
+/// there, by hooks or by path, at a restore as at `create`.
+pub(crate) const EMPTY_NAMESPACES: u32 = libc::CLONE_NEWNET.unsigned_abs();
 
 /// What every request says.
 pub(crate) fn options(images: &Directory, work: &Directory, log: &str) -> Options {
