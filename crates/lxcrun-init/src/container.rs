@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
 use protocol::init::{Container, FailureKind, FromGate, FromInit, Stdio, ToGate};
+use protocol::monitor::CGROUPS;
 use protocol::{Channel, Received};
 use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
@@ -56,6 +58,9 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
         return Ok(());
     }
 
+    if plan.cgroups_hidden && !plan.create_container_hooks.is_empty() {
+        unmount(CGROUPS, UnmountFlags::DETACH).map_err(|e| fail("showing the host's cgroups to hooks", e))?;
+    }
     for hook in &plan.create_container_hooks {
         hook.run(&plan.creating_state, &plan.bundle).map_err(|e| refuse(e.to_string()))?;
     }
@@ -152,8 +157,7 @@ fn change_root(plan: &Container, root: &Root) -> Result<()> {
     } else {
         // Both at once: the old root ends up on top of the new one and is then taken away (pivot_root(2), NOTES).
         pivot_root(".", ".").map_err(step("pivot_root"))?;
-        rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)
-            .map_err(step("detaching the host's root"))?;
+        unmount(".", UnmountFlags::DETACH).map_err(step("detaching the host's root"))?;
     }
     chdir("/").map_err(step("root.path"))?;
     if let Some((propagation, recursive)) = plan.rootfs.propagation {

@@ -8,13 +8,16 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lxc::{Ended, Handle, Liblxc};
 use nix::sched::{CloneFlags, unshare};
 use protocol::Channel;
-use protocol::monitor::{CONTROL_FD, EXIT_FILE, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan};
+use protocol::monitor::{
+    AboutLiblxc, CGROUPS, CONTROL_FD, EXIT_FILE, EXTENSIONS, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD,
+    Plan, ToMonitor,
+};
 use rustix::fs::{CWD, Gid, Uid};
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
@@ -47,20 +50,35 @@ fn main() -> ExitCode {
 /// What to tell the runtime, and where to write an exit status when it is gone.
 type Report = (FromMonitor, Option<PathBuf>);
 
-/// From the plan to the container's end; `None` when the runtime went away before it had a plan.
+/// Does what the runtime asks; `None` when it went away before it had asked for anything.
 fn monitor(control: &Channel) -> Result<Option<Report>, String> {
     let _ = rustix::thread::set_name(c"lxcrun-monitor");
     // Only the init's channel goes on to the init; its program is opened by the exec itself.
     kernel::close_on_exec_from(INIT_FD.unsigned_abs() + 1).map_err(|e| format!("close_range: {e}"))?;
     let liblxc = Liblxc::load();
-    let Some(plan) = control.receive::<Plan>().map_err(|e| format!("reading the plan: {e}"))? else {
+    let Some(asked) = control.receive::<ToMonitor>().map_err(|e| format!("reading the plan: {e}"))? else {
         return Ok(None);
     };
-    let (plan, fds) = (plan.message, plan.fds);
     let liblxc = liblxc.map_err(|e| match std::error::Error::source(&e) {
         Some(source) => format!("{e}: {source}"),
         None => e.to_string(),
     })?;
+    match asked.message {
+        ToMonitor::Start(plan) => start(&liblxc, plan, &asked.fds).map(Some),
+        ToMonitor::About => Ok(Some((FromMonitor::Liblxc(about(&liblxc)), None))),
+    }
+}
+
+fn about(liblxc: &Liblxc) -> AboutLiblxc {
+    AboutLiblxc {
+        version: liblxc.version(),
+        takes_cgroup_path: liblxc.knows_key("lxc.cgroup.dir.container"),
+        extensions: EXTENSIONS.iter().filter(|e| liblxc.has_extension(e)).map(ToString::to_string).collect(),
+    }
+}
+
+/// From the plan to the container's end.
+fn start(liblxc: &Liblxc, plan: Plan, fds: &[OwnedFd]) -> Result<Report, String> {
     for file in &plan.enter {
         std::fs::write(file, std::process::id().to_string())
             .map_err(|e| format!("{}: {e}", file.display()))?;
@@ -69,11 +87,14 @@ fn monitor(control: &Channel) -> Result<Option<Report>, String> {
         become_root_of(namespace).map_err(|e| format!("joining the user namespace: {e}"))?;
     }
     leave_the_hosts_mounts_alone().map_err(|e| format!("a private mount namespace: {e}"))?;
+    if let Some(instead) = &plan.hide_cgroups {
+        cover(CGROUPS, instead).map_err(|e| format!("hiding {CGROUPS} from liblxc: {e}"))?;
+    }
 
-    let mut container = Handle::new(&liblxc, &plan.name, &plan.root).map_err(|e| e.to_string())?;
+    let mut container = Handle::new(liblxc, &plan.name, &plan.root).map_err(|e| e.to_string())?;
     for item in plan.config {
         if container.set(&item.key, &item.value).is_err() {
-            return Ok(Some((FromMonitor::Refused(item), None)));
+            return Ok((FromMonitor::Refused(item), None));
         }
     }
     let program = CString::new(format!("/proc/self/fd/{INIT_PROGRAM_FD}")).map_err(|e| e.to_string())?;
@@ -83,7 +104,7 @@ fn monitor(control: &Channel) -> Result<Option<Report>, String> {
         Ended::Exited(code) => FromMonitor::Exited(Exit::Code(code)),
         Ended::Signalled(signal) => FromMonitor::Exited(Exit::Signal(signal)),
     };
-    Ok(Some((ended, Some(plan.root.join(&plan.name).join(EXIT_FILE)))))
+    Ok((ended, Some(plan.root.join(&plan.name).join(EXIT_FILE))))
 }
 
 /// Joins the user namespace of an ordinary user's container. liblxc is told nothing of it: to liblxc this is root, and
@@ -113,9 +134,14 @@ fn become_root_of(namespace: &OwnedFd) -> rustix::io::Result<()> {
 fn leave_the_hosts_mounts_alone() -> rustix::io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| rustix::io::Errno::from_raw_os_error(e as i32))?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
-    // In a user namespace a mount can only be cloned with those below it.
+    cover("/proc", Path::new("/proc"))
+}
+
+/// Shows `directory` at `place`, on top of what is there. In a user namespace a mount can only be cloned with those
+/// below it.
+fn cover(place: &str, directory: &Path) -> rustix::io::Result<()> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let proc = open_tree(CWD, "/proc", flags)?;
-    move_mount(&proc, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    let tree = open_tree(CWD, directory, flags)?;
+    move_mount(&tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }

@@ -77,7 +77,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
 
     let resctrl = plan.intel_rdt.as_ref().map(|wanted| Resctrl::new(id, wanted)).transpose()?;
 
-    let mut creation = Creation::begin(root, id, bundle, &plan, &host)?;
+    let mut creation = Creation::begin(root, id, bundle, &plan, &host, options.keep_monitor)?;
     creation.state.resctrl.clone_from(&resctrl);
     if options.copy_rootfs {
         plan.rootfs = creation.copy_rootfs(&plan.rootfs)?;
@@ -89,9 +89,12 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     plan.process.env.extend(options.environment);
     let sources = mounts::Sources { rootfs: mounts::open_rootfs(id, &plan)?, binds };
     let gate = creation.bind_gate()?;
-    let enter = match plan.cgroup.is_some() {
-        true => host.hierarchies.roots_to_enter().at(id, "cannot read /proc/PID/cgroup")?,
-        false => Some(Vec::new()),
+    let enter = if creation.own_cgroups {
+        None
+    } else if plan.cgroup.is_some() {
+        host.hierarchies.roots_to_enter().at(id, "cannot read /proc/PID/cgroup")?
+    } else {
+        Some(Vec::new())
     };
     let surroundings = Surroundings {
         directory: creation.directory()?.path(),
@@ -101,6 +104,9 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     };
     let config = plan.lxc_config(spec, &surroundings);
     creation.start_liblxc(&config, enter.unwrap_or_default(), user_namespace.as_ref())?;
+    if creation.own_cgroups {
+        creation.cgroup.make()?;
+    }
     let init = creation.meet_init(&config)?;
 
     let mut fds = FdTable::default();
@@ -205,6 +211,8 @@ struct Creation {
     directory: Option<StateDir>,
     state: State,
     cgroup: Cgroup,
+    /// Whether we make them, and liblxc doesn't know.
+    own_cgroups: bool,
     monitor_cgroups: [Cgroup; 2],
     monitor: Option<Monitor>,
     init: Channel,
@@ -214,7 +222,14 @@ struct Creation {
 
 impl Creation {
     /// Takes the id, and has a monitor load liblxc while we go on.
-    fn begin(root: &Path, id: &ContainerId, bundle: &Bundle, plan: &Plan, host: &Host) -> Result<Self> {
+    fn begin(
+        root: &Path,
+        id: &ContainerId,
+        bundle: &Bundle,
+        plan: &Plan,
+        host: &Host,
+        monitored: bool,
+    ) -> Result<Self> {
         let hierarchies = host.hierarchies.clone();
         let cgroup = Cgroup::new(id, hierarchies.clone(), plan.cgroup.container());
         let monitor_cgroups = [plan.cgroup.monitor(), plan.cgroup.pivot()];
@@ -234,12 +249,14 @@ impl Creation {
             lxc_settings: !plan.raw.items.is_empty(),
             ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
         };
+        let own_cgroups = !monitored && plan.makes_cgroups(host);
         let monitor_cgroups = monitor_cgroups.map(|path| Cgroup::new(id, hierarchies.clone(), &path));
         let creation = Self {
             id: id.clone(),
             directory: Some(directory),
             state,
             cgroup,
+            own_cgroups,
             monitor_cgroups,
             monitor: Some(monitor),
             init,
@@ -304,8 +321,9 @@ impl Creation {
             config: config.to_vec(),
             user_namespace: user_namespace.is_some(),
             enter,
+            hide_cgroups: self.own_cgroups.then(|| directory.path().to_owned()),
         };
-        self.monitor()?.start(&plan, user_namespace)
+        self.monitor()?.start(plan, user_namespace)
     }
 
     /// Waits for the init's first word.
@@ -313,7 +331,11 @@ impl Creation {
         let (_, sender) = self.receive(|m| matches!(m, FromInit::Hello))?;
         let pid = sender.ok_or_else(|| self.gone("init's pid"))?;
         self.state.init = Some(ProcessId::of(pid).at(&self.id, "the init has ended")?);
-        self.cgroup.check_member(pid)?;
+        if self.own_cgroups {
+            self.cgroup.enter(pid, &[])?
+        } else {
+            self.cgroup.check_member(pid)?
+        }
         // Only now: liblxc would read it when the monitor makes its handle, and lock it by a file of its own.
         let text = config::render(config, &self.id, &self.state.bundle);
         self.directory()?.write_unread(state::CONFIG, text.as_bytes())?;
@@ -448,6 +470,7 @@ fn init_request(
     };
     let (cgroup_namespace, mount_namespace) = (to_join("cgroup")?, to_join("mount")?);
     Ok(protocol::init::Container {
+        cgroups_hidden: creation.own_cgroups,
         cgroup_namespace,
         mount_namespace,
         time_namespace: plan.time_namespace.clone(),

@@ -27,10 +27,7 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool) -> Result<()> {
         // anew, because a lock belongs to the descriptor that took it.
         Container::new(StateDir::open(root, id)?, state, None, None).kill_init();
     }
-    // A `create` at work is waited for; one that was killed has lost its lock.
-    directory.lock(FlockOperation::LockExclusive)?;
-    // Somebody else may have deleted it while we waited.
-    if !directory.path().exists() {
+    if !lock(&directory)? {
         return if force { Ok(()) } else { Err(Error::NotFound { id: id.clone(), root: root.into() }) };
     }
     let Some(state) = directory.state()? else {
@@ -41,7 +38,23 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool) -> Result<()> {
     container.remove(force)
 }
 
+/// Waits for a `create` at work; one that was killed has lost its lock. False when somebody else has deleted the
+/// container meanwhile.
+fn lock(directory: &StateDir) -> Result<bool> {
+    directory.lock(FlockOperation::LockExclusive)?;
+    Ok(directory.path().exists())
+}
+
 impl Container {
+    /// Removes a container that this process has created and whose end it has waited for: what [`delete`] does, without
+    /// asking for everything again.
+    ///
+    /// # Errors
+    /// As [`delete`] with `force`.
+    pub fn delete(self) -> Result<()> {
+        if lock(&self.directory)? { self.remove(true) } else { Ok(()) }
+    }
+
     fn remove(self, force: bool) -> Result<()> {
         let status = self.status();
         if !force && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {

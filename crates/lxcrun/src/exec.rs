@@ -108,8 +108,8 @@ impl Container {
         let (channel, helper_end) = Channel::pair().at(id, "no channel for the exec")?;
         channel.learn_senders().at(id, "no channel for the exec")?;
         let program = embedded::init().at(id, "cannot start a helper process")?;
-        let mut helper =
-            spawn_helper(id, program, "lxcrun: exec", vec![(helper_end.into(), CONTROL_FD)], None)?;
+        let mut helper = spawn_helper(program, "lxcrun: exec", vec![(helper_end.into(), CONTROL_FD)], None)
+            .at(id, "cannot start a helper process")?;
         let mut cleanup = KillOnDrop(Some(Pid::from_child(&helper)));
         let pid = Pid::from_child(&helper);
         set_affinity(id, pid, "initial", affinity.initial.as_ref())?;

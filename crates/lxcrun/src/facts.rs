@@ -157,7 +157,7 @@ pub fn supported_seccomp_flags() -> Vec<&'static str> {
 /// The release of liblxc in use.
 #[must_use]
 pub fn liblxc_version() -> String {
-    lxc::Liblxc::load().map_or_else(|e| e.to_string(), |liblxc| liblxc.version())
+    crate::monitor::about_liblxc().map_or_else(|e| e.to_string(), |liblxc| liblxc.version)
 }
 
 /// The release of libseccomp in use.

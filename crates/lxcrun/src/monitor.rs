@@ -1,5 +1,6 @@
 //! The monitor process, seen from outside.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,13 @@ use std::process::{Child, Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 use protocol::Channel;
-use protocol::monitor::{CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan};
+use protocol::monitor::{
+    AboutLiblxc, CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan, ToMonitor,
+};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use crate::error::Context;
 use crate::state::ProcessId;
@@ -36,8 +41,8 @@ impl Monitor {
         let mappings =
             vec![(child_control.into(), CONTROL_FD), (init_channel.into(), INIT_FD), (init, INIT_PROGRAM_FD)];
         let program = embedded::monitor().at(id, what)?;
-        let child =
-            spawn_helper(id, program, &format!("lxcrun: monitor of {id}"), mappings, lock_directory(root))?;
+        let name = format!("lxcrun: monitor of {id}");
+        let child = spawn_helper(program, &name, mappings, lock_directory(root)).at(id, what)?;
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).at(id, what)?;
         Ok(Self { id: id.clone(), child, pidfd, control })
@@ -47,9 +52,9 @@ impl Monitor {
         ProcessId::of(Pid::from_child(&self.child)).at(&self.id, "the monitor has ended")
     }
 
-    pub(crate) fn start(&self, plan: &Plan, user_namespace: Option<&OwnedFd>) -> Result<()> {
+    pub(crate) fn start(&self, plan: Plan, user_namespace: Option<&OwnedFd>) -> Result<()> {
         let fds: Vec<BorrowedFd<'_>> = user_namespace.map(AsFd::as_fd).into_iter().collect();
-        self.control.send(plan, &fds).at(&self.id, "the monitor does not listen")
+        self.control.send(&ToMonitor::Start(plan), &fds).at(&self.id, "the monitor does not listen")
     }
 
     /// Becomes readable when the monitor has something to say, or has ended.
@@ -68,7 +73,9 @@ impl Monitor {
             Some(FromMonitor::Exited(exit)) => {
                 Error::Liblxc { id, reason: format!("the init ended early ({exit:?})"), log: log() }
             }
-            None => Error::Liblxc { id, reason: "the monitor ended early".into(), log: log() },
+            Some(FromMonitor::Liblxc(_)) | None => {
+                Error::Liblxc { id, reason: "the monitor ended early".into(), log: log() }
+            }
         }
     }
 
@@ -78,19 +85,10 @@ impl Monitor {
     /// cgroup hierarchy and moves itself through all of them, which takes as long as all of `create`; the caller
     /// removes the cgroups anyway. `wait_for_liblxc` is for what only liblxc can give back, network devices.
     pub(crate) fn wait(&mut self, init: Option<&OwnedFd>, wait_for_liblxc: bool) -> Result<Exit> {
-        if let (Some(init), false) = (init, wait_for_liblxc) {
-            // Without an event of its own the poll returns at a hang-up: when liblxc has waited for the init.
-            let mut fds = [
-                PollFd::new(init, PollFlags::empty()),
-                PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
-            ];
-            rustix::io::retry_on_intr(|| poll(&mut fds, None))
-                .at(&self.id, "cannot wait for the container")?;
-            if let Ok(status) = kernel::exit_status(init) {
-                let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-                self.child.wait().at(&self.id, "cannot wait for the monitor")?;
-                return Ok(exit_of(status));
-            }
+        if let (Some(init), false) = (init, wait_for_liblxc)
+            && let Some(exit) = self.wait_for_init(init).at(&self.id, "cannot wait for the container")?
+        {
+            return Ok(exit);
         }
         let said = self.control.receive::<FromMonitor>();
         self.child.wait().at(&self.id, "cannot wait for the monitor")?;
@@ -106,6 +104,28 @@ impl Monitor {
             // Killed: and the kernel has killed the container with it (lxc.monitor.signal.pdeath).
             Ok(None) | Err(_) => Ok(Exit::Signal(9)),
         }
+    }
+
+    /// Learns the init's end from the kernel and ends the monitor; `None` where this kernel doesn't tell.
+    ///
+    /// A process that is a subreaper does not even let the monitor begin its clean-up: the init is its own child when
+    /// the monitor is gone before having waited for it. Otherwise the monitor has to, so that the kernel tells.
+    fn wait_for_init(&mut self, init: &OwnedFd) -> io::Result<Option<Exit>> {
+        let inherits = kernel::tells_exit_status() && rustix::process::child_subreaper()?.is_some();
+        // Without an event of its own the poll returns at a hang-up: when somebody has waited for the init.
+        let end = if inherits { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds = [PollFd::new(init, end), PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+        if !inherits && kernel::exit_status(init).is_err() {
+            return Ok(None);
+        }
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        self.child.wait()?;
+        let waited = waitid(WaitId::PidFd(init.as_fd()), WaitIdOptions::EXITED);
+        if let Ok(Some(status)) = waited {
+            return Ok(Some(exit_of_child(&status)));
+        }
+        Ok(kernel::exit_status(init).ok().map(exit_of))
     }
 
     /// Ends it, and returns when it has ended. liblxc has nothing left to do once the init is at its gate.
@@ -135,22 +155,44 @@ fn lock_directory(root: &Path) -> Option<(&'static str, PathBuf)> {
     rootless::is_ordinary_user().then(|| (NAME, own().unwrap_or_else(|| root.into())))
 }
 
+/// This host's liblxc, as the monitor finds it: this program may be a static one.
+pub(crate) fn about_liblxc() -> io::Result<AboutLiblxc> {
+    let (control, child_control) = Channel::pair()?;
+    let mappings = vec![(child_control.into(), CONTROL_FD)];
+    let mut child = spawn_helper(embedded::monitor()?, "lxcrun: about liblxc", mappings, None)?;
+    control.send(&ToMonitor::About, &[])?;
+    let answer = control.receive::<FromMonitor>()?;
+    child.wait()?;
+    match answer.map(|received| received.message) {
+        Some(FromMonitor::Liblxc(about)) => Ok(about),
+        Some(FromMonitor::Failed(reason)) => Err(io::Error::other(reason)),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// How a child of ours has ended.
+fn exit_of_child(status: &WaitIdStatus) -> Exit {
+    let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code(byte(code)),
+        (None, signal) => Exit::Signal(signal.map_or(u8::MAX, byte)),
+    }
+}
+
 /// Spawns the program in `file`, which sees `mappings` and nothing else, and no environment but `variable`.
 pub(crate) fn spawn_helper(
-    id: &ContainerId,
     file: OwnedFd,
     name: &str,
     mappings: Vec<(OwnedFd, i32)>,
     variable: Option<(&str, PathBuf)>,
-) -> Result<Child> {
-    let what = "cannot start a helper process";
+) -> io::Result<Child> {
     // The path is opened in the child after its numbers are given, so the file must not be one of them.
-    let file = rustix::io::fcntl_dupfd_cloexec(file, ABOVE_CHILD_FDS).at(id, what)?;
+    let file = rustix::io::fcntl_dupfd_cloexec(file, ABOVE_CHILD_FDS)?;
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
     command.arg0(name).env_clear().envs(variable);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mappings =
         mappings.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
-    command.fd_mappings(mappings).map_err(std::io::Error::other).at(id, what)?;
-    command.spawn().at(id, what)
+    command.fd_mappings(mappings).map_err(io::Error::other)?;
+    command.spawn()
 }

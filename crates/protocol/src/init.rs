@@ -99,6 +99,8 @@ pub enum FailureKind {
 /// Everything the init of a new container does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
+    /// Whether liblxc was shown no cgroups, see `monitor::Plan`: hooks want to see those of the host.
+    pub cgroups_hidden: bool,
     /// A cgroup namespace to join first of all.
     pub cgroup_namespace: Option<FdIndex>,
     /// A mount namespace to join, before the root is attached in it.

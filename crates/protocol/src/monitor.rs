@@ -25,6 +25,29 @@ pub struct Item {
 /// The file in the container's directory that gets the shell's number of the [`Exit`] when the runtime is gone by then.
 pub const EXIT_FILE: &str = "exit";
 
+/// What the monitor is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ToMonitor {
+    /// Start a container.
+    Start(Plan),
+    /// Say which liblxc this host has.
+    About,
+}
+
+/// What liblxc says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AboutLiblxc {
+    /// Its release.
+    pub version: String,
+    /// Whether it takes a path for the container's cgroup.
+    pub takes_cgroup_path: bool,
+    /// Those of [`EXTENSIONS`] that it has.
+    pub extensions: Vec<String>,
+}
+
+/// Extensions of liblxc's interface that are worth knowing about.
+pub const EXTENSIONS: [&str; 3] = ["time_namespace", "idmapped_mounts_v2", "cgroup2_auto_mounting"];
+
 /// Everything the monitor needs to start one container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
@@ -38,7 +61,12 @@ pub struct Plan {
     pub user_namespace: bool,
     /// Files to write the monitor's pid to first: roots of hierarchies, see `lxc.cgroup.relative`.
     pub enter: Vec<PathBuf>,
+    /// Whether the cgroups are the runtime's work: a directory to show liblxc in their place.
+    pub hide_cgroups: Option<PathBuf>,
 }
+
+/// Where the hierarchies are mounted, and where liblxc looks for them.
+pub const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What the monitor says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,6 +77,8 @@ pub enum FromMonitor {
     Failed(String),
     /// The container's init has ended: exit status, or the signal that ended it.
     Exited(Exit),
+    /// This host's liblxc.
+    Liblxc(AboutLiblxc),
 }
 
 /// How a process ended.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use lxcrun::{Bundle, Container, ContainerId, CreateOptions, Exit, Signal};
+use rustix::process::{getpid, set_child_subreaper};
 
 use super::activation::Notice;
 use super::{create_options, friendly, open_bundle};
@@ -31,7 +32,7 @@ pub fn run(root: &Path, cli: &Cli, args: &cli::Run) -> anyhow::Result<ExitCode> 
     let mut container = lxcrun::create(root, &id, &bundle, options)?;
     let ended = foreground(&mut container, &signals);
     if !args.keep || ended.is_err() {
-        lxcrun::delete(root, &id, true)?;
+        container.delete()?;
     }
     Ok(ExitCode::from(ended?.code()))
 }
@@ -77,5 +78,7 @@ pub fn until_end(container: &mut Container, signals: &Signals) -> anyhow::Result
     if let Some(end) = container.end() {
         relay::until_end(end, signals, terminal, pass_on)?;
     }
+    // The container's init, should its parent be gone: nobody else may wait for it then.
+    set_child_subreaper(Some(getpid()))?;
     Ok(container.wait()?)
 }

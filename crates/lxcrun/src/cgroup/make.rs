@@ -1,4 +1,4 @@
-//! Making a container's cgroups where liblxc takes no part: at a restore.
+//! Making a container's cgroups where liblxc takes no part: at a restore, and where it would do too much.
 
 use std::fs;
 use std::io;

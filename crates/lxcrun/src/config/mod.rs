@@ -36,9 +36,12 @@ pub(crate) use resctrl::IntelRdt;
 pub(crate) use scheduling::CpuAffinity;
 pub(crate) use unsupported::check as check_supported;
 
-use crate::cgroup::CgroupPath;
+use crate::cgroup::{CgroupPath, Layout};
 use crate::error::refuse;
 use crate::{ContainerId, Host, Result};
+
+/// LXC's settings for the whole host: lxc.system.conf(5).
+const LXC_SYSTEM_CONFIG: &str = "/etc/lxc/lxc.conf";
 
 /// Everything that will be done for a container, decided before anything is done.
 #[derive(Debug, Clone)]
@@ -146,6 +149,23 @@ impl Plan {
             namespaces,
             raw,
         })
+    }
+
+    /// Whether we make the cgroups of a container that has no LXC monitor, and hide them from liblxc.
+    ///
+    /// liblxc makes one in every hierarchy for its monitor, too, and moves it there: half of the work, for nothing when
+    /// the monitor retires. Version 2 has a single hierarchy, and liblxc a way to be born into it.
+    pub(crate) fn makes_cgroups(&self, host: &Host) -> bool {
+        self.cgroup.is_some()
+            && host.cgroup_layout() == Layout::Legacy
+            && !self.namespaces.has_user()
+            // A cgroup namespace begins where its first process is, and liblxc knows when to make it: after entering the
+            // cgroups. It makes one, unasked, where it joins other namespaces.
+            && !self.namespaces.is_new("cgroup")
+            && self.namespaces.for_lxc(false).1.is_empty()
+            && !self.raw.items.iter().any(|item| item.key.starts_with("lxc.cgroup"))
+            // A list of controllers that liblxc insists on.
+            && !Path::new(LXC_SYSTEM_CONFIG).exists()
     }
 
     /// The LXC configuration, every item with the field that it comes from.

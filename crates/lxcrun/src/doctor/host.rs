@@ -17,16 +17,14 @@ pub(super) fn checks(root: &Path) -> Vec<Check> {
 
 fn liblxc() -> Check {
     let check = Check::new("liblxc", "carries out namespaces, cgroups and networks").needed();
-    match lxc::Liblxc::load() {
+    match crate::monitor::about_liblxc() {
         Err(e) => check.missing(e.to_string(), "on Debian: apt-get install liblxc1 liblxc-common"),
         Ok(liblxc) => {
-            let major = liblxc.version().split('.').next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
-            if major < 5 || !liblxc.knows_key("lxc.cgroup.dir.container") {
-                return check.missing(liblxc.version(), "needs LXC 5.0 or newer");
+            let major = liblxc.version.split('.').next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+            if major < 5 || !liblxc.takes_cgroup_path {
+                return check.missing(liblxc.version, "needs LXC 5.0 or newer");
             }
-            let extensions = ["time_namespace", "idmapped_mounts_v2", "cgroup2_auto_mounting"];
-            let known: Vec<&str> = extensions.into_iter().filter(|e| liblxc.has_extension(e)).collect();
-            check.ok(format!("{} ({})", liblxc.version(), known.join(" ")))
+            check.ok(format!("{} ({})", liblxc.version, liblxc.extensions.join(" ")))
         }
     }
 }
