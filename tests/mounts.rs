@@ -45,6 +45,9 @@ tests![
     the_cgroup_mount_shows_the_containers_cgroups,
     the_old_root_is_out_of_sight,
     a_mount_on_the_root_itself_or_above_is_harmless,
+    a_source_in_the_root_is_what_earlier_mounts_made_it,
+    a_source_in_the_root_leads_nowhere_else.lxcrun_only("others resolve it on the host"),
+    a_destination_may_be_the_hosts_name_for_it.not_on("runc", "1.1 looks for it on the host"),
     a_remount_changes_what_is_there,
     a_remount_of_what_is_no_mount_is_an_error,
 ];
@@ -413,4 +416,34 @@ fn a_remount_of_what_is_no_mount_is_an_error() {
     let run = bundle.run();
     run.assert_fails();
     bundle.assert_gone(&run);
+}
+
+fn a_source_in_the_root_is_what_earlier_mounts_made_it() {
+    let bundle = Bundle::busybox().sh("cat /copy/inner/file");
+    let [outer, inner] = ["outer", "inner"].map(|name| bundle.make_dir(name));
+    fs::create_dir(outer.join("inner")).expect("a directory");
+    fs::write(inner.join("file"), "inner").expect("a file");
+    let source = bundle.rootfs("mnt");
+    let bundle = bundle.bind(&outer, "/mnt", &["bind"]).bind(&inner, "/mnt/inner", &["bind"]);
+    bundle.bind(&source, "/copy", &["rbind"]).run().assert_ok().assert_stdout("inner");
+}
+
+fn a_source_in_the_root_leads_nowhere_else() {
+    let bundle = Bundle::busybox().sh("ls /v");
+    let outside = bundle.make_dir("outside");
+    fs::write(outside.join("secret"), "").expect("a file");
+    std::os::unix::fs::symlink(&outside, bundle.rootfs("link")).expect("a link");
+    let source = bundle.rootfs("link");
+    let container = bundle.bind(&source, "/v", &["bind"]).build();
+    let run = container.run();
+    assert!(!run.stdout.contains("secret"), "{run}");
+    run.assert_fails();
+}
+
+fn a_destination_may_be_the_hosts_name_for_it() {
+    let bundle = Bundle::busybox().sh("cat /v/file");
+    let volume = bundle.make_dir("volume");
+    fs::write(volume.join("file"), "there").expect("a file");
+    let destination = bundle.rootfs("v").display().to_string();
+    bundle.bind(&volume, &destination, &["bind"]).run().assert_ok().assert_stdout("there");
 }

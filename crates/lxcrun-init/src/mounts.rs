@@ -23,7 +23,15 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
     let name = || format!("{} ({})", mount.field, mount.destination.display());
     let (detached, directory) = match &mount.source {
         Source::Mounted { options } => return change(root, mount, options).map_err(|e| fail(name(), e)),
-        Source::Tree { tree, directory } => (open(tree, fds).map_err(|e| fail(name(), e))?, *directory),
+        Source::Tree { tree } => {
+            let tree = match tree {
+                Tree::InRoot { path, recursive } => clone_part(root, path, *recursive).map_err(Into::into),
+                tree => open(tree, fds),
+            };
+            let tree = tree.map_err(|e| fail(name(), e))?;
+            let stat = rustix::fs::fstat(&tree).map_err(|e| fail(name(), e))?;
+            (tree, FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        }
         Source::Filesystem { fstype, source, options, .. } => {
             (new_filesystem(fstype, source.as_deref(), options).map_err(|e| fail(name(), e))?, true)
         }
@@ -82,7 +90,20 @@ pub fn open(tree: &Tree, fds: &[OwnedFd]) -> std::io::Result<OwnedFd> {
             propagate(&clone, Propagation::Slave, true)?;
             Ok(clone)
         }
+        // There is no root yet.
+        Tree::InRoot { .. } => Err(std::io::ErrorKind::InvalidInput.into()),
     }
+}
+
+/// A part of the container's root as a tree of its own.
+fn clone_part(root: &Root, path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let part = root.resolve(path, Missing::Fail)?;
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    let clone = open_tree(&part, "", flags)?;
+    propagate(&clone, Propagation::Slave, true)?;
+    Ok(clone)
 }
 
 /// `remount`

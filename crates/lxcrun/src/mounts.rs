@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use kernel::{MountAttr, set_mount_attributes};
 use protocol::init::{Attributes, Mount, Propagation, Source, Tree};
-use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::cgroup::{Cgroup, Layout};
@@ -29,6 +28,8 @@ pub(crate) enum HostTree {
     Cloned(OwnedFd),
     /// For the init to clone: an ordinary user has no right to, but in a user namespace of their own.
     Path { path: PathBuf, recursive: bool },
+    /// For the init to clone from the container's root, where earlier mounts may have put it.
+    InRoot { path: PathBuf, recursive: bool },
 }
 
 impl HostTree {
@@ -48,15 +49,7 @@ impl HostTree {
         match self {
             Self::Cloned(fd) => Tree::Cloned(fds.push(fd)),
             Self::Path { path, recursive } => Tree::Path { path, recursive },
-        }
-    }
-
-    fn is_directory(&self) -> io::Result<bool> {
-        match self {
-            Self::Cloned(fd) => {
-                Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) == FileType::Directory)
-            }
-            Self::Path { path, .. } => Ok(std::fs::metadata(path)?.is_dir()),
+            Self::InRoot { path, recursive } => Tree::InRoot { path, recursive },
         }
     }
 }
@@ -78,6 +71,10 @@ pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>>
     for mount in &plan.mounts {
         let What::Bind { source, recursive } = &mount.what else { continue };
         let field = format!("{}.source", mount.field);
+        if let (Ok(path), None) = (source.strip_prefix(&plan.rootfs), &mount.idmap) {
+            binds.push(HostTree::InRoot { path: path.into(), recursive: *recursive });
+            continue;
+        }
         let opened = HostTree::open(plan, source, *recursive)
             .map_err(|e| refuse(id, &field, format!("{}: {e}", source.display())))?;
         match (&opened, &mount.idmap) {
@@ -93,7 +90,7 @@ pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>>
                 let reason = "an ordinary user can't map the owners of a mount";
                 return Err(refuse(id, format!("{}.uidMappings", mount.field), reason));
             }
-            (HostTree::Path { .. }, None) => {}
+            (HostTree::Path { .. } | HostTree::InRoot { .. }, _) => {}
         }
         binds.push(opened);
     }
@@ -148,7 +145,7 @@ pub(crate) fn for_init(
                 let Some(tree) = binds.next() else {
                     return Err(refuse(id, &planned.field, "was not opened"));
                 };
-                mounts.push(tree_mount(id, planned, tree, fds)?);
+                mounts.push(tree_mount(planned, tree, fds));
             }
             What::Filesystem { fstype, source, options, copy_up } => {
                 let source = Source::Filesystem {
@@ -185,13 +182,12 @@ fn of_planned(planned: &PlannedMount, source: Source) -> Mount {
     }
 }
 
-fn tree_mount(id: &ContainerId, planned: &PlannedMount, tree: HostTree, fds: &mut FdTable) -> Result<Mount> {
-    let directory = tree.is_directory().map_err(|e| refuse(id, &planned.field, e.to_string()))?;
-    let mut mount = of_planned(planned, Source::Tree { tree: tree.for_init(fds), directory });
+fn tree_mount(planned: &PlannedMount, tree: HostTree, fds: &mut FdTable) -> Mount {
+    let mut mount = of_planned(planned, Source::Tree { tree: tree.for_init(fds) });
     if let What::Bind { source, .. } = &planned.what {
         mount.field = format!("{}: {}", planned.field, source.display());
     }
-    Ok(mount)
+    mount
 }
 
 /// `type: cgroup`: the container's own part of every hierarchy. With a cgroup namespace of its own the container
@@ -220,7 +216,7 @@ fn cgroup_mounts(
                 let path = mountpoint.join(cgroup.path());
                 let tree = clone_tree(&path, false)
                     .map_err(|e| refuse(id, &planned.field, format!("{}: {e}", path.display())))?;
-                tree_mount(id, planned, HostTree::Cloned(tree), fds)?
+                tree_mount(planned, HostTree::Cloned(tree), fds)
             };
             mount.destination = destination.into();
             mount.attributes = Attributes { set: bits.bits(), clear: 0 };

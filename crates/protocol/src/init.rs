@@ -204,6 +204,13 @@ pub enum Tree {
         /// With all that is mounted below.
         recursive: bool,
     },
+    /// A part of the container's own root, with what was mounted in it so far.
+    InRoot {
+        /// In the container; no link in it leads out.
+        path: PathBuf,
+        /// With all that is mounted below.
+        recursive: bool,
+    },
 }
 
 /// What is mounted.
@@ -213,8 +220,6 @@ pub enum Source {
     Tree {
         /// The tree.
         tree: Tree,
-        /// Whether its root is a directory.
-        directory: bool,
     },
     /// What is mounted there already: its attributes change, and options of its file system.
     Mounted {

@@ -173,7 +173,12 @@ fn mount(
     (bundle, spec, host, label): (&Path, &Spec, &Host, Option<&str>),
 ) -> Result<PlannedMount> {
     let options = Options::parse(mount.options().as_deref().unwrap_or_default());
-    let destination = mount.destination().clone();
+    // Some callers name it as the host sees it.
+    let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
+    let destination = match mount.destination().strip_prefix(&rootfs) {
+        Ok(inside) if rootfs != Path::new("/") => Path::new("/").join(inside),
+        _ => mount.destination().clone(),
+    };
     if !destination.is_absolute() {
         return Err(refuse(id, format!("{field}.destination"), format!("{:?} is not absolute", destination)));
     }
