@@ -186,6 +186,20 @@ impl Container {
         }
     }
 
+    /// Changes the schemata of the container's class of service: lines like `L3:0=f`.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] when it has no class of its own, or the kernel refuses a line.
+    pub fn update_schemata(&self, lines: &[&str]) -> Result<()> {
+        match &self.state.resctrl {
+            _ if lines.is_empty() => Ok(()),
+            Some(resctrl) => resctrl.update(self.id(), lines),
+            None => {
+                Err(crate::error::refuse(self.id(), "linux.intelRdt", "the container was made without it"))
+            }
+        }
+    }
+
     /// Waits for the container's end. Only for one that this process restored, or created with
     /// [`keep_monitor`](crate::CreateOptions::keep_monitor).
     ///

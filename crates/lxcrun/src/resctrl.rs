@@ -93,6 +93,18 @@ impl Resctrl {
         Ok(())
     }
 
+    /// Changes lines of its class's schemata: of a class of its own, because others may share any other.
+    pub(crate) fn update(&self, id: &ContainerId, lines: &[&str]) -> Result<()> {
+        if !self.own.contains(&self.class) {
+            let reason = format!("{} is not this container's alone", self.class.display());
+            return Err(refuse(id, "linux.intelRdt", reason));
+        }
+        lines.iter().try_for_each(|line| {
+            write(&self.class.join("schemata"), &format!("{line}\n"))
+                .map_err(|e| refuse(id, "linux.intelRdt", format!("{line:?}: {e}")))
+        })
+    }
+
     /// Removes what was the container's alone; what is not there is gone.
     pub(crate) fn remove(&self) -> Vec<String> {
         let failure = |directory: &PathBuf| match fs::remove_dir(directory) {
@@ -164,6 +176,11 @@ mod tests {
         let id: ContainerId = "web".parse().unwrap();
         let resctrl = Resctrl::below(&id, &wanted(None, &["MB:0=10"]), root.path()).unwrap();
         assert_eq!(resctrl.own, [root.path().join("web")]);
+        class(root.path(), "web", "");
+        resctrl.update(&id, &["MB:0=20"]).unwrap();
+        assert_eq!(fs::read_to_string(root.path().join("web/schemata")).unwrap(), "MB:0=20\n");
+        // The files of a real resctrl go with their directory.
+        fs::remove_dir_all(root.path().join("web")).unwrap();
         fs::create_dir(root.path().join("web")).unwrap();
         assert!(resctrl.remove().is_empty());
         assert!(resctrl.remove().is_empty(), "once more is no failure");

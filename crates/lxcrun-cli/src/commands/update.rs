@@ -16,7 +16,11 @@ pub fn update(container: &Container, args: &cli::Update) -> anyhow::Result<()> {
     };
     unlimited_memory_is_unlimited_swap(&mut resources);
     check_rdt(args)?;
-    Ok(container.update(&resources)?)
+    container.update(&resources)?;
+    let schemata = [&args.l3_cache_schema, &args.mem_bw_schema];
+    let schemata = schemata.into_iter().filter_map(|s| s.as_deref()).flat_map(str::lines);
+    let lines: Vec<&str> = schemata.filter(|line| !line.is_empty()).collect();
+    Ok(container.update_schemata(&lines)?)
 }
 
 /// As in runc: on cgroup v1 memory alone can't be more than memory and swap.
