@@ -17,6 +17,7 @@ mod doctor;
 mod engines;
 mod exec;
 mod exit_codes;
+mod force;
 mod hooks;
 mod host;
 mod lifecycle;
@@ -54,6 +55,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         sysctl::tests,
         hooks::tests,
         signals::tests,
+        force::tests,
         exec::tests,
         checkpoint::tests,
         cli::tests,

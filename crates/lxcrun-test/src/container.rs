@@ -1,9 +1,9 @@
 //! A container: the verbs of the runtime, and the search for what it left behind.
 
-use std::cell::{OnceCell, RefCell};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,14 +17,14 @@ use crate::{Bundle, Call, Output, Runtime, cgroup, helper, wait};
 /// there after `delete --force` is a leak, which fails the test.
 pub struct Container {
     bundle: Bundle,
-    init: OnceCell<u32>,
-    stdout: RefCell<PathBuf>,
+    init: OnceLock<u32>,
+    stdout: Mutex<PathBuf>,
 }
 
 impl Container {
     pub(crate) fn new(bundle: Bundle) -> Container {
         fs::create_dir_all(bundle.path("root")).expect("a state root");
-        Container { bundle, init: OnceCell::new(), stdout: RefCell::default() }
+        Container { bundle, init: OnceLock::new(), stdout: Mutex::default() }
     }
 
     /// Its id.
@@ -73,7 +73,7 @@ impl Container {
     #[track_caller]
     pub fn create_with(&self, more: impl FnOnce(Call) -> Call) -> Output {
         let running = more(self.call_with_bundle("create")).arg(self.id()).spawn();
-        self.stdout.replace(running.stdout_file().to_owned());
+        *self.stdout.lock().expect("a path") = running.stdout_file().to_owned();
         running.wait()
     }
 
@@ -200,7 +200,7 @@ impl Container {
 
     /// What the created container has written to stdout up to now.
     pub fn stdout(&self) -> String {
-        fs::read_to_string(&*self.stdout.borrow()).expect("the stdout of create")
+        fs::read_to_string(&*self.stdout.lock().expect("a path")).expect("the stdout of create")
     }
 
     /// `output` is a failure that says all these `words`, and nothing is left of this container.

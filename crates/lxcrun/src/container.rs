@@ -158,6 +158,7 @@ impl Container {
     /// # Errors
     /// [`Error::Status`] unless it is running or created, [`Error::Io`] when the kernel can't.
     pub fn pause(&self) -> Result<()> {
+        let _held = self.directory.hold_freezer()?;
         match self.status() {
             Status::Running | Status::Created => self.cgroup()?.set_frozen(true),
             status => Err(self.cannot("pause", status)),
@@ -169,6 +170,7 @@ impl Container {
     /// # Errors
     /// [`Error::Status`] unless it is paused, [`Error::Io`] when the kernel can't.
     pub fn resume(&self) -> Result<()> {
+        let _held = self.directory.hold_freezer()?;
         match self.status() {
             Status::Paused => self.cgroup()?.set_frozen(false),
             status => Err(self.cannot("resume", status)),

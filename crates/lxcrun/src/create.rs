@@ -135,7 +135,10 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     let mut devices = move_net_devices(id, &plan, init)?;
     let state = creation.state.oci(Status::Creating).json();
     for hook in &plan.create_runtime_hooks {
-        hook.run(&state, bundle.path()).map_err(|source| Error::Hook { id: id.clone(), source })?;
+        // Whoever deletes the container meanwhile kills the monitor.
+        let monitor = Some(creation.monitor()?.pidfd());
+        let ran = hook.run_while(&state, bundle.path(), monitor);
+        ran.map_err(|source| Error::Hook { id: id.clone(), source })?;
     }
     creation.proceed()?;
     let terminal = creation.expect(|m| matches!(m, FromInit::Ready))?.into_iter().next();
@@ -314,6 +317,10 @@ impl Creation {
     ) -> Result<()> {
         let directory = self.directory()?;
         directory.write_state(&self.state)?;
+        // Who condemns it later finds the monitor in the state, and ends it.
+        if directory.is_condemned().at(&self.id, "cannot look at its directory")? {
+            return Err(Error::State { id: self.id.clone(), reason: "is being deleted".into() });
+        }
         let (name, root) = (self.id.to_string(), directory.root().to_owned());
         let plan = MonitorPlan {
             name,

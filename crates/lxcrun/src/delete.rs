@@ -22,10 +22,13 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool) -> Result<()> {
         Err(Error::NotFound { .. }) if force => return Ok(()),
         opened => opened?,
     };
-    if force && let Some(state) = directory.state()? {
-        // A `start` at work may wait for its hooks for ever: it goes on when the init is gone. The directory is opened
-        // anew, because a lock belongs to the descriptor that took it.
-        Container::new(StateDir::open(root, id)?, state, None, None).kill_init();
+    if force {
+        // A `create` or `start` at work may wait for a hook for ever: it goes on when what it works on is gone.
+        directory.condemn()?;
+        if let Some(state) = directory.state()? {
+            // The directory is opened anew, because a lock belongs to the descriptor that took it.
+            Container::new(StateDir::open(root, id)?, state, None, None).end_processes()?;
+        }
     }
     if !lock(&directory)? {
         return if force { Ok(()) } else { Err(Error::NotFound { id: id.clone(), root: root.into() }) };
@@ -92,34 +95,26 @@ impl Container {
         Ok(())
     }
 
-    /// Ends the monitor of a `create` that was killed, and every process of the container.
+    /// Ends the init, every other process, and with an unfinished container the monitor, of which a `create` at work
+    /// learns it.
     fn end_processes(&self) -> Result<()> {
-        let status = self.status();
-        let unfinished = self.state.init.is_none();
-        if let Some(monitor) = self.state.monitor.and_then(crate::ProcessId::open) {
-            if unfinished {
-                let _ = pidfd_send_signal(&monitor, Signal::KILL);
-            } else if status != Status::Stopped {
-                // It is told of the init's end like any parent, and cleans up after liblxc.
-                self.kill_init();
-            }
-            let _ = wait_for_end(&monitor);
+        // Whoever pauses it would keep the killed alive.
+        let _held = self.directory.hold_freezer()?;
+        let monitor = self.state.monitor.and_then(crate::ProcessId::open);
+        let init = self.state.init.and_then(crate::ProcessId::open);
+        if let Some(monitor) = &monitor {
+            // One whose container is finished is told of the init's end like any parent, and cleans up after liblxc.
+            let signal = if self.state.init.is_none() { Signal::KILL } else { Signal::CONT };
+            let _ = pidfd_send_signal(monitor, signal);
         }
-        if status != Status::Stopped {
-            self.kill_init();
+        if let Some(init) = init {
+            let _ = pidfd_send_signal(&init, Signal::KILL);
+            self.cgroup()?.wait_for_killed(vec![init])?;
+        }
+        if let Some(monitor) = &monitor {
+            let _ = wait_for_end(monitor);
         }
         self.cgroup()?.kill_all()
-    }
-
-    fn kill_init(&self) {
-        let Some(init) = self.state.init.and_then(crate::ProcessId::open) else { return };
-        let _ = pidfd_send_signal(&init, Signal::KILL);
-        if self.status() == Status::Paused
-            && let Ok(cgroup) = self.cgroup()
-        {
-            let _ = cgroup.set_frozen(false);
-        }
-        let _ = wait_for_end(&init);
     }
 }
 

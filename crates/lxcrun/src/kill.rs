@@ -20,11 +20,7 @@ impl Container {
             Err(rustix::io::Errno::SRCH) => return Err(Error::NotRunning { id: self.id().clone() }),
             sent => sent.at(self.id(), "cannot signal the init")?,
         }
-        // A frozen process takes even this signal only when it is thawed.
-        if signal == Signal::KILL && self.cgroup()?.is_frozen() {
-            self.cgroup()?.set_frozen(false)?;
-        }
-        Ok(())
+        self.thaw_killed(signal)
     }
 
     /// Sends a signal to every process in it, also when its init has ended and others live on in a shared PID
@@ -33,8 +29,21 @@ impl Container {
     /// # Errors
     /// [`Error::Io`] when the kernel refuses.
     pub fn kill_all(&self, signal: Signal) -> Result<()> {
+        self.cgroup()?.signal_all(signal)?;
+        self.thaw_killed(signal)
+    }
+
+    /// A frozen process takes even this signal only when it is thawed.
+    fn thaw_killed(&self, signal: Signal) -> Result<()> {
+        if signal != Signal::KILL {
+            return Ok(());
+        }
+        let _held = self.directory.hold_freezer()?;
         let cgroup = self.cgroup()?;
-        cgroup.signal_all(signal)
+        if cgroup.is_frozen() {
+            cgroup.set_frozen(false)?;
+        }
+        cgroup.thaw_all()
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -31,6 +31,8 @@ const STATE: &str = "state.json";
 const SPEC: &str = "spec.json";
 /// The LXC configuration, where LXC's tools look for it.
 pub(crate) const CONFIG: &str = "config";
+/// The mode of a directory whose container somebody deletes by force.
+const CONDEMNED: Mode = Mode::SVTX;
 /// The socket at which the init waits.
 pub(crate) const GATE: &str = "gate";
 
@@ -287,6 +289,30 @@ impl StateDir {
         }
     }
 
+    /// Tells a `create` at work that somebody deletes it: by the directory's mode, so that nothing can be left of it.
+    pub(crate) fn condemn(&self) -> Result<()> {
+        rustix::fs::fchmod(&self.fd, Mode::RWXU | CONDEMNED)
+            .at(&self.id, format!("cannot use {}", self.path.display()))
+    }
+
+    pub(crate) fn is_condemned(&self) -> io::Result<bool> {
+        Ok(Mode::from_raw_mode(rustix::fs::fstat(&self.fd)?.st_mode).contains(CONDEMNED))
+    }
+
+    /// Keeps others from freezing and thawing the container for as long as what is returned is open; `None` when there
+    /// is nothing to freeze yet. It is a lock of its own, because `start` holds the other one for as long as a hook
+    /// likes.
+    pub(crate) fn hold_freezer(&self) -> Result<Option<File>> {
+        // No file of its own: this one is written before the state is, and once.
+        let what = format!("cannot lock {}", self.path.join(SPEC).display());
+        let file = match File::open(self.path.join(SPEC)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.at(&self.id, &what)?,
+        };
+        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).at(&self.id, what)?;
+        Ok(Some(file))
+    }
+
     /// Writes a file that is there whole or not at all.
     pub(crate) fn write(&self, file: &str, content: &[u8]) -> Result<()> {
         let temporary = self.path.join(format!(".{file}"));
@@ -371,9 +397,13 @@ impl StateDir {
     /// Removes it with everything in it.
     pub(crate) fn remove(mut self) -> Result<()> {
         self.remove = false;
-        match fs::remove_dir_all(&self.path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.at(&self.id, format!("cannot remove {}", self.path.display())),
+        loop {
+            return match fs::remove_dir_all(&self.path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                // The monitor has just written an exit status into it.
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => continue,
+                removed => removed.at(&self.id, format!("cannot remove {}", self.path.display())),
+            };
         }
     }
 }

@@ -1,10 +1,11 @@
 //! OCI hooks: programs run at a point of the life cycle with the container's state on their standard input.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -48,11 +49,25 @@ impl Hook {
     /// # Errors
     /// When it can't be started, exits with anything but 0, or takes longer than its time.
     pub fn run(&self, state: &str, directory: &Path) -> Result<(), HookError> {
-        self.try_run(state, directory)
+        self.run_while(state, directory, None)
+    }
+
+    /// Runs the hook like [`run`](Self::run), for as long as the process of the pidfd `client` lives: without it the
+    /// hook has nothing to do, and is killed.
+    ///
+    /// # Errors
+    /// Like [`run`](Self::run), and when `client` has ended.
+    pub fn run_while(
+        &self,
+        state: &str,
+        directory: &Path,
+        client: Option<BorrowedFd<'_>>,
+    ) -> Result<(), HookError> {
+        self.try_run(state, directory, client)
             .map_err(|reason| HookError(format!("{}: hook {}: {reason}", self.field, self.path.display())))
     }
 
-    fn try_run(&self, state: &str, directory: &Path) -> Result<(), String> {
+    fn try_run(&self, state: &str, directory: &Path, client: Option<BorrowedFd<'_>>) -> Result<(), String> {
         // Files in memory and not pipes: a hook need not read its state, and may leave a daemon behind that keeps its
         // output open.
         let mut input = File::from(memfd_create("state", MemfdFlags::CLOEXEC).map_err(text)?);
@@ -68,38 +83,42 @@ impl Hook {
         command.stdout(said.try_clone().map_err(text)?).stderr(said.try_clone().map_err(text)?);
         let mut child = command.spawn().map_err(text)?;
 
-        let ended = self.wait(&mut child);
+        let ended = self.wait(&mut child, client);
         if ended.is_err() {
             // Killing and reaping what has ended already is harmless.
             let _ = child.kill();
             let _ = child.wait();
         }
-        let status = ended?;
-        if status.success() {
-            return Ok(());
-        }
-        let how = match status.code() {
-            Some(code) => format!("exit status {code}"),
-            None => format!("signal {}", status.signal().unwrap_or(0)),
+        let how = match ended {
+            Ok(status) if status.success() => return Ok(()),
+            Ok(status) => match status.code() {
+                Some(code) => format!("exit status {code}"),
+                None => format!("signal {}", status.signal().unwrap_or(0)),
+            },
+            Err(reason) => reason,
         };
-        let mut output = String::new();
-        let _ = said.rewind();
-        let _ = said.take(TAIL).read_to_string(&mut output);
-        let output = output.trim();
+        let output = tail(&mut said);
         Err(if output.is_empty() { how } else { format!("{how}, output: {output}") })
     }
 
-    fn wait(&self, child: &mut Child) -> Result<std::process::ExitStatus, String> {
-        let Some(timeout) = self.timeout else { return child.wait().map_err(text) };
+    fn wait(&self, child: &mut Child, client: Option<BorrowedFd<'_>>) -> Result<ExitStatus, String> {
+        if self.timeout.is_none() && client.is_none() {
+            return child.wait().map_err(text);
+        }
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("no pid")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(text)?;
-        let deadline = Instant::now() + timeout;
+        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+        let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        fds.extend(client.map(|client| PollFd::from_borrowed_fd(client, PollFlags::IN)));
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let left = Timespec::try_from(left).map_err(text)?;
-            let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-            match poll(&mut fds, Some(&left)) {
-                Ok(0) => return Err(format!("timed out after {} s", timeout.as_secs())),
+            let left = deadline.map(|end| Timespec::try_from(end.saturating_duration_since(Instant::now())));
+            match poll(&mut fds, left.transpose().map_err(text)?.as_ref()) {
+                Ok(0) => {
+                    return Err(format!("timed out after {} s", self.timeout.unwrap_or_default().as_secs()));
+                }
+                Ok(_) if fds[0].revents().is_empty() => {
+                    return Err("killed, because the container has ended".into());
+                }
                 Ok(_) => return child.wait().map_err(text),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(text(e)),
@@ -108,12 +127,23 @@ impl Hook {
     }
 }
 
+/// The end of what a hook has said. It may be in any encoding, or cut within a character.
+fn tail(said: &mut File) -> String {
+    let mut bytes = Vec::new();
+    let length = said.metadata().map_or(0, |m| m.len());
+    let _ = said.seek(SeekFrom::Start(length.saturating_sub(TAIL)));
+    let _ = said.take(TAIL).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}
+
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     fn sh(script: &str, timeout: Option<Duration>) -> Hook {
@@ -139,6 +169,24 @@ mod tests {
             error.to_string(),
             "hooks.prestart[0]: hook /bin/sh: exit status 3, output: no such bridge"
         );
+    }
+
+    #[test]
+    fn the_end_of_what_a_hook_said_is_told_in_whatever_encoding() {
+        let script = "head -c 9000 /dev/zero | tr '\\0' x; printf ' caf\\351 is closed'; exit 1";
+        let error = sh(script, None).run("", Path::new("/")).unwrap_err().to_string();
+        assert!(error.ends_with("x caf\u{fffd} is closed"), "{error}");
+        assert!(error.len() < 2500, "{} bytes", error.len());
+    }
+
+    #[test]
+    fn a_hook_whose_client_has_ended_is_killed() {
+        let mut client = Command::new("/bin/true").spawn().unwrap();
+        let pidfd = pidfd_open(Pid::from_child(&client), PidfdFlags::empty()).unwrap();
+        let hook = sh("echo begun; exec sleep 1000", None);
+        let error = hook.run_while("", Path::new("/"), Some(pidfd.as_fd())).unwrap_err();
+        client.wait().unwrap();
+        assert!(error.to_string().contains("the container has ended"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Control groups: liblxc makes a container's directories and puts its init into them; everything else about
 //! them is done here, by files, so that it works from any process and without LXC's monitor.
 
+mod end;
 mod hierarchies;
 mod limits;
 mod make;
@@ -11,10 +12,11 @@ mod stats;
 mod v1;
 mod v2;
 
+use end::remove_tree;
+pub(crate) use end::wait_for_end;
 pub(crate) use hierarchies::{Hierarchies, Layout};
 pub use oom::OomWatch;
 pub(crate) use path::CgroupPath;
-pub(crate) use processes::wait_for_end;
 pub use stats::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEvents, MemoryStats,
     MemoryUsage, NetworkInterface, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
@@ -126,26 +128,6 @@ pub(crate) fn v2_files(
     resources: &oci_spec::runtime::LinuxResources,
 ) -> std::result::Result<Vec<FieldFile>, (&'static str, String)> {
     Ok(v2::settings(resources)?.into_iter().map(|s| (s.field, s.file, s.value)).collect())
-}
-
-/// Removes a cgroup and those below it, the deepest first. None there is none left.
-fn remove_tree(directory: &Path) -> io::Result<()> {
-    // Mostly there is nothing below.
-    match std::fs::remove_dir(directory) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(_) => {}
-        Ok(()) => return Ok(()),
-    }
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    match std::fs::remove_dir(directory) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }
 
 /// Reads a file of a cgroup, without its last newline.

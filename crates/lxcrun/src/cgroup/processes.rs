@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -67,14 +66,9 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Pidfds of every process but this one. A number that was free and taken again between reading and opening is
-    /// not among them: what is opened must still be in the list afterwards.
-    fn members(&self) -> Vec<(Pid, OwnedFd)> {
-        let own = rustix::process::getpid();
-        let open = |pid: Pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?));
-        let opened: Vec<_> = self.pids().into_iter().filter(|pid| *pid != own).filter_map(open).collect();
-        let still = self.pids();
-        opened.into_iter().filter(|(pid, _)| still.contains(pid)).collect()
+    /// Pidfds of every process but this one.
+    pub(super) fn members(&self) -> Vec<(Pid, OwnedFd)> {
+        open_listed(|| self.pids())
     }
 
     /// Sends `signal` to every process; those that end meanwhile are no failure.
@@ -88,32 +82,6 @@ impl Cgroup {
             }
         }
         Ok(())
-    }
-
-    /// Kills every process and waits until none is left. A process that asks for its own container's end would wait
-    /// for itself, and is left out.
-    pub(crate) fn kill_all(&self) -> Result<()> {
-        loop {
-            let members = self.members();
-            if members.is_empty() {
-                return Ok(());
-            }
-            for (pid, pidfd) in &members {
-                match pidfd_send_signal(pidfd, Signal::KILL) {
-                    Ok(()) | Err(Errno::SRCH) => {}
-                    Err(e) => {
-                        return Err(e).at(&self.id, format!("cannot kill process {}", pid.as_raw_nonzero()));
-                    }
-                }
-            }
-            // A frozen process takes its signal when it is thawed.
-            if self.is_frozen() {
-                self.set_frozen(false)?;
-            }
-            for (_, pidfd) in &members {
-                wait_for_end(pidfd).at(&self.id, "cannot wait for a killed process")?;
-            }
-        }
     }
 
     /// Whether it is frozen, by the container's own setting or by one above.
@@ -136,6 +104,19 @@ impl Cgroup {
     }
 }
 
+/// Pidfds of the processes that `list` lists, but not of this one. A number that was free and taken again between reading
+/// and opening is not among them: what is opened must still be in the list afterwards.
+pub(super) fn open_listed(list: impl Fn() -> Vec<Pid>) -> Vec<(Pid, OwnedFd)> {
+    let own = rustix::process::getpid();
+    let open = |pid: Pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?));
+    let opened: Vec<_> = list().into_iter().filter(|pid| *pid != own).filter_map(open).collect();
+    if opened.is_empty() {
+        return opened;
+    }
+    let still = list();
+    opened.into_iter().filter(|(pid, _)| still.contains(pid)).collect()
+}
+
 fn collect(directory: &Path, pids: &mut Vec<Pid>) {
     if let Ok(text) = read(directory, "cgroup.procs") {
         pids.extend(text.lines().filter_map(|l| l.parse().ok()).filter_map(Pid::from_raw));
@@ -150,7 +131,7 @@ fn collect(directory: &Path, pids: &mut Vec<Pid>) {
 
 /// Version 1 has no event for it: a task that can't be frozen yet keeps the state FREEZING, and writing FROZEN
 /// again makes the kernel look at all tasks anew. Between two looks the processor goes to whoever else wants it.
-fn freeze_v1(directory: &Path, frozen: bool) -> io::Result<()> {
+pub(super) fn freeze_v1(directory: &Path, frozen: bool) -> io::Result<()> {
     if !frozen {
         return write(directory, "freezer.state", "THAWED");
     }
@@ -177,9 +158,4 @@ fn freeze_v2(directory: &Path, frozen: bool) -> io::Result<()> {
         rustix::io::retry_on_intr(|| rustix::io::read(&watch, &mut buffer))?;
     }
     Ok(())
-}
-
-/// Waits until the process of `pidfd` has ended.
-pub(crate) fn wait_for_end(pidfd: &OwnedFd) -> rustix::io::Result<()> {
-    rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None)).map(drop)
 }

@@ -1,0 +1,215 @@
+//! `delete --force` ends a container whatever is at work on it, and whatever keeps its processes from ending.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+
+use lxcrun_test::{Bundle, Container, Fifo, Need, Running, hierarchies, tests};
+use serde_json::json;
+
+tests![
+    processes_that_are_frozen_in_a_cgroup_below_are_ended
+        .needs(Need::CgroupV1("freezer"))
+        .lxcrun_only("others give up on what is frozen below"),
+    an_init_that_is_frozen_in_a_cgroup_below_is_ended
+        .needs(Need::CgroupV1("freezer"))
+        .lxcrun_only("others give up on what is frozen below"),
+    kill_reaches_what_is_frozen_in_a_cgroup_below
+        .needs(Need::CgroupV1("freezer"))
+        .lxcrun_only("others thaw nothing below the container's cgroup"),
+    a_paused_container_is_ended,
+    a_container_that_is_paused_meanwhile_is_ended.lxcrun_only("others may leave it frozen"),
+    a_frozen_cgroup_above_is_told
+        .needs(Need::CgroupV1("freezer"))
+        .lxcrun_only("others wait ten seconds and give up"),
+    a_create_that_waits_for_a_hook_is_ended.lxcrun_only("others don't know of a create at work"),
+    a_create_that_waits_for_a_hook_in_the_container_is_ended
+        .lxcrun_only("others don't know of a create at work"),
+    a_start_that_waits_for_a_hook_is_ended,
+    a_hook_ends_with_the_init_that_it_is_for.lxcrun_only("others wait for the hook"),
+    an_exec_at_the_same_time_is_ended.lxcrun_only("others leave cgroups behind"),
+    who_forks_all_the_time_is_ended,
+];
+
+fn sleeper() -> Container {
+    Bundle::busybox().args(["sleep", "1000"]).start()
+}
+
+#[track_caller]
+fn ends(container: &Container) {
+    let deleted = container.delete_force();
+    container.assert_gone(deleted.assert_ok());
+}
+
+/// The freezer cgroup of the container.
+fn freezer(container: &Container) -> PathBuf {
+    let list = container.proc("cgroup");
+    let path = list.lines().find_map(|line| line.split_once(":freezer:")).expect("a freezer cgroup").1;
+    let hierarchy = hierarchies().iter().find(|h| h.controllers().iter().any(|c| c == "freezer"));
+    hierarchy.expect("a freezer hierarchy").mount.join(&path[1..])
+}
+
+/// Puts a process into two cgroups below the container's and freezes both, as a container may that has the right to.
+fn freeze_below(container: &Container, pid: u32) {
+    let outer = freezer(container).join("outer");
+    let inner = outer.join("inner");
+    fs::create_dir_all(&inner).expect("cgroups");
+    fs::write(inner.join("cgroup.procs"), pid.to_string()).expect("a process for the cgroup");
+    for frozen in [&inner, &outer] {
+        fs::write(frozen.join("freezer.state"), "FROZEN").expect("a frozen cgroup");
+    }
+}
+
+fn processes_that_are_frozen_in_a_cgroup_below_are_ended() {
+    for namespace in [true, false] {
+        let bundle = if namespace { Bundle::busybox() } else { Bundle::busybox().without_namespace("pid") };
+        let meeting = bundle.make_dir("meeting");
+        let mut told = Fifo::new(meeting.join("told"));
+        let script = "sleep 1000 & sleep 1000 & echo ready > /meeting/told; wait";
+        let container = bundle.bind(meeting, "/meeting", &[]).sh(script).start();
+        assert_eq!(told.line(), "ready");
+        let other = container.processes_on_host().into_iter().find(|pid| *pid != container.pid());
+        freeze_below(&container, other.expect("a second process"));
+        ends(&container);
+    }
+}
+
+fn an_init_that_is_frozen_in_a_cgroup_below_is_ended() {
+    let container = sleeper();
+    freeze_below(&container, container.pid());
+    ends(&container);
+}
+
+fn kill_reaches_what_is_frozen_in_a_cgroup_below() {
+    for all in [false, true] {
+        let container = sleeper();
+        freeze_below(&container, container.pid());
+        let options = if all { &["--all"][..] } else { &[] };
+        container.call("kill").args(options).arg(container.id()).arg("KILL").output().assert_ok();
+        container.until_stopped();
+        let deleted = container.delete();
+        container.assert_gone(deleted.assert_ok());
+    }
+}
+
+fn a_paused_container_is_ended() {
+    let container = sleeper();
+    container.verb("pause").assert_ok();
+    ends(&container);
+}
+
+fn a_container_that_is_paused_meanwhile_is_ended() {
+    for _ in 0..10 {
+        let container = sleeper();
+        container.pid();
+        thread::scope(|scope| {
+            let pausers: Vec<_> = (0..2)
+                .map(|_| scope.spawn(|| while container.verb("pause").code() == 0 || resumes(&container) {}))
+                .collect();
+            ends(&container);
+            pausers.into_iter().for_each(|pauser| pauser.join().expect("a pauser"));
+        });
+    }
+}
+
+/// False when there is nothing to resume any more.
+fn resumes(container: &Container) -> bool {
+    container.verb("resume").code() == 0 || container.verb("state").stdout.contains("\"running\"")
+}
+
+fn a_frozen_cgroup_above_is_told() {
+    let parent = format!("{}-frozen", lxcrun_test::cgroup_parent());
+    let bundle = Bundle::busybox();
+    let path = format!("{parent}/{}", bundle.key());
+    let container = bundle.set("/linux/cgroupsPath", path.as_str()).args(["sleep", "1000"]).start();
+    let above = freezer(&container).parent().expect("a cgroup above").to_owned();
+    fs::write(above.join("freezer.state"), "FROZEN").expect("a frozen cgroup");
+    let deleted = container.delete_force();
+    fs::write(above.join("freezer.state"), "THAWED").expect("a thawed cgroup");
+    deleted.assert_fails().assert_stderr_contains("a cgroup above");
+    ends(&container);
+    // It was made on the way, and belongs to nobody.
+    let above = hierarchies().iter().map(|h| h.mount.join(&parent[1..])).filter(|dir| dir.exists());
+    above.for_each(|dir| fs::remove_dir(dir).expect("the cgroup above is empty"));
+}
+
+/// A container whose hook of this kind tells that it runs and then hangs.
+fn with_hanging_hook(kind: &str) -> (Container, Fifo) {
+    let bundle = Bundle::busybox();
+    let meeting = bundle.make_dir("meeting");
+    let ready = Fifo::new(meeting.join("ready"));
+    let place = meeting.to_str().expect("UTF-8").to_owned();
+    let script = format!("echo ready > {place}/ready; exec sleep 1000");
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] });
+    let bundle = bundle.bind(meeting, &place, &[]).push(&format!("/hooks/{kind}"), hook);
+    (bundle.args(["sleep", "1000"]).build(), ready)
+}
+
+fn hanging_create(kind: &str) -> (Container, Running) {
+    let (container, mut ready) = with_hanging_hook(kind);
+    let create = container.call_with_bundle("create").arg(container.id()).spawn();
+    assert_eq!(ready.line(), "ready");
+    (container, create)
+}
+
+fn a_create_that_waits_for_a_hook_is_ended() {
+    for kind in ["prestart", "createRuntime"] {
+        let (container, create) = hanging_create(kind);
+        ends(&container);
+        create.wait().assert_fails().assert_stderr_contains("hook");
+    }
+}
+
+fn a_create_that_waits_for_a_hook_in_the_container_is_ended() {
+    let (container, create) = hanging_create("createContainer");
+    ends(&container);
+    create.wait().assert_fails().assert_stderr_contains(container.id());
+}
+
+fn a_start_that_waits_for_a_hook_is_ended() {
+    let (container, mut ready) = with_hanging_hook("startContainer");
+    container.create().assert_ok();
+    container.pid();
+    let start = container.call("start").arg(container.id()).spawn();
+    assert_eq!(ready.line(), "ready");
+    ends(&container);
+    start.wait();
+}
+
+fn a_hook_ends_with_the_init_that_it_is_for() {
+    let (container, create) = hanging_create("createRuntime");
+    let init = container.processes_on_host().into_iter().find(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+    });
+    let init = rustix::process::Pid::from_raw(init.expect("an init").cast_signed()).expect("a pid");
+    rustix::process::kill_process(init, rustix::process::Signal::KILL).expect("a signal to the init");
+    let created = create.wait();
+    container.refuses(created, &["hook"]);
+}
+
+fn an_exec_at_the_same_time_is_ended() {
+    for _ in 0..10 {
+        let container = sleeper();
+        container.pid();
+        let execs: Vec<Running> = (0..4)
+            .map(|_| container.call("exec").arg(container.id()).args(["sleep", "1000"]).spawn())
+            .collect();
+        ends(&container);
+        for exec in execs {
+            exec.wait().assert_fails();
+        }
+        container.assert_gone(&container.delete_force());
+    }
+}
+
+fn who_forks_all_the_time_is_ended() {
+    let bundle = Bundle::busybox().without_namespace("pid");
+    let meeting = bundle.make_dir("meeting");
+    let mut told = Fifo::new(meeting.join("told"));
+    // Each generation is gone when the next one is there: whoever lists them sees those of before.
+    let script = "f() { f & }; echo ready > /meeting/told; f; f; exit";
+    let container = bundle.bind(meeting, "/meeting", &[]).sh(script).start();
+    assert_eq!(told.line(), "ready");
+    ends(&container);
+}
