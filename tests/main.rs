@@ -22,10 +22,12 @@ mod hooks;
 mod host;
 mod lifecycle;
 mod lxc_config;
+mod moments;
 mod mounts;
 mod namespaces;
 mod netdevices;
 mod process;
+mod races;
 mod scheduling;
 mod schema;
 mod seccomp;
@@ -65,6 +67,8 @@ fn all() -> Vec<lxcrun_test::Test> {
         bad_input::tests,
         schema::tests,
         crash::tests,
+        moments::tests,
+        races::tests,
         host::tests,
         engines::tests,
     ];

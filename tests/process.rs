@@ -4,6 +4,7 @@ use lxcrun_test::{Bundle, tests};
 use serde_json::json;
 
 tests![
+    a_program_may_have_as_few_descriptors_as_it_needs,
     the_program_gets_its_arguments_exactly,
     the_environment_is_exactly_that_of_the_spec,
     home_comes_from_the_users_entry_in_passwd,
@@ -191,4 +192,12 @@ fn a_thousand_arguments_arrive() {
     let many = (0..1000).map(|n| format!("argument-{n}"));
     let args = ["sh", "-c", "echo $# ${1000}", "sh"].map(str::to_owned).into_iter().chain(many);
     Bundle::busybox().args(args).run().assert_ok().assert_stdout("1000 argument-999\n");
+}
+
+fn a_program_may_have_as_few_descriptors_as_it_needs() {
+    for nnp in [true, false] {
+        let limits = serde_json::json!([{ "type": "RLIMIT_NOFILE", "soft": 4, "hard": 4 }]);
+        let bundle = Bundle::busybox().set("/process/rlimits", limits).set("/process/noNewPrivileges", nnp);
+        bundle.sh("ulimit -n; ulimit -Hn").run().assert_ok().assert_stdout("4\n4\n");
+    }
 }

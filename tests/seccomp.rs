@@ -16,6 +16,7 @@ tests![
     the_filter_is_in_force_without_no_new_privileges,
     the_filter_is_in_force_for_a_user,
     exec_is_filtered_too,
+    a_filter_that_ends_the_init_fails_start.lxcrun_only("others say that the program has started"),
     an_agent_answers_for_the_container,
     an_agent_answers_for_an_exec,
     an_agent_that_is_not_there_is_an_error,
@@ -210,4 +211,19 @@ fn calls_that_no_agent_can_answer_are_refused() {
     bundle.refused(&["SCMP_ACT_NOTIFY", "write"]);
     let (bundle, _agent) = with_agent(true);
     bundle.set("/linux/seccomp/defaultAction", "SCMP_ACT_NOTIFY").refused(&["SCMP_ACT_NOTIFY", "default"]);
+}
+
+fn a_filter_that_ends_the_init_fails_start() {
+    // Without no_new_privs it is loaded before the init becomes the user.
+    let calls = ["setresuid", "setresgid", "setgroups", "capset", "prctl"];
+    for action in ["SCMP_ACT_KILL_PROCESS", "SCMP_ACT_ERRNO"] {
+        let forbidden = [&calls[..], &["sendmsg", "sendto", "write"]].concat();
+        let filter = with_filter("SCMP_ACT_ALLOW", &json!([{ "names": forbidden, "action": action }]));
+        let container = filter.set("/process/noNewPrivileges", false).create();
+        container.pid();
+        container.start().assert_fails().assert_stderr_contains("process.");
+        container.until_stopped();
+        let deleted = container.delete();
+        container.assert_gone(deleted.assert_ok());
+    }
 }

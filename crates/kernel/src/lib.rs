@@ -9,6 +9,7 @@ mod mount;
 mod process;
 mod scheduling;
 mod seccomp;
+mod shared;
 mod signal;
 mod userns;
 
@@ -21,6 +22,7 @@ pub use scheduling::{
     SchedulerAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduler,
 };
 pub use seccomp::{load_filter, seccomp_flag_is_known};
+pub use shared::{SharedNumber, read_shared};
 pub use signal::{reset_signals, signal_of};
 pub use userns::{NewUserNamespace, new_user_namespace, user_namespace, user_namespace_mappings};
 

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use kernel::SharedNumber;
 use nix::sched::{CloneFlags, unshare};
 use protocol::init::{Container, FailureKind, FromGate, FromInit, Stdio, ToGate};
 use protocol::monitor::CGROUPS;
@@ -82,6 +83,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     labels::set_for_exec(&plan.process, &proc)?;
     let set_groups = proc.allows_setgroups();
     drop(proc);
+    let step = SharedNumber::new().map_err(|e| fail("memory to share with start", e))?;
     let gate = fds[plan.gate].try_clone().map_err(|e| fail("the gate", e))?;
     drop(fds);
 
@@ -93,7 +95,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     if !may_proceed(control) {
         return Ok(());
     }
-    wait_and_become_program(gate, plan, &program, preserved, set_groups)
+    wait_and_become_program(gate, step, plan, &program, preserved, set_groups)
 }
 
 /// Makes a time namespace and enters it. Its offsets can be set only while it is empty.
@@ -217,18 +219,20 @@ fn prepare_process(
 /// Waits for `lxcrun start` and becomes the program.
 fn wait_and_become_program(
     gate: OwnedFd,
+    (step, step_fd): (SharedNumber, OwnedFd),
     plan: &Container,
     program: &Path,
     preserved: Vec<OwnedFd>,
     set_groups: bool,
 ) -> Result<()> {
-    let starter = wait_for_start(&gate)?;
-    drop(gate);
+    let starter = wait_for_start(&gate, &step_fd)?;
+    drop((gate, step_fd));
     let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
     let starter = rustix::io::fcntl_dupfd_cloexec(&starter, count.saturating_add(3));
     let starter = Channel::from(starter.map_err(|e| fail("the gate", e))?);
     let start = Start {
         set_groups,
+        note: &|next| step.set(next as u32),
         hooks: &plan.start_container_hooks,
         state: &plan.created_state,
         hand_over_listener: &|listener| {
@@ -247,14 +251,14 @@ fn wait_and_become_program(
 }
 
 /// Accepts connections until one says `Start`: others only asked whether we still wait.
-fn wait_for_start(gate: &OwnedFd) -> Result<OwnedFd> {
+fn wait_for_start(gate: &OwnedFd, step: &OwnedFd) -> Result<OwnedFd> {
     loop {
         let connection = match accept_with(gate, SocketFlags::CLOEXEC) {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
             accepted => accepted.map_err(|e| fail("the gate", e))?,
         };
         let channel = Channel::from(connection);
-        if channel.send(&FromGate::Ack, &[]).is_err() {
+        if channel.send(&FromGate::Ack, &[step.as_fd()]).is_err() {
             continue;
         }
         if let Ok(Some(Received { message: ToGate::Start, .. })) = channel.receive() {

@@ -76,6 +76,8 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     let report = Channel::from(report.map_err(|e| fail("the runtime's channel", e))?);
     let start = Start {
         set_groups,
+        // Its parent learns from its status how it ended.
+        note: &|_| {},
         hooks: &[],
         state: "",
         hand_over_listener: &|listener| {

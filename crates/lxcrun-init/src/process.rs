@@ -8,10 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use protocol::init::{Capabilities, Failure, FailureKind, Process, Seccomp};
+use protocol::init::{Capabilities, Failure, FailureKind, Process, Seccomp, Step};
 use protocol::{Hook, Scheduling};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::failure::{Result, fail, refuse};
@@ -114,6 +115,8 @@ pub struct Start<'a> {
     pub state: &'a str,
     /// Hands the listener of a seccomp filter to the runtime, and returns when its agent has it.
     pub hand_over_listener: &'a dyn Fn(OwnedFd) -> Result<()>,
+    /// Notes the step that comes next, without a system call.
+    pub note: &'a dyn Fn(Step),
 }
 
 /// Becomes the program: never returns but with the reason why not. `preserved` get the numbers from 3 on: the
@@ -126,12 +129,19 @@ pub fn become_program(
 ) -> Failure {
     match give_up_rights(process, preserved, start) {
         Err(failure) => failure,
-        Ok(env) => execute(process, program, &env),
+        Ok(env) => {
+            (start.note)(Step::Execute);
+            let failure = execute(process, program, &env);
+            (start.note)(Step::Failed);
+            failure
+        }
     }
 }
 
 /// All that can't be undone. Returns the program's environment.
 fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>) -> Result<Vec<CString>> {
+    let note = start.note;
+    note(Step::Rights);
     let env = environment(process)?;
     kernel::reset_signals().map_err(|e| fail("signals", e))?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
@@ -146,9 +156,12 @@ fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>)
     let entered = enter_directory(&process.cwd);
     // Without no_new_privs only a privileged process may load a filter, so it comes before the capabilities go.
     if !process.no_new_privileges {
+        lower_descriptors(process.few_descriptors)?;
         load_seccomp(process.seccomp.as_ref(), start)?;
     }
+    note(Step::Bounding);
     drop_bounding(process.capabilities)?;
+    note(Step::User);
     rustix::thread::set_keep_capabilities(true).map_err(|e| fail("process.user", e))?;
     set_user(process, start.set_groups)?;
     rustix::thread::set_keep_capabilities(false).map_err(|e| fail("process.user", e))?;
@@ -157,14 +170,27 @@ fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>)
         entered => entered,
     }
     .map_err(|e| fail(format!("process.cwd ({})", process.cwd.display()), e))?;
+    note(Step::Capabilities);
     set_capabilities(process.capabilities)?;
+    note(Step::Hooks);
     for hook in start.hooks {
         hook.run(start.state, Path::new("/")).map_err(|e| refuse(e.to_string()))?;
     }
+    note(Step::Seccomp);
     if process.no_new_privileges {
+        lower_descriptors(process.few_descriptors)?;
         load_seccomp(process.seccomp.as_ref(), start)?;
     }
     Ok(env)
+}
+
+/// Only now, because up to here we need descriptors ourselves.
+fn lower_descriptors(limits: Option<(u64, u64)>) -> Result<()> {
+    let Some((soft, hard)) = limits else { return Ok(()) };
+    let bound = |value: u64| (value != u64::MAX).then_some(value);
+    let limits = Rlimit { current: bound(soft), maximum: bound(hard) };
+    setrlimit(Resource::Nofile, limits)
+        .map_err(|e| fail(format!("process.rlimits: RLIMIT_NOFILE soft {soft} hard {hard}"), e))
 }
 
 fn execute(process: &Process, program: &Path, env: &[CString]) -> Failure {

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::monitor::Exit;
-use rustix::process::{Pid, Rlimit as Limits, WaitId, WaitIdOptions, prlimit, waitid};
+use rustix::process::{Pid, Resource, Rlimit as Limits, WaitId, WaitIdOptions, prlimit, waitid};
 
-use crate::config::Rlimit;
+use crate::config::{DESCRIPTORS_OF_INIT, Rlimit};
 use crate::error::{Context, refuse};
 use crate::{ContainerId, Result};
 
@@ -14,7 +14,14 @@ use crate::{ContainerId, Result};
 pub(crate) fn set_rlimits(id: &ContainerId, pid: Pid, limits: &[Rlimit]) -> Result<()> {
     let bound = |value: u64| (value != u64::MAX).then_some(value);
     for limit in limits {
-        let new = Limits { current: bound(limit.soft), maximum: bound(limit.hard) };
+        let mut soft = limit.soft;
+        if limit.resource == Resource::Nofile {
+            if limit.hard < DESCRIPTORS_OF_INIT {
+                continue;
+            }
+            soft = soft.max(DESCRIPTORS_OF_INIT);
+        }
+        let new = Limits { current: bound(soft), maximum: bound(limit.hard) };
         prlimit(Some(pid), limit.resource, new).map_err(|e| {
             let reason = format!(
                 "{} soft {} hard {}: {}",

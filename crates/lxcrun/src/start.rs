@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use protocol::init::{FromGate, ToGate};
+use protocol::init::{Failure, FailureKind, FromGate, Step, ToGate};
 use protocol::{Channel, Received};
 use rustix::fs::FlockOperation;
 use rustix::process::Signal;
@@ -35,7 +35,7 @@ impl Container {
         let gate = self.directory.short_path(GATE);
         let what = "the init does not answer";
         let init = Channel::from(OwnedFd::from(UnixStream::connect(gate).at(self.id(), what)?));
-        let Some(_) = init.receive::<FromGate>().at(self.id(), what)? else {
+        let Some(ack) = init.receive::<FromGate>().at(self.id(), what)? else {
             return Err(self.cannot("start", self.status()));
         };
         init.send(&ToGate::Start, &[]).at(self.id(), what)?;
@@ -51,10 +51,23 @@ impl Container {
             answer = init.receive::<FromGate>().at(self.id(), what)?;
         }
         match answer.map(|received| received.message) {
-            // The exec has closed it.
-            None | Some(FromGate::Ack | FromGate::Listener) => Ok(()),
+            None | Some(FromGate::Ack | FromGate::Listener) => self.check_executed(ack.fds.first()),
             Some(FromGate::Failed(failure)) => Err(Error::Init { id: self.id().clone(), failure }),
         }
+    }
+
+    /// The connection is closed: by the exec, or by the end of an init that could not say why. `step` tells.
+    fn check_executed(&self, step: Option<&OwnedFd>) -> Result<()> {
+        let step = step.and_then(|fd| Step::of(kernel::read_shared(fd).ok()?)).unwrap_or(Step::Gate);
+        if step == Step::Execute {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: the init was ended there, before it executed the program; a seccomp filter does that when it \
+             forbids what it needs, and is loaded before without process.noNewPrivileges",
+            step.field()
+        );
+        Err(Error::Init { id: self.id().clone(), failure: Failure { kind: FailureKind::Other, message } })
     }
 
     fn hand_over_listener(&self, fds: &[OwnedFd]) -> Result<()> {

@@ -68,12 +68,62 @@ pub enum ToGate {
 /// From a container's init at its gate. After `Ack`, the end of the connection means that the program runs.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromGate {
-    /// You are the one who starts it.
+    /// You are the one who starts it. A descriptor comes along that tells the [`Step`].
     Ack,
     /// The listener of a seccomp filter comes along; goes on at `Proceed`.
     Listener,
     /// The program can't be executed; the init exits.
     Failed(Failure),
+}
+
+/// Where an init is between its gate and its program. It can't always say that it is ended there, nor why: a seccomp filter
+/// may forbid everything. So it keeps this in memory that `start` reads, whose descriptor comes with `Ack`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    /// Waiting.
+    Gate,
+    /// Everything up to the first thing that a filter could forbid.
+    Rights,
+    /// Dropping capabilities from the bounding set.
+    Bounding,
+    /// Becoming the user.
+    User,
+    /// Setting the other capabilities.
+    Capabilities,
+    /// Running startContainer hooks.
+    Hooks,
+    /// Loading the filter.
+    Seccomp,
+    /// Executing the program: whatever ends the process now ends the program.
+    Execute,
+    /// The program could not be executed.
+    Failed,
+}
+
+impl Step {
+    /// The step of this number.
+    #[must_use]
+    pub fn of(number: u32) -> Option<Self> {
+        use Step::{Bounding, Capabilities, Execute, Failed, Gate, Hooks, Rights, Seccomp, User};
+        [Gate, Rights, Bounding, User, Capabilities, Hooks, Seccomp, Execute, Failed]
+            .into_iter()
+            .find(|step| *step as u32 == number)
+    }
+
+    /// The field of the specification that it is about.
+    #[must_use]
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Gate | Self::Rights => "process",
+            Self::Bounding => "process.capabilities.bounding",
+            Self::User => "process.user",
+            Self::Capabilities => "process.capabilities",
+            Self::Hooks => "hooks.startContainer",
+            Self::Seccomp => "linux.seccomp",
+            Self::Execute | Self::Failed => "process.args",
+        }
+    }
 }
 
 /// Why the init gave up.
@@ -317,6 +367,8 @@ pub struct Process {
     pub scheduling: Scheduling,
     /// `process.capabilities`
     pub capabilities: Capabilities,
+    /// `RLIMIT_NOFILE`, soft and hard, where it leaves less than we need ourselves.
+    pub few_descriptors: Option<(u64, u64)>,
     /// `process.noNewPrivileges`
     pub no_new_privileges: bool,
     /// `linux.seccomp`, compiled.

@@ -29,7 +29,7 @@ pub(crate) use lxc::{LOG_FILE, Surroundings, render};
 pub(crate) use mounts::{IdMap, PlannedMount, What, is_mount_option};
 pub(crate) use namespaces::{Namespaces, Sharing, UserNamespace, namespace_names};
 pub(crate) use netdevices::NetDevice;
-pub(crate) use process::{Rlimit, exec_process};
+pub(crate) use process::{DESCRIPTORS_OF_INIT, Rlimit, exec_process};
 pub(crate) use raw::RawSettings;
 pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
 pub(crate) use resctrl::IntelRdt;

@@ -54,6 +54,7 @@ pub(crate) fn exec_process(
         Some(wanted) => Some(seccomp::compile(id, wanted)?),
         None => None,
     };
+    let rlimits = rlimits(id, process)?;
     let named = |label: &Option<String>| label.clone().filter(|l| !l.is_empty());
     let planned = Process {
         args,
@@ -71,12 +72,21 @@ pub(crate) fn exec_process(
         preserved: Vec::new(),
         scheduling: scheduling::scheduling(id, linux, process)?,
         capabilities: capabilities::capabilities(process.capabilities().as_ref()),
+        few_descriptors: few_descriptors(&rlimits),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         seccomp,
         apparmor_profile: named(process.apparmor_profile()),
         selinux_label: named(process.selinux_label()),
     };
-    Ok((planned, rlimits(id, process)?))
+    Ok((planned, rlimits))
+}
+
+/// What the init needs of `RLIMIT_NOFILE`. Where a program may have less, the init takes it from itself at last.
+pub(crate) const DESCRIPTORS_OF_INIT: u64 = 64;
+
+fn few_descriptors(limits: &[Rlimit]) -> Option<(u64, u64)> {
+    let limit = limits.iter().find(|limit| limit.resource == Resource::Nofile)?;
+    (limit.soft < DESCRIPTORS_OF_INIT).then_some((limit.soft, limit.hard))
 }
 
 fn rlimits(id: &ContainerId, process: &oci_spec::runtime::Process) -> Result<Vec<Rlimit>> {
