@@ -2,6 +2,7 @@
 //!
 //! Unsafe code lives here and in the `lxc` crate, nowhere else.
 
+mod bpf;
 mod copy;
 mod fds;
 mod keyring;
@@ -13,6 +14,7 @@ mod shared;
 mod signal;
 mod userns;
 
+pub use bpf::{BpfInstruction, attach_device_program, device_programs, load_device_program};
 pub use copy::copy_tree;
 pub use fds::{close_on_exec_from, place_from, take_inherited};
 pub use keyring::join_session_keyring;

@@ -243,7 +243,7 @@ impl Container {
             return Ok(cgroup);
         }
         let hierarchies = Hierarchies::probe().at(self.id(), "cannot read /proc/self/mountinfo")?;
-        Ok(self.cgroup.get_or_init(|| Cgroup::new(self.id(), hierarchies, &self.state.cgroup)))
+        Ok(self.cgroup.get_or_init(|| self.state.cgroup(hierarchies)))
     }
 
     pub(crate) fn cannot(&self, verb: &'static str, status: Status) -> Error {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxResources, Spec};
 use protocol::init::{FdIndex, FromInit, Rootfs, Stdio as InitStdio, ToInit};
 use protocol::monitor::{Item, Plan as MonitorPlan};
 use protocol::{Channel, Hook};
@@ -28,6 +28,7 @@ use crate::netdevices::MovedDevices;
 use crate::notify;
 use crate::resctrl::Resctrl;
 use crate::state::{self, ProcessId, State, StateDir, Status};
+use crate::systemd::Unit;
 use crate::{Bundle, ContainerId, Error, Host, Result, console, process, rootless};
 
 /// What `create` is asked for besides the bundle.
@@ -47,6 +48,8 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Have systemd make a scope for the container: `linux.cgroupsPath` is `slice:prefix:name`.
+    pub systemd_cgroup: bool,
     /// Give the container a copy of `root.path` in its own directory, which goes away with it.
     pub copy_rootfs: bool,
     /// Variables that the program gets besides those of the specification, `NAME=value`.
@@ -70,7 +73,9 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     let mut plan = Plan::new(id, bundle.path(), spec, &host, &options.lxc_config)?;
     check_terminal(id, &plan, &options)?;
     let user_namespace = rootless::user_namespace(id, &plan)?;
-    if rootless::is_ordinary_user() {
+    if options.systemd_cgroup {
+        plan.cgroup = systemd_cgroup(id, spec, &host)?;
+    } else if rootless::is_ordinary_user() {
         plan.cgroup = CgroupPath::none(id);
     }
     let binds = mounts::open_binds(id, &plan)?;
@@ -91,9 +96,10 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     let gate = creation.bind_gate()?;
     let enter = if creation.own_cgroups {
         None
-    } else if plan.cgroup.is_some() {
+    } else if plan.cgroup.is_some() && plan.cgroup.unit().is_none() {
         host.hierarchies.roots_to_enter().at(id, "cannot read /proc/PID/cgroup")?
     } else {
+        // In a unit the monitor is where it is to make the container's cgroup: systemd has put it there.
         Some(Vec::new())
     };
     let surroundings = Surroundings {
@@ -103,7 +109,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         relative_cgroups: enter.is_some(),
     };
     let config = plan.lxc_config(spec, &surroundings);
-    creation.start_liblxc(&config, enter.unwrap_or_default(), user_namespace.as_ref())?;
+    creation.start_liblxc(spec, &config, enter.unwrap_or_default(), user_namespace.as_ref())?;
     if creation.own_cgroups {
         creation.cgroup.make()?;
     }
@@ -171,14 +177,20 @@ pub(crate) fn move_net_devices(id: &ContainerId, plan: &Plan, init: Pid) -> Resu
     MovedDevices::new(id, &plan.net_devices, &namespace.into())
 }
 
-/// `linux.resources`; on cgroup v1 no device is allowed that it does not allow, also when it says nothing.
+/// The cgroup in a unit of systemd that does not exist yet.
+fn systemd_cgroup(id: &ContainerId, spec: &Spec, host: &Host) -> Result<CgroupPath> {
+    if host.cgroup_layout() != Layout::Unified {
+        return Err(refuse(id, "linux.cgroupsPath", "--systemd-cgroup needs a host with cgroup v2 alone"));
+    }
+    let wanted = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
+    Ok(CgroupPath::in_unit(id, Unit::new(id, wanted)?))
+}
+
+/// `linux.resources`; no device is allowed that it does not allow, also when it says nothing.
 pub(crate) fn resources(spec: &Spec, host: &Host) -> LinuxResources {
     let mut resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
-    if host.cgroup_layout() == Layout::Legacy {
-        let mut deny_all = LinuxDeviceCgroup::default();
-        deny_all.set_allow(false).set_access(Some("rwm".into()));
-        let listed = resources.devices().clone().unwrap_or_default();
-        resources.set_devices(Some([vec![deny_all], listed].concat()));
+    if host.cgroup_layout() != Layout::None && resources.devices().is_none() {
+        resources.set_devices(Some(Vec::new()));
     }
     resources
 }
@@ -234,8 +246,9 @@ impl Creation {
         monitored: bool,
     ) -> Result<Self> {
         let hierarchies = host.hierarchies.clone();
-        let cgroup = Cgroup::new(id, hierarchies.clone(), plan.cgroup.container());
-        let monitor_cgroups = [plan.cgroup.monitor(), plan.cgroup.pivot()];
+        let cgroup = Cgroup::new(id, hierarchies.clone(), &plan.cgroup.container())
+            .in_unit(plan.cgroup.unit().cloned());
+        let monitor_cgroups = plan.cgroup.monitor();
         let directory = StateDir::create(root, id)?;
         // liblxc wants to make it itself; somebody else's may hold processes, and limits that are not ours.
         if let Some(existing) = cgroup.existing() {
@@ -245,8 +258,9 @@ impl Creation {
         init.learn_senders().at(id, "no channel for the init")?;
         let monitor = Monitor::spawn(id, directory.root(), init_end)?;
         let state = State {
-            cgroup: plan.cgroup.container().into(),
+            cgroup: plan.cgroup.container(),
             monitor_cgroups: monitor_cgroups.clone(),
+            unit: plan.cgroup.unit().cloned(),
             monitor: Some(monitor.process()?),
             liblxc_cleans_up: plan.raw.needs_liblxc_at_the_end(),
             lxc_settings: !plan.raw.items.is_empty(),
@@ -311,6 +325,7 @@ impl Creation {
     /// Sends the monitor its plan. What it will make is written down before.
     fn start_liblxc(
         &self,
+        spec: &Spec,
         config: &[Item],
         enter: Vec<PathBuf>,
         user_namespace: Option<&OwnedFd>,
@@ -320,6 +335,9 @@ impl Creation {
         // Who condemns it later finds the monitor in the state, and ends it.
         if directory.is_condemned().at(&self.id, "cannot look at its directory")? {
             return Err(Error::State { id: self.id.clone(), reason: "is being deleted".into() });
+        }
+        if let Some(unit) = &self.state.unit {
+            unit.start(&self.id, spec, self.monitor()?.pid())?;
         }
         let (name, root) = (self.id.to_string(), directory.root().to_owned());
         let plan = MonitorPlan {
@@ -398,6 +416,9 @@ impl Creation {
         pid_file: Option<&Path>,
         terminal: Option<OwnedFd>,
     ) -> Result<Container> {
+        if keep_monitor && self.state.unit.is_some() {
+            self.cgroup.leave_to_container(self.monitor()?.pid()).at(&self.id, "cannot move the monitor")?;
+        }
         if !keep_monitor && let Some(monitor) = self.monitor.take() {
             monitor.retire()?;
             self.state.monitor = None;
@@ -434,6 +455,9 @@ impl Drop for Creation {
         }
         for problem in self.state.resctrl.iter().flat_map(Resctrl::remove) {
             tracing::warn!("container {}: {problem}", self.id);
+        }
+        if let Some(Err(e)) = self.state.unit.as_ref().map(|unit| unit.stop(&self.id)) {
+            tracing::warn!("{e}");
         }
         drop(directory);
         if self.state.init.is_some() {

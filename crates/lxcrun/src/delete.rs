@@ -80,6 +80,9 @@ impl Container {
             Err(e) => problems.push(format!("cgroups: {e}")),
         }
         problems.extend(self.state.resctrl.iter().flat_map(Resctrl::remove));
+        if let Some(Err(e)) = self.state.unit.as_ref().map(|unit| unit.stop(&id)) {
+            problems.push(e.to_string());
+        }
         if !problems.is_empty() {
             // The state stays, so that it can be tried again.
             return Err(Error::Cleanup { id, problems });

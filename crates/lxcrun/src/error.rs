@@ -92,6 +92,14 @@ pub enum Error {
         /// Why it can't be used.
         reason: String,
     },
+    /// systemd does not do its part.
+    #[error("container {id}: systemd: {reason}")]
+    Systemd {
+        /// The container.
+        id: ContainerId,
+        /// What it does not do, and why.
+        reason: String,
+    },
     /// liblxc refused a setting.
     #[error("container {id}: {field}: liblxc refused {key} = {value:?}{log}")]
     Refused {

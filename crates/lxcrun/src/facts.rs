@@ -3,10 +3,10 @@
 use libseccomp::ScmpVersion;
 
 /// Whether cgroup v2 is served with all that the specification asks for.
-pub const CGROUP_V2: bool = false;
+pub const CGROUP_V2: bool = true;
 
 /// Whether systemd can be asked to make the cgroups.
-pub const SYSTEMD_CGROUP: bool = false;
+pub const SYSTEMD_CGROUP: bool = true;
 
 /// The hooks, in the order in which they run.
 pub const HOOKS: [&str; 6] =

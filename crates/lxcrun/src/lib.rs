@@ -36,6 +36,7 @@ mod restore;
 mod rootless;
 mod start;
 mod state;
+mod systemd;
 mod template;
 
 pub use bundle::{Bundle, OCI_VERSION, parse_process};
@@ -52,7 +53,7 @@ pub use delete::delete;
 pub use error::{Error, Result};
 pub use exec::{ExecOptions, ExecProcess};
 pub use export::plain_lxc_config;
-pub use facts::{SYSTEMD_CGROUP, capability_names, liblxc_version, libseccomp_version};
+pub use facts::{capability_names, liblxc_version, libseccomp_version};
 pub use features::features;
 pub use host::Host;
 pub use id::ContainerId;

@@ -48,6 +48,10 @@ impl Monitor {
         Ok(Self { id: id.clone(), child, pidfd, control })
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn process(&self) -> Result<ProcessId> {
         ProcessId::of(Pid::from_child(&self.child)).at(&self.id, "the monitor has ended")
     }

@@ -238,13 +238,13 @@ impl Restoration {
     fn begin(root: &Path, id: &ContainerId, bundle: &Bundle, plan: &Plan, host: &Host) -> Result<Self> {
         let poststop = hooks(id, bundle.spec(), HookKind::Poststop)?;
         let directory = StateDir::create(root, id)?;
-        let cgroup = Cgroup::new(id, host.hierarchies.clone(), plan.cgroup.container());
+        let cgroup = Cgroup::new(id, host.hierarchies.clone(), &plan.cgroup.container());
         if let Some(existing) = cgroup.existing() {
             return Err(refuse(id, "linux.cgroupsPath", format!("{} exists already", existing.display())));
         }
         let state = State {
-            cgroup: plan.cgroup.container().into(),
-            monitor_cgroups: [plan.cgroup.monitor(), plan.cgroup.pivot()],
+            cgroup: plan.cgroup.container(),
+            monitor_cgroups: plan.cgroup.monitor(),
             ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
         };
         // What will be made is written down before.

@@ -21,8 +21,10 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::{Cgroup, Hierarchies};
 use crate::error::Context;
 use crate::resctrl::Resctrl;
+use crate::systemd::Unit;
 use crate::{ContainerId, Error, Result};
 
 /// The layout of state.json.
@@ -115,6 +117,9 @@ pub(crate) struct State {
     /// The container's cgroup below the root of every hierarchy, and those of liblxc's monitor.
     pub cgroup: String,
     pub monitor_cgroups: [String; 2],
+    /// The unit of systemd around them.
+    #[serde(default)]
+    pub unit: Option<Unit>,
     /// LXC's monitor; `create` removes it when it retires.
     pub monitor: Option<ProcessId>,
     pub init: Option<ProcessId>,
@@ -146,6 +151,7 @@ impl State {
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
             cgroup: String::new(),
             monitor_cgroups: Default::default(),
+            unit: None,
             monitor: None,
             init: None,
             liblxc_cleans_up: false,
@@ -161,6 +167,11 @@ impl State {
                 .as_ref()
                 .is_some_and(|h| h.poststop().as_ref().is_some_and(|l| !l.is_empty())),
         }
+    }
+
+    /// The container's cgroup.
+    pub(crate) fn cgroup(&self, hierarchies: Hierarchies) -> Cgroup {
+        Cgroup::new(&self.id, hierarchies, &self.cgroup).in_unit(self.unit.clone())
     }
 
     /// The state as the specification has it: for hooks, and for `state`.

@@ -40,8 +40,8 @@ pub fn checkpoint(root: &Path, args: &cli::Checkpoint) -> anyhow::Result<()> {
 }
 
 pub fn restore(root: &Path, cli: &Cli, args: &cli::Restore) -> anyhow::Result<ExitCode> {
-    if cli.global.systemd_cgroup && !lxcrun::SYSTEMD_CGROUP {
-        bail!("--systemd-cgroup: not supported by this version of lxcrun");
+    if cli.global.systemd_cgroup {
+        bail!("restore: --systemd-cgroup: not supported by this version of lxcrun");
     }
     let id: ContainerId = args.id.parse()?;
     let bundle = Bundle::open(super::directory(&args.bundle))?;

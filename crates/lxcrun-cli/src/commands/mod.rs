@@ -89,8 +89,8 @@ fn state_root(cli: &Cli) -> anyhow::Result<PathBuf> {
 
 fn create(root: &Path, cli: &Cli, args: &cli::Create) -> anyhow::Result<()> {
     let id: ContainerId = args.id.parse()?;
-    let bundle = open_bundle(cli, &args.bundle)?;
-    lxcrun::create(root, &id, &bundle, create_options(&args.bundle)?)?;
+    let bundle = open_bundle(&args.bundle)?;
+    lxcrun::create(root, &id, &bundle, create_options(cli, &args.bundle)?)?;
     Ok(())
 }
 
@@ -101,10 +101,7 @@ fn start(container: &Container) -> anyhow::Result<()> {
 }
 
 /// Opens `--bundle`.
-fn open_bundle(cli: &Cli, args: &cli::Bundle) -> anyhow::Result<Bundle> {
-    if cli.global.systemd_cgroup && !lxcrun::SYSTEMD_CGROUP {
-        bail!("--systemd-cgroup: not supported by this version of lxcrun");
-    }
+fn open_bundle(args: &cli::Bundle) -> anyhow::Result<Bundle> {
     Ok(Bundle::open(directory(&args.bundle))?)
 }
 
@@ -114,7 +111,7 @@ fn directory(bundle: &Path) -> &Path {
 }
 
 /// The options of `create` and `run` that go to the library as they are. Paths are the caller's.
-fn create_options(args: &cli::Bundle) -> anyhow::Result<CreateOptions> {
+fn create_options(cli: &Cli, args: &cli::Bundle) -> anyhow::Result<CreateOptions> {
     let sockets = activation::listen_fds()?;
     Ok(CreateOptions {
         environment: activation::environment(sockets),
@@ -123,6 +120,7 @@ fn create_options(args: &cli::Bundle) -> anyhow::Result<CreateOptions> {
         pidfd_socket: absolute(&args.pidfd_socket)?,
         pid_file: absolute(&args.pid_file)?,
         preserve_fds: preserve_fds(sockets.saturating_add(args.preserve_fds))?,
+        systemd_cgroup: cli.global.systemd_cgroup,
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
         ..CreateOptions::default()

@@ -12,10 +12,10 @@ use crate::cli::{self, Cli};
 use crate::relay::{self, Signals};
 
 pub fn run(root: &Path, cli: &Cli, args: &cli::Run) -> anyhow::Result<ExitCode> {
-    let mut options = create_options(&args.bundle)?;
+    let mut options = create_options(cli, &args.bundle)?;
     options.keep_monitor = !args.detach;
     let (id, bundle): (ContainerId, Bundle) = match &args.id {
-        Some(id) if args.command.is_empty() => (id.parse()?, open_bundle(cli, &args.bundle)?),
+        Some(id) if args.command.is_empty() => (id.parse()?, open_bundle(&args.bundle)?),
         Some(id) => anyhow::bail!("{id:?} before --: a container without a bundle is named by --name"),
         None => {
             let (id, bundle) = friendly::bundle(args)?;

@@ -79,7 +79,12 @@ impl Hierarchies {
     /// A host of today, for tests.
     #[cfg(test)]
     pub(crate) fn unified_only() -> Self {
-        Self(vec![Hierarchy { controllers: Vec::new(), mountpoint: "/sys/fs/cgroup".into() }])
+        Self::unified_at(std::path::Path::new("/sys/fs/cgroup"))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn unified_at(root: &std::path::Path) -> Self {
+        Self(vec![Hierarchy { controllers: Vec::new(), mountpoint: root.into() }])
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Hierarchy> {

@@ -1,12 +1,13 @@
 //! `linux.resources`: each setting becomes writes to files, in an order that the kernel accepts.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
 
-use super::{Cgroup, Layout, NO_CGROUP, v1, v2, write};
-use crate::Result;
+use super::{Cgroup, Layout, NO_CGROUP, devices, read, v1, v2, write};
 use crate::error::refuse;
+use crate::{Result, rootless, systemd};
 
 /// One write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,7 @@ pub(super) struct Setting {
     pub field: &'static str,
     pub controller: &'static str,
     pub file: String,
+    /// Lines of it are written one by one: that is how the kernel takes lists.
     pub value: String,
     /// A file that only some kernels have, with a value that is the default anyway.
     pub optional: bool,
@@ -29,24 +31,45 @@ impl Setting {
     ) -> Self {
         Self { field, controller, file: file.into(), value: format!("{value}"), optional: false }
     }
+
+    pub(super) fn optional(self) -> Self {
+        Self { optional: true, ..self }
+    }
 }
 
 impl Cgroup {
-    /// Applies everything that `resources` asks for; `privileged` leaves all devices allowed.
+    /// Applies everything that `resources` asks for, and nothing else. Rules for devices take the place of all before.
     pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<()> {
         if self.is_none() {
             return self.refuse_limits(resources);
         }
         let settings = match self.layout() {
-            Layout::Unified => v2::settings(resources),
+            Layout::Unified => v2::settings(Some(self), resources),
             Layout::Legacy => v1::settings(self, resources),
             Layout::None if *resources == LinuxResources::default() => Ok(Vec::new()),
             Layout::None => {
                 Err(("linux.resources", "this host has no cgroup file system mounted".to_owned()))
             }
+        };
+        let settings = settings.map_err(|(field, reason)| refuse(&self.id, field, reason))?;
+        self.tell_systemd(&settings)?;
+        // The kernel checks some values against others, quota against burst or memory against memory and swap: what it
+        // refuses at first is set again when everything else is.
+        let mut refused = Vec::new();
+        for setting in &settings {
+            match self.set(setting) {
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused.push(setting),
+                Err(e) => return Err(self.explain(setting, &e)),
+                Ok(()) => {}
+            }
         }
-        .map_err(|(field, reason)| refuse(&self.id, field, reason))?;
-        settings.iter().try_for_each(|setting| self.set(setting))
+        for setting in refused {
+            self.set(setting).map_err(|e| self.explain(setting, &e))?;
+        }
+        match (self.layout(), resources.devices()) {
+            (Layout::Unified, Some(rules)) => self.restrict_devices(rules),
+            _ => Ok(()),
+        }
     }
 
     /// Without a cgroup there are no limits. Rules for devices are kept all the same: in a user namespace there are only
@@ -54,29 +77,90 @@ impl Cgroup {
     fn refuse_limits(&self, resources: &LinuxResources) -> Result<()> {
         let mut limits = resources.clone();
         limits.set_devices(None);
-        let asked = match v2::settings(&limits) {
+        let asked = match v2::settings(None, &limits) {
             Ok(settings) => settings.first().map(|setting| setting.field),
             Err((field, _)) => Some(field),
         };
         asked.map_or(Ok(()), |field| Err(refuse(&self.id, field, NO_CGROUP)))
     }
 
-    fn set(&self, setting: &Setting) -> Result<()> {
-        let Setting { field, controller, file, value, optional } = setting;
+    /// systemd writes what it knows of a unit whenever it likes: so it has to know.
+    fn tell_systemd(&self, settings: &[Setting]) -> Result<()> {
+        let Some(unit) = &self.unit else { return Ok(()) };
+        let files = settings.iter().map(|s| (s.file.as_str(), s.value.as_str()));
+        let now = |file: &str| read(&self.directory("cpu")?.0, file).ok();
+        let properties =
+            systemd::of_files(files, now).map_err(|reason| refuse(&self.id, "linux.resources", reason))?;
+        unit.set(&self.id, &properties)
+    }
+
+    fn restrict_devices(&self, rules: &[oci_spec::runtime::LinuxDeviceCgroup]) -> Result<()> {
+        // The kernel wants rights over the whole host for it. Whoever lacks them can give no more than their own rights
+        // in files either: their containers can't make nodes, and open only what is open to them anyway.
+        if rootless::is_ordinary_user() {
+            return Ok(());
+        }
+        let Some((directory, _)) = self.directory("devices") else { return Ok(()) };
+        devices::attach(&directory, rules).map_err(|(field, reason)| refuse(&self.id, field, reason))
+    }
+
+    /// Writes a setting: for a container in a unit of systemd also to the unit's own cgroup, so that both say the same.
+    fn set(&self, setting: &Setting) -> io::Result<()> {
+        let Setting { controller, file, value, optional, .. } = setting;
         let Some((directory, _)) = self.directory(controller) else {
-            return Err(refuse(&self.id, *field, format!("this host has no {controller} cgroup")));
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no such hierarchy"));
         };
-        match write(&directory, file, value) {
-            Ok(()) => Ok(()),
-            Err(_) if *optional => Ok(()),
-            Err(e) => {
-                let path: PathBuf = directory.join(file);
-                let reason = match e.kind() {
-                    std::io::ErrorKind::NotFound => format!("this kernel has no {file} ({})", path.display()),
-                    _ => format!("cannot write {value:?} to {}: {e}", path.display()),
-                };
-                Err(refuse(&self.id, *field, reason))
+        for directory in self.outside(controller).iter().chain([&directory]) {
+            for line in value.lines() {
+                match write(directory, file, line) {
+                    Err(e) if *optional && e.kind() == io::ErrorKind::NotFound => {}
+                    written => written?,
+                }
             }
         }
+        Ok(())
     }
+
+    /// The error of a setting, with what may help.
+    fn explain(&self, setting: &Setting, e: &io::Error) -> crate::Error {
+        let Setting { field, controller, file, value, .. } = setting;
+        let Some((directory, unified)) = self.directory(controller) else {
+            return refuse(&self.id, *field, format!("this host has no {controller} cgroup"));
+        };
+        let path = directory.join(file);
+        let path = path.display();
+        let reason = match e.raw_os_error() {
+            Some(libc::ENOENT) => match why_missing(&directory, file, unified) {
+                Some(reason) => reason,
+                None => format!("this kernel has no {file} ({path})"),
+            },
+            Some(libc::EBUSY) if *field == "linux.resources.memory.limit" => {
+                let used = read(&directory, "memory.usage_in_bytes").unwrap_or_default();
+                format!("cannot set a limit of {value} bytes, {used} are in use ({path})")
+            }
+            _ => format!("cannot write {value:?} to {path}: {e}"),
+        };
+        refuse(&self.id, *field, reason)
+    }
+}
+
+/// Why a cgroup of version 2 lacks a file that others have.
+fn why_missing(directory: &Path, file: &str, unified: bool) -> Option<String> {
+    if !unified {
+        return None;
+    }
+    let controller = file.split('.').next().unwrap_or_default();
+    let has = |list: &Path| {
+        std::fs::read_to_string(list).is_ok_and(|text| text.split_whitespace().any(|c| c == controller))
+    };
+    if has(&directory.join("cgroup.controllers")) {
+        return None;
+    }
+    let parent = directory.parent()?;
+    if has(&parent.join("cgroup.controllers")) {
+        // The usual reason: a cgroup with processes of its own can't have controllers enabled for those below.
+        let file = parent.join("cgroup.subtree_control");
+        return Some(format!("the {controller} controller is not enabled in {}", file.display()));
+    }
+    Some(format!("the {controller} controller is not available in {}", parent.display()))
 }

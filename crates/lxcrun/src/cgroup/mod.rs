@@ -1,6 +1,7 @@
 //! Control groups: liblxc makes a container's directories and puts its init into them; everything else about
 //! them is done here, by files, so that it works from any process and without LXC's monitor.
 
+mod devices;
 mod end;
 mod hierarchies;
 mod limits;
@@ -26,6 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::refuse;
+use crate::systemd::Unit;
 use crate::{ContainerId, Result};
 
 /// Why something that needs a cgroup can't be had without one.
@@ -38,11 +40,24 @@ pub(crate) struct Cgroup {
     hierarchies: Hierarchies,
     /// Below the root of each hierarchy, without a leading slash. Empty for none: an ordinary user may not be allowed any.
     path: String,
+    /// The cgroup of the unit of systemd around it, which gets the same limits.
+    unit: Option<Unit>,
 }
 
 impl Cgroup {
     pub(crate) fn new(id: &ContainerId, hierarchies: Hierarchies, path: &str) -> Self {
-        Self { id: id.clone(), hierarchies, path: path.into() }
+        Self { id: id.clone(), hierarchies, path: path.into(), unit: None }
+    }
+
+    /// The same, in a unit of systemd.
+    pub(crate) fn in_unit(self, unit: Option<Unit>) -> Self {
+        Self { unit, ..self }
+    }
+
+    /// One in a directory that looks like the root of a hierarchy of version 2.
+    #[cfg(test)]
+    fn at(id: &ContainerId, root: &Path) -> Self {
+        Self::new(id, Hierarchies::unified_at(root), ".")
     }
 
     /// Another cgroup of the same container.
@@ -73,6 +88,12 @@ impl Cgroup {
     /// Whether the container has no cgroup of its own.
     pub(crate) fn is_none(&self) -> bool {
         self.path.is_empty()
+    }
+
+    /// The directory of the unit of systemd, where there is one.
+    fn outside(&self, controller: &str) -> Option<PathBuf> {
+        let unit = self.unit.as_ref()?;
+        Some(self.hierarchies.of(controller)?.mountpoint.join(unit.cgroup()))
     }
 
     /// Below the root of each hierarchy.
@@ -127,7 +148,7 @@ pub(crate) type FieldFile = (&'static str, String, String);
 pub(crate) fn v2_files(
     resources: &oci_spec::runtime::LinuxResources,
 ) -> std::result::Result<Vec<FieldFile>, (&'static str, String)> {
-    Ok(v2::settings(resources)?.into_iter().map(|s| (s.field, s.file, s.value)).collect())
+    Ok(v2::settings(None, resources)?.into_iter().map(|s| (s.field, s.file, s.value)).collect())
 }
 
 /// Reads a file of a cgroup, without its last newline.

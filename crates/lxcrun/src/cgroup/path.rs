@@ -3,20 +3,27 @@
 use std::path::{Component, Path};
 
 use crate::error::refuse;
+use crate::systemd::Unit;
 use crate::{ContainerId, Result};
 
 /// Where a container's cgroups are, below the root of every hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CgroupPath {
+    /// The cgroup that liblxc makes all others below: that of the container's unit of systemd, or the root.
+    base: String,
     container: String,
     id: ContainerId,
+    unit: Option<Unit>,
 }
+
+/// The container's cgroup in that of its unit: liblxc wants to make it itself, so it can't be the unit's own.
+const IN_UNIT: &str = "container";
 
 impl CgroupPath {
     /// The path asked for, or liblxc's own default, `lxc.payload.ID`.
     pub(crate) fn new(id: &ContainerId, wanted: Option<&Path>) -> Result<Self> {
         let Some(wanted) = wanted.filter(|p| !p.as_os_str().is_empty()) else {
-            return Ok(Self { container: format!("lxc.payload.{id}"), id: id.clone() });
+            return Ok(Self::below_root(id, format!("lxc.payload.{id}")));
         };
         let refuse =
             |reason: &str| Err(refuse(id, "linux.cgroupsPath", format!("{}: {reason}", wanted.display())));
@@ -34,12 +41,26 @@ impl CgroupPath {
         if parts.is_empty() {
             return refuse("is the root of the hierarchies");
         }
-        Ok(Self { container: parts.join("/"), id: id.clone() })
+        Ok(Self::below_root(id, parts.join("/")))
+    }
+
+    fn below_root(id: &ContainerId, container: String) -> Self {
+        Self { base: String::new(), container, id: id.clone(), unit: None }
+    }
+
+    /// The cgroup of a container in a unit of systemd.
+    pub(crate) fn in_unit(id: &ContainerId, unit: Unit) -> Self {
+        Self { base: format!("{}/", unit.cgroup()), unit: Some(unit), ..Self::below_root(id, IN_UNIT.into()) }
+    }
+
+    /// The unit of systemd around it.
+    pub(crate) fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
     }
 
     /// No cgroup at all, for an ordinary user who may make none.
     pub(crate) fn none(id: &ContainerId) -> Self {
-        Self { container: String::new(), id: id.clone() }
+        Self::below_root(id, String::new())
     }
 
     /// Whether there is a cgroup.
@@ -48,24 +69,28 @@ impl CgroupPath {
     }
 
     /// The container's own.
-    pub(crate) fn container(&self) -> &str {
+    pub(crate) fn container(&self) -> String {
+        format!("{}{}", self.base, self.container)
+    }
+
+    /// That of liblxc's monitor, which must not exist either, so every container has one; and where that goes to remove
+    /// its own. liblxc leaves it behind, we don't.
+    pub(crate) fn monitor(&self) -> [String; 2] {
+        if !self.is_some() {
+            return Default::default();
+        }
+        let [own, pivot] = self.monitor_for_lxc();
+        [format!("{}{own}", self.base), format!("{}{pivot}", self.base)]
+    }
+
+    /// The container's own, below the base.
+    pub(crate) fn for_lxc(&self) -> &str {
         &self.container
     }
 
-    /// That of liblxc's monitor: it must not exist either, so every container has one.
-    pub(crate) fn monitor(&self) -> String {
-        if !self.is_some() {
-            return String::new();
-        }
-        format!("lxc.monitor.{}", self.id)
-    }
-
-    /// Where liblxc's monitor goes to remove its own. liblxc leaves it behind, we don't.
-    pub(crate) fn pivot(&self) -> String {
-        if !self.is_some() {
-            return String::new();
-        }
-        format!("lxc.pivot.{}", self.id)
+    /// Those of liblxc's monitor, below the base.
+    pub(crate) fn monitor_for_lxc(&self) -> [String; 2] {
+        [format!("lxc.monitor.{}", self.id), format!("lxc.pivot.{}", self.id)]
     }
 }
 

@@ -66,6 +66,18 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Takes LXC's monitor out of the container's unit to where this process is, so that only the container is limited
+    /// and counted. Who has no right to that leaves it in.
+    pub(crate) fn leave_to_container(&self, monitor: u32) -> io::Result<()> {
+        let Some(unified) = self.hierarchies.unified() else { return Ok(()) };
+        let own = std::fs::read_to_string("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        match write(&unified.mountpoint.join(own), "cgroup.procs", &monitor.to_string()) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => Ok(()),
+            moved => moved,
+        }
+    }
+
     /// Pidfds of every process but this one.
     pub(super) fn members(&self) -> Vec<(Pid, OwnedFd)> {
         open_listed(|| self.pids())

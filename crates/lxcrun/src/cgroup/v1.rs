@@ -1,11 +1,9 @@
 //! The files of cgroup version 1. Source: runtime-spec, config-linux.md, and the kernel's admin-guide/cgroup-v1.
 
-use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
-};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::limits::Setting;
-use super::{Cgroup, read};
+use super::{Cgroup, devices, read};
 
 /// A field and why it can't be had.
 pub(super) type Refusal = (&'static str, String);
@@ -25,11 +23,14 @@ pub(super) fn settings(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Ve
         all.push(Setting::new("linux.resources.pids.limit", "pids", "pids.max", limit));
     }
     if let Some(io) = resources.block_io() {
-        all.extend(blkio_settings(io));
+        all.extend(blkio_settings(cgroup, io));
     }
     for limit in resources.hugepage_limits().iter().flatten() {
-        let file = format!("hugetlb.{}.limit_in_bytes", limit.page_size());
-        all.push(Setting::new("linux.resources.hugepageLimits", "hugetlb", file, limit.limit()));
+        let set = |file: &str| {
+            let file = format!("hugetlb.{}.{file}", limit.page_size());
+            Setting::new("linux.resources.hugepageLimits", "hugetlb", file, limit.limit())
+        };
+        all.extend([set("limit_in_bytes"), set("rsvd.limit_in_bytes").optional()]);
     }
     if let Some(network) = resources.network() {
         if let Some(class) = network.class_id() {
@@ -45,6 +46,19 @@ pub(super) fn settings(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Ve
             ));
         }
     }
+    all.extend(rdma_settings(resources));
+    if resources.unified().as_ref().is_some_and(|u| !u.is_empty()) {
+        return Err(("linux.resources.unified", "needs cgroup v2, this host has v1".into()));
+    }
+    if let Some(rules) = resources.devices() {
+        all.extend(devices::v1_settings(rules)?);
+    }
+    Ok(all)
+}
+
+/// The same on both versions.
+pub(super) fn rdma_settings(resources: &LinuxResources) -> Vec<Setting> {
+    let mut all = Vec::new();
     for (device, limit) in resources.rdma().iter().flatten() {
         let mut value = device.clone();
         if let Some(handles) = limit.hca_handles() {
@@ -55,70 +69,74 @@ pub(super) fn settings(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Ve
         }
         all.push(Setting::new("linux.resources.rdma", "rdma", "rdma.max", value));
     }
-    if resources.unified().as_ref().is_some_and(|u| !u.is_empty()) {
-        return Err(("linux.resources.unified", "needs cgroup v2, this host has v1".into()));
-    }
-    all.extend(device_settings(resources.devices().as_deref())?);
-    Ok(all)
+    all
 }
 
 fn memory_settings(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<Vec<Setting>, Refusal> {
+    let nonzero = |value: Option<i64>| value.filter(|v| *v != 0);
+    let limit = nonzero(memory.limit());
+    let swap = nonzero(memory.swap());
+    let number = |file: &str| {
+        let (directory, _) = cgroup.directory("memory")?;
+        read(&directory, file).ok()?.parse::<i64>().ok()
+    };
+    check_usage(memory, || number("memory.usage_in_bytes"))?;
+    let set = |field, file: &str, value: i64| Setting::new(field, "memory", file, value);
     let mut all = Vec::new();
-    let mut limits = Vec::new();
-    if let Some(limit) = memory.limit() {
-        limits.push(Setting::new("linux.resources.memory.limit", "memory", "memory.limit_in_bytes", limit));
-    }
-    if let Some(swap) = memory.swap() {
-        limits.push(Setting::new(
-            "linux.resources.memory.swap",
-            "memory",
-            "memory.memsw.limit_in_bytes",
-            swap,
-        ));
-    } else if memory.limit() == Some(-1) {
+    all.extend(limit.map(|l| set("linux.resources.memory.limit", "memory.limit_in_bytes", l)));
+    match swap {
+        Some(swap) => all.push(set("linux.resources.memory.swap", "memory.memsw.limit_in_bytes", swap)),
         // An unlimited memory below limited memory and swap is refused by the kernel.
-        let mut unlimited =
-            Setting::new("linux.resources.memory.limit", "memory", "memory.memsw.limit_in_bytes", -1);
-        unlimited.optional = true;
-        limits.insert(0, unlimited);
+        None if limit == Some(-1) => {
+            all.insert(0, set("linux.resources.memory.limit", "memory.memsw.limit_in_bytes", -1).optional());
+        }
+        None => {}
     }
     // The limit of memory and swap together is never below that of memory: when both rise it goes first.
-    if let (Some(_), Some(swap)) = (memory.limit(), memory.swap()) {
-        let now = cgroup
-            .directory("memory")
-            .and_then(|(dir, _)| read(&dir, "memory.limit_in_bytes").ok())
-            .and_then(|text| text.parse::<i64>().ok())
-            .unwrap_or(i64::MAX);
-        if swap == -1 || swap > now {
-            limits.reverse();
-        }
-    }
-    if memory.check_before_update() == Some(true)
-        && let Some(limit) = memory.limit().filter(|l| *l > 0)
-        && let Some((directory, _)) = cgroup.directory("memory")
-        && let Some(used) = read(&directory, "memory.usage_in_bytes").ok().and_then(|t| t.parse::<i64>().ok())
-        && used > limit
+    if let (Some(_), Some(swap)) = (limit, swap)
+        && (swap == -1 || swap > number("memory.limit_in_bytes").unwrap_or(i64::MAX))
     {
-        let reason =
-            format!("{limit} bytes is less than the {used} bytes in use, and checkBeforeUpdate is set");
-        return Err(("linux.resources.memory.limit", reason));
+        all.reverse();
     }
-    all.append(&mut limits);
     let mut set = |field, file: &str, value: Option<i64>| {
-        if let Some(value) = value {
-            all.push(Setting::new(field, "memory", file, value));
-        }
+        all.extend(value.map(|v| Setting::new(field, "memory", file, v)));
     };
-    set("linux.resources.memory.reservation", "memory.soft_limit_in_bytes", memory.reservation());
-    set("linux.resources.memory.kernelTCP", "memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp());
-    let swappiness = memory.swappiness().map(|s| i64::try_from(s).unwrap_or(i64::MAX));
-    set("linux.resources.memory.swappiness", "memory.swappiness", swappiness);
+    set("linux.resources.memory.reservation", "memory.soft_limit_in_bytes", nonzero(memory.reservation()));
+    set("linux.resources.memory.kernelTCP", "memory.kmem.tcp.limit_in_bytes", nonzero(memory.kernel_tcp()));
+    if let Some(swappiness) = memory.swappiness() {
+        let field = "linux.resources.memory.swappiness";
+        match i64::try_from(swappiness) {
+            Ok(swappiness @ 0..=100) => set(field, "memory.swappiness", Some(swappiness)),
+            _ => return Err((field, format!("{swappiness} is not between 0 and 100"))),
+        }
+    }
     if memory.disable_oom_killer() == Some(true) {
         set("linux.resources.memory.disableOOMKiller", "memory.oom_control", Some(1));
     }
     // memory.kernel (memory.kmem.limit_in_bytes) is obsolete: kernels from 5.16 on don't have it, and the
     // specification says that runtimes may ignore it. useHierarchy is always so in these kernels.
     Ok(all)
+}
+
+/// `checkBeforeUpdate`: a limit below what is in use is refused before the kernel kills for it.
+pub(super) fn check_usage(memory: &LinuxMemory, used: impl Fn() -> Option<i64>) -> Result<(), Refusal> {
+    if memory.check_before_update() != Some(true) {
+        return Ok(());
+    }
+    for (field, limit) in
+        [("linux.resources.memory.limit", memory.limit()), ("linux.resources.memory.swap", memory.swap())]
+    {
+        if let Some(limit) = limit.filter(|l| *l > 0)
+            && let Some(used) = used()
+            && used >= limit
+        {
+            let reason = format!(
+                "{limit} bytes is not more than the {used} bytes in use, and checkBeforeUpdate is set"
+            );
+            return Err((field, reason));
+        }
+    }
+    Ok(())
 }
 
 fn cpu_settings(cpu: &LinuxCpu) -> Result<Vec<Setting>, Refusal> {
@@ -129,6 +147,10 @@ fn cpu_settings(cpu: &LinuxCpu) -> Result<Vec<Setting>, Refusal> {
         }
     };
     let nonzero = |value: Option<u64>| value.filter(|v| *v != 0).map(|v| v.to_string());
+    if let Some(shares) = cpu.shares().filter(|s| *s != 0 && !(2..=262_144).contains(s)) {
+        // The kernel would take the nearest value that it has.
+        return Err(("linux.resources.cpu.shares", format!("{shares} is not between 2 and 262144")));
+    }
     set("linux.resources.cpu.shares", "cpu", "cpu.shares", nonzero(cpu.shares()));
     // The quota is checked against the period that is set, so the period goes first.
     set("linux.resources.cpu.period", "cpu", "cpu.cfs_period_us", nonzero(cpu.period()));
@@ -152,11 +174,14 @@ fn cpu_settings(cpu: &LinuxCpu) -> Result<Vec<Setting>, Refusal> {
     Ok(all)
 }
 
-fn blkio_settings(io: &LinuxBlockIo) -> Vec<Setting> {
+fn blkio_settings(cgroup: &Cgroup, io: &LinuxBlockIo) -> Vec<Setting> {
+    // Kernels with the BFQ scheduler call it so; those before 5.0 could have the other one.
+    let plain = cgroup.directory("blkio").is_some_and(|(dir, _)| dir.join("blkio.weight").exists());
+    let weight_file = if plain { "blkio.weight" } else { "blkio.bfq.weight" };
     let mut all = Vec::new();
     let mut set = |field, file: &str, value: String| all.push(Setting::new(field, "blkio", file, value));
     if let Some(weight) = io.weight().filter(|w| *w != 0) {
-        set("linux.resources.blockIO.weight", weight_file(), weight.to_string());
+        set("linux.resources.blockIO.weight", weight_file, weight.to_string());
     }
     if let Some(weight) = io.leaf_weight().filter(|w| *w != 0) {
         set("linux.resources.blockIO.leafWeight", "blkio.leaf_weight", weight.to_string());
@@ -166,7 +191,7 @@ fn blkio_settings(io: &LinuxBlockIo) -> Vec<Setting> {
         if let Some(weight) = device.weight() {
             set(
                 "linux.resources.blockIO.weightDevice",
-                &format!("{}_device", weight_file()),
+                &format!("{}_device", weight_file),
                 format!("{number} {weight}"),
             );
         }
@@ -205,60 +230,4 @@ fn blkio_settings(io: &LinuxBlockIo) -> Vec<Setting> {
         }
     }
     all
-}
-
-/// Kernels with the BFQ scheduler call it so; those before 5.0 could have the other one.
-fn weight_file() -> &'static str {
-    if std::path::Path::new("/sys/fs/cgroup/blkio/blkio.weight").exists() {
-        "blkio.weight"
-    } else {
-        "blkio.bfq.weight"
-    }
-}
-
-/// What every container may use, whatever its list says. Source: runc, and the specification's default devices.
-pub(super) const ALWAYS_ALLOWED: [&str; 11] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-    "c 5:1 rwm",
-];
-
-fn device_settings(rules: Option<&[LinuxDeviceCgroup]>) -> Result<Vec<Setting>, Refusal> {
-    let field = "linux.resources.devices";
-    let Some(rules) = rules else { return Ok(Vec::new()) };
-    let mut all = Vec::new();
-    let mut denies_all = false;
-    for rule in rules {
-        let access = rule.access().clone().filter(|a| !a.is_empty()).unwrap_or_else(|| "rwm".into());
-        if access.chars().any(|c| !"rwm".contains(c)) {
-            return Err((field, format!("access {access:?} has other letters than r, w and m")));
-        }
-        let kind = match rule.typ().unwrap_or_default() {
-            LinuxDeviceType::A => "a",
-            LinuxDeviceType::B => "b",
-            LinuxDeviceType::C | LinuxDeviceType::U => "c",
-            LinuxDeviceType::P => return Err((field, "\"p\" is no type of a device rule".into())),
-        };
-        let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or_else(|| "*".into(), |n| n.to_string());
-        let value = if kind == "a" {
-            "a *:* rwm".into()
-        } else {
-            format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
-        };
-        denies_all |= kind == "a" && !rule.allow();
-        let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
-        all.push(Setting::new(field, "devices", file, value));
-    }
-    if denies_all {
-        all.extend(ALWAYS_ALLOWED.iter().map(|value| Setting::new(field, "devices", "devices.allow", value)));
-    }
-    Ok(all)
 }

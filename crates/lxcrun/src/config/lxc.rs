@@ -48,9 +48,10 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
         config.set(field, "lxc.idmap", mapping);
     }
     if plan.cgroup.is_some() {
-        config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.container());
-        config.set("lxcrun", "lxc.cgroup.dir.monitor", plan.cgroup.monitor());
-        config.set("lxcrun", "lxc.cgroup.dir.monitor.pivot", plan.cgroup.pivot());
+        let [monitor, pivot] = plan.cgroup.monitor_for_lxc();
+        config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.for_lxc());
+        config.set("lxcrun", "lxc.cgroup.dir.monitor", monitor);
+        config.set("lxcrun", "lxc.cgroup.dir.monitor.pivot", pivot);
     }
     if relative_cgroups {
         config.set("lxcrun", "lxc.cgroup.relative", "1");
