@@ -2,11 +2,12 @@
 # The emulator, for `image` and `vm`.
 
 # emulate IMAGE snapshot=on|off FORWARD CONSOLE OPTION...: without KVM, which may hang where it is nested. The network
-# ends at this machine, but for one forwarded port. A kernel that panics ends the emulator.
+# ends at this machine, but for one forwarded port. A kernel that panics ends the emulator. Call it in a subshell: it
+# becomes the emulator, so that who ends the one ends the other.
 emulate() {
 	local image=$1 snapshot=$2 forward=${3:+,$3} console=$4
 	shift 4
-	qemu-system-x86_64 -name lxcrun-vm -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
+	exec qemu-system-x86_64 -name lxcrun-vm -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
 		-kernel "$image/vmlinuz" -initrd "$image/initrd.img" \
 		-append 'root=/dev/vda rw console=ttyS0 panic=-1 oops=panic mitigations=off' \
 		-drive "file=$image/disk,if=virtio,format=raw,$snapshot,cache=unsafe" \
