@@ -3,6 +3,7 @@
 
 mod capabilities;
 mod devices;
+mod enosys;
 mod hooks;
 pub(crate) mod labels;
 mod lxc;

@@ -7,6 +7,7 @@ use oci_spec::runtime::{
 };
 use protocol::init::Seccomp;
 
+use super::enosys;
 use crate::error::refuse;
 use crate::{ContainerId, Result};
 
@@ -20,8 +21,10 @@ pub(super) fn compile(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<Seccomp
     let default = action(id, wanted.default_action(), wanted.default_errno_ret())?;
     let mut filter = ScmpFilterContext::new(default).map_err(failed("libseccomp".into()))?;
     filter.set_ctl_nnp(false).map_err(failed("libseccomp".into()))?;
-    for arch in wanted.architectures().iter().flatten() {
-        filter.add_arch(architecture(*arch)).map_err(failed(format!("architecture {arch}")))?;
+    let architectures: Vec<ScmpArch> =
+        wanted.architectures().iter().flatten().map(|arch| architecture(*arch)).collect();
+    for arch in &architectures {
+        filter.add_arch(*arch).map_err(failed(format!("architecture {arch:?}")))?;
     }
     for (index, rule) in wanted.syscalls().iter().flatten().enumerate() {
         let field = format!("{FIELD}.syscalls[{index}]");
@@ -41,7 +44,8 @@ pub(super) fn compile(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<Seccomp
                 .map_err(|e| refuse(id, &field, format!("{name}: {e}")))?;
         }
     }
-    let program = export(&filter).map_err(|e| refuse(id, FIELD, e))?;
+    let mut program = enosys::prologue(wanted, &architectures);
+    program.append(&mut export(&filter).map_err(|e| refuse(id, FIELD, e))?);
     Ok(Seccomp { program, flags: flags(wanted) })
 }
 
