@@ -22,6 +22,9 @@ tests![
     exec_passes_stdin,
     exec_of_a_missing_program_says_so,
     exec_of_a_missing_program_is_127.lxcrun_only("runc's code for it is 255"),
+    exec_adds_capabilities_to_what_the_container_hands_on.not_on("runc", "1.1 leaves ambient ones out"),
+    exec_says_which_cgroup_it_cannot_enter,
+    exec_in_a_paused_container_is_refused,
     exec_in_a_created_container_works,
     exec_in_a_stopped_container_is_refused,
     exec_in_an_unknown_container_is_refused,
@@ -102,6 +105,32 @@ fn exec_takes_a_umask_of_its_process_file() {
     let user = json!({ "uid": 0, "gid": 0, "umask": 0o77 });
     let process = json!({ "args": ["/bin/sh", "-c", "umask"], "cwd": "/", "user": user });
     exec_process(&sleeper(), &process).assert_ok().assert_stdout("0077\n");
+}
+
+fn exec_adds_capabilities_to_what_the_container_hands_on() {
+    let (chown, both) = (json!(["CAP_CHOWN"]), json!(["CAP_CHOWN", "CAP_SYSLOG"]));
+    let sets = json!({ "bounding": both, "effective": chown, "permitted": chown, "inheritable": both, "ambient": chown });
+    let bundle = Bundle::busybox().set("/process/capabilities", sets).args(["sleep", "1000"]);
+    let run = bundle.start().exec_with(&["--cap", "CAP_SYSLOG"], ["grep", "CapAmb", "/proc/self/status"]);
+    run.assert_ok().assert_stdout("CapAmb:\t0000000400000001\n");
+}
+
+fn exec_says_which_cgroup_it_cannot_enter() {
+    let container = sleeper();
+    let says = |path: &str, words: &str| {
+        let run = container.exec_with(&["--cgroup", path], ["true"]);
+        run.assert_fails().assert_stderr_contains(words);
+    };
+    says("..", " .. is not a sub cgroup path");
+    says("none", "/none/cgroup.procs: no such file ");
+    says("whaaat:/", "unknown controller ");
+}
+
+fn exec_in_a_paused_container_is_refused() {
+    let container = sleeper();
+    container.verb("pause").assert_ok();
+    container.exec(["true"]).assert_exit(255).assert_stderr_contains("cannot exec in a paused container");
+    container.verb("resume").assert_ok();
 }
 
 fn exec_has_the_capabilities_of_the_container() {

@@ -21,7 +21,11 @@ tests![
     a_failing_create_runtime_hook_aborts_create,
     a_failing_create_container_hook_aborts_create,
     a_failing_start_container_hook_aborts_start,
-    a_failing_poststart_hook_changes_nothing.lxcrun_only("runc 1.1 and crun stop the container"),
+    a_failing_poststart_hook_stops_the_container
+        .lxcrun_only("runc 1.1 runs them at the end of create, crun ignores it"),
+    create_container_hooks_run_in_the_root,
+    start_container_hooks_inherit_the_environment_of_the_program,
+    start_container_hooks_are_under_the_filter_of_the_program,
     a_failing_poststop_hook_changes_nothing.not_on("runc", "1.1 leaves the remaining hooks out"),
     poststop_hooks_run_after_a_failed_create,
     a_hook_that_takes_too_long_is_killed,
@@ -201,14 +205,39 @@ fn a_failing_start_container_hook_aborts_start() {
     container.assert_gone(deleted.assert_ok());
 }
 
-fn a_failing_poststart_hook_changes_nothing() {
+fn a_failing_poststart_hook_stops_the_container() {
     let (bundle, notes) = Notes::new();
     let bundle = bundle.push("/hooks/poststart", notes.hook("exit 3"));
     let container =
-        bundle.push("/hooks/poststart", notes.hook("echo 2 > second")).args(["sleep", "1000"]).start();
-    assert_eq!(container.status(), "running");
-    assert_eq!(notes.read("second"), "2\n");
-    container.finish();
+        bundle.push("/hooks/poststart", notes.hook("echo 2 > second")).args(["sleep", "1000"]).create();
+    let start = container.start();
+    assert_ne!(start.code(), 0, "{start}");
+    start.assert_stderr_contains("error running poststart hook #0: /bin/sh: exit status 3");
+    container.until_stopped();
+    assert_eq!(notes.read("second"), "", "the second hook ran");
+    container.delete().assert_ok();
+}
+
+fn create_container_hooks_run_in_the_root() {
+    let bundle = Bundle::busybox().sh("cat /made");
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", "echo inside > ./made"] });
+    bundle.push("/hooks/createContainer", hook).run().assert_ok().assert_stdout("inside\n");
+}
+
+fn start_container_hooks_inherit_the_environment_of_the_program() {
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", "echo $ONE$HOME > /made"] });
+    let bundle = Bundle::busybox().env("ONE=1").sh("cat /made");
+    bundle.push("/hooks/startContainer", hook).run().assert_ok().assert_stdout("1/root\n");
+}
+
+fn start_container_hooks_are_under_the_filter_of_the_program() {
+    let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls":
+        [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO" }] });
+    let hook = json!({ "path": "/bin/mkdir", "args": ["mkdir", "/made"] });
+    let bundle = Bundle::busybox().set("/linux/seccomp", filter).push("/hooks/startContainer", hook);
+    let run = bundle.run();
+    assert_ne!(run.code(), 0, "{run}");
+    run.assert_stderr_contains("error running");
 }
 
 fn a_failing_poststop_hook_changes_nothing() {

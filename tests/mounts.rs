@@ -28,6 +28,8 @@ tests![
     a_later_mount_covers_an_earlier_one,
     flags_of_mounts_are_set,
     flags_of_bind_mounts_are_set,
+    a_bind_mount_that_names_no_flag_keeps_those_of_its_source,
+    a_bind_mount_that_names_a_flag_has_no_other,
     atime_flags_are_set,
     a_mount_is_private_or_slave_unless_told_otherwise,
     every_propagation_of_a_mount_is_set,
@@ -37,6 +39,7 @@ tests![
     a_read_only_root_cannot_be_written,
     mounts_in_a_read_only_root_can_be_written,
     targets_are_made_in_a_read_only_root,
+    no_pivot_leaves_no_procfs_of_the_host_behind,
     masked_paths_are_empty,
     masked_paths_that_are_missing_are_fine,
     readonly_paths_cannot_be_written,
@@ -232,6 +235,27 @@ fn flags_of_bind_mounts_are_set() {
     }
 }
 
+/// A directory of the host on a file system with flags of its own: a private mount of the runtime's.
+fn with_flags_at_source(options: &[&str]) -> Bundle {
+    let (bundle, source) = busybox_with_source();
+    let place = source.display();
+    let bundle = bundle.host(format!("mount -t tmpfs -o nosuid,noexec tmpfs {place}"));
+    bundle.bind(&source, "/data", options).args(TABLE)
+}
+
+fn a_bind_mount_that_names_no_flag_keeps_those_of_its_source() {
+    let run = with_flags_at_source(&["rprivate"]).run();
+    let flags = flags(&run, "/data");
+    assert!(flags.contains(&"nosuid".into()) && flags.contains(&"noexec".into()), "{run}");
+}
+
+fn a_bind_mount_that_names_a_flag_has_no_other() {
+    let run = with_flags_at_source(&["nodev"]).run();
+    let flags = flags(&run, "/data");
+    assert!(flags.contains(&"nodev".into()), "{run}");
+    assert!(!flags.contains(&"nosuid".into()) && !flags.contains(&"noexec".into()), "{run}");
+}
+
 fn atime_flags_are_set() {
     for (option, shown) in [("relatime", "relatime"), ("noatime", "noatime"), ("strictatime", "")] {
         let run = Bundle::busybox().mount("/t", "tmpfs", "tmpfs", &[option]).args(TABLE).run();
@@ -337,6 +361,16 @@ fn targets_are_made_in_a_read_only_root() {
     let (bundle, source) = busybox_with_source();
     let bundle = bundle.set("/root/readonly", true).bind(source, "/new/place", &[]).cwd("/new/dir");
     bundle.sh("cat /new/place/file; echo x > /new/x").run().assert_exit(1).assert_stdout("from the host\n");
+}
+
+/// A user namespace may mount a procfs of its own only where a complete one is left.
+fn no_pivot_leaves_no_procfs_of_the_host_behind() {
+    let script = "unshare -mrpf mount -t proc none /proc && echo mounted";
+    let bundle = Bundle::busybox().capabilities(&["CAP_SETFCAP"]).sh(script);
+    let masked = json!(["/proc/kcore"]);
+    let run = bundle.set("/linux/maskedPaths", masked).build().run_with(|call| call.arg("--no-pivot"));
+    run.assert_fails();
+    run.assert_stderr_contains("permission denied");
 }
 
 fn masked_paths_are_empty() {

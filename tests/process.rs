@@ -9,6 +9,8 @@ tests![
     the_environment_is_exactly_that_of_the_spec,
     home_comes_from_the_users_entry_in_passwd,
     home_of_the_spec_wins,
+    the_last_variable_of_a_name_counts.not_on("runc", "1.1 leaves both to the program"),
+    a_program_may_use_every_processor_whatever_its_caller_may.not_on("runc", "1.1 hands its own on"),
     the_program_is_looked_up_on_the_path_of_the_spec,
     a_program_may_be_a_path,
     the_program_starts_in_its_directory,
@@ -50,6 +52,29 @@ fn home_comes_from_the_users_entry_in_passwd() {
 
 fn home_of_the_spec_wins() {
     Bundle::busybox().sh("echo $HOME").env("HOME=/mine").run().assert_ok().assert_stdout("/mine\n");
+}
+
+fn the_last_variable_of_a_name_counts() {
+    let env = json!(["ONE=1", "PATH=/bin", "ONE=2", "HOME=/x", "HOME="]);
+    let run = Bundle::busybox().args(["env"]).set("/process/env", env).run();
+    run.assert_ok().assert_stdout("PATH=/bin\nONE=2\nHOME=/root\n");
+}
+
+fn a_program_may_use_every_processor_whatever_its_caller_may() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let of_all = || sched_getaffinity(None).expect("processors");
+    let before = of_all();
+    let mut first = CpuSet::new();
+    let number = (0..CpuSet::MAX_CPU).find(|cpu| before.is_set(*cpu)).expect("a processor");
+    first.set(number);
+    // Of this thread alone, which the runtime inherits them from.
+    sched_setaffinity(None, &first).expect("one processor");
+    let count = "grep Cpus_allowed: /proc/self/status";
+    let run = Bundle::busybox().sh(count).run();
+    sched_setaffinity(None, &before).expect("all processors");
+    let mask = run.assert_ok().lines()[0].split_whitespace().last().unwrap_or_default().replace(',', "");
+    let allowed = u128::from_str_radix(&mask, 16).unwrap_or_default().count_ones();
+    assert!(allowed >= before.count(), "{run}");
 }
 
 fn the_program_is_looked_up_on_the_path_of_the_spec() {

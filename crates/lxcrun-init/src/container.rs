@@ -19,7 +19,7 @@ use crate::proc::Proc;
 use crate::process::Start;
 use crate::root::{Missing, Root};
 use crate::terminal::Terminal;
-use crate::{devices, labels, may_proceed, mounts, process, say, terminal};
+use crate::{devices, labels, may_proceed, mounts, no_pivot, process, say, terminal};
 
 /// Makes the container around this process and becomes its program. Returns when that fails, or when the
 /// runtime is gone.
@@ -62,15 +62,18 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     if plan.cgroups_hidden && !plan.create_container_hooks.is_empty() {
         unmount(CGROUPS, UnmountFlags::DETACH).map_err(|e| fail("showing the host's cgroups to hooks", e))?;
     }
+    // In the root, as in runc; by descriptor, because its path may lead through what only its owner may enter.
+    fchdir(root.as_fd()).map_err(|e| fail("root.path", e))?;
     for hook in &plan.create_container_hooks {
-        hook.run(&plan.creating_state, &plan.bundle).map_err(|e| refuse(e.to_string()))?;
+        hook.run(&plan.creating_state, Path::new("."))
+            .map_err(|e| refuse(format!("error running hook: {e}")))?;
     }
     root.resolve(&plan.process.cwd, Missing::Directory)
         .map_err(|e| fail(format!("process.cwd ({})", plan.process.cwd.display()), e))?;
     protect_paths(plan, &root)?;
     mounts::finish(&mounted)?;
     drop(mounted);
-    change_root(plan, &root)?;
+    change_root(plan, &root, &proc)?;
     name_host(plan)?;
     for (key, value) in &plan.sysctl {
         set_sysctl(&proc, key, value)
@@ -136,14 +139,16 @@ fn protect_paths(plan: &Container, root: &Root) -> Result<()> {
         mounts::make_readonly(root, path)
             .map_err(|e| fail(format!("linux.readonlyPaths ({})", path.display()), e))?;
     }
+    let mut empty = None;
     for path in &plan.masked_paths {
-        mounts::mask(root, path).map_err(|e| fail(format!("linux.maskedPaths ({})", path.display()), e))?;
+        mounts::mask(root, path, &mut empty)
+            .map_err(|e| fail(format!("linux.maskedPaths ({})", path.display()), e))?;
     }
     Ok(())
 }
 
 /// Makes the new root the only one: the host's file systems are gone from this namespace afterwards.
-fn change_root(plan: &Container, root: &Root) -> Result<()> {
+fn change_root(plan: &Container, root: &Root, proc: &Proc) -> Result<()> {
     let step = |what: &'static str| move |e: rustix::io::Errno| fail(what, e);
     if plan.rootfs.readonly {
         let readonly = protocol::init::Attributes { set: kernel::MountAttr::RDONLY.bits(), clear: 0 };
@@ -154,8 +159,7 @@ fn change_root(plan: &Container, root: &Root) -> Result<()> {
         // It has a root that others live in.
         rustix::process::chroot(".").map_err(step("root.path: chroot"))?;
     } else if plan.rootfs.no_pivot {
-        mounts::move_to_path_from_cwd().map_err(step("--no-pivot: moving the root"))?;
-        rustix::process::chroot(".").map_err(step("--no-pivot: chroot"))?;
+        no_pivot::change_root(proc, &plan.rootfs.path)?;
     } else {
         // Both at once: the old root ends up on top of the new one and is then taken away (pivot_root(2), NOTES).
         pivot_root(".", ".").map_err(step("pivot_root"))?;

@@ -10,6 +10,7 @@ mod exec;
 mod failure;
 mod labels;
 mod mounts;
+mod no_pivot;
 mod proc;
 mod process;
 mod root;

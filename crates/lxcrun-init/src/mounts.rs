@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kernel::{MountAttr, set_mount_attributes};
 use protocol::init::{Attributes, Mount, Propagation, Source, Tree};
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, setxattr, symlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, XattrFlags, setxattr, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -42,7 +42,7 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
     let plain = matches!(&mount.source, Source::Filesystem { fstype, .. } if matches!(fstype.as_str(), "proc" | "sysfs"));
     let target = if plain {
         root.resolve_plain(&mount.destination, missing)
-            .map_err(|e| fail(format!("{}: must be mounted on an ordinary directory", name()), e))?
+            .map_err(|e| fail(format!("{}: must be mounted on ordinary directory", name()), e))?
     } else {
         root.resolve(&mount.destination, missing).map_err(|e| fail(name(), e))?
     };
@@ -59,6 +59,12 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
     };
     if let Source::Filesystem { copy_up: true, .. } = mount.source {
         copy_up(&target, &detached).map_err(|e| fail(format!("{}: tmpcopyup", name()), e))?;
+    }
+    if let Source::Filesystem { fstype, options, .. } = &mount.source
+        && fstype == "tmpfs"
+        && !options.iter().any(|option| option.starts_with("mode="))
+    {
+        inherit_mode(&target, &detached).map_err(|e| fail(format!("{}: its mode", name()), e))?;
     }
     if let Some(label) = &mount.label {
         let path = format!("/proc/self/fd/{}", detached.as_raw_fd());
@@ -123,6 +129,12 @@ fn change(root: &Root, mount: &Mount, options: &[String]) -> std::result::Result
         propagate(&mounted, *propagation, *recursive).map_err(|e| format!("propagation: {e}"))?;
     }
     Ok(mounted)
+}
+
+/// A tmpfs that says nothing else has the permissions of the directory that it covers, as in runc.
+fn inherit_mode(target: &OwnedFd, detached: &OwnedFd) -> rustix::io::Result<()> {
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(target)?.st_mode & 0o7777);
+    rustix::fs::chmodat(detached, ".", mode, AtFlags::empty())
 }
 
 fn is_procfs(fd: &OwnedFd) -> bool {
@@ -216,20 +228,38 @@ pub fn make_readonly(root: &Root, path: &Path) -> rustix::io::Result<()> {
     move_to(&tree, &target)
 }
 
-/// `linux.maskedPaths`: a file becomes the null device, a directory an empty one that stays empty. To be called
-/// while `/dev/null` is still the host's.
-pub fn mask(root: &Root, path: &Path) -> std::result::Result<(), String> {
+/// `linux.maskedPaths`: a file becomes the null device, a directory an empty one that stays empty: the same for all,
+/// kept in `empty`. To be called while `/dev/null` is still the host's.
+pub fn mask(root: &Root, path: &Path, empty: &mut Option<OwnedFd>) -> std::result::Result<(), String> {
     let Some(target) = find(root, path).map_err(|e| e.to_string())? else { return Ok(()) };
     let stat = rustix::fs::fstat(&target).map_err(|e| e.to_string())?;
-    let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        let empty = new_filesystem("tmpfs", Some("tmpfs"), &["nr_inodes=1".into(), "nr_blocks=1".into()])?;
-        set_mount_attributes(&empty, false, MountAttr::RDONLY, MountAttr::empty(), None, None)
-            .map_err(|e| e.to_string())?;
-        empty
-    } else {
-        clone_host_file(Path::new("/dev/null")).map_err(|e| format!("/dev/null: {e}"))?
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        let null = clone_host_file(Path::new("/dev/null")).map_err(|e| format!("/dev/null: {e}"))?;
+        return move_to(&null, &target).map_err(|e| e.to_string());
+    }
+    let cover = match empty {
+        Some(attached) => clone_mount(attached).map_err(|e| e.to_string())?,
+        None => empty_directory()?,
     };
-    move_to(&cover, &target).map_err(|e| e.to_string())
+    move_to(&cover, &target).map_err(|e| e.to_string())?;
+    // Only what is attached can be cloned (before Linux 6.15).
+    empty.get_or_insert(cover);
+    Ok(())
+}
+
+/// A detached directory with nothing in it.
+pub fn empty_directory() -> std::result::Result<OwnedFd, String> {
+    let empty = new_filesystem("tmpfs", Some("tmpfs"), &["nr_inodes=1".into(), "nr_blocks=1".into()])?;
+    set_mount_attributes(&empty, false, MountAttr::RDONLY, MountAttr::empty(), None, None)
+        .map_err(|e| e.to_string())?;
+    Ok(empty)
+}
+
+/// A detached mount of the same as an attached one.
+fn clone_mount(attached: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(attached, "", flags)
 }
 
 /// A detached mount of one file of the host, while its paths are still ours.

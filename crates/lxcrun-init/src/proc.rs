@@ -50,6 +50,18 @@ impl Proc {
         !open.is_ok_and(|file| rustix::io::read(&file, &mut text) == Ok(4) && text == *b"deny")
     }
 
+    /// Reads a file below it.
+    pub fn read(&self, path: &str) -> Result<String> {
+        use std::io::Read;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let file = openat2(&self.0, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+        let mut text = String::new();
+        std::fs::File::from(file)
+            .read_to_string(&mut text)
+            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        Ok(text)
+    }
+
     /// Writes `value` to a file below it, in one go as these files want it.
     pub fn write(&self, path: &str, value: &str) -> Result<()> {
         // Neither links nor mounts lead out of it.

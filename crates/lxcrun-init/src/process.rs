@@ -142,7 +142,7 @@ pub fn become_program(
 fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>) -> Result<Vec<CString>> {
     let note = start.note;
     note(Step::Rights);
-    let env = environment(process)?;
+    let env = environment(process);
     kernel::reset_signals().map_err(|e| fail("signals", e))?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
     if !preserved.is_empty() {
@@ -172,16 +172,26 @@ fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>)
     .map_err(|e| fail(format!("process.cwd ({})", process.cwd.display()), e))?;
     note(Step::Capabilities);
     set_capabilities(process.capabilities)?;
-    note(Step::Hooks);
-    for hook in start.hooks {
-        hook.run(start.state, Path::new("/")).map_err(|e| refuse(e.to_string()))?;
-    }
     note(Step::Seccomp);
     if process.no_new_privileges {
         lower_descriptors(process.few_descriptors)?;
         load_seccomp(process.seccomp.as_ref(), start)?;
     }
-    Ok(env)
+    note(Step::Hooks);
+    // They have no right that the program has not.
+    for hook in start.hooks {
+        run_start_hook(hook, start.state, &env)?;
+    }
+    env.into_iter().map(|e| CString::new(e).map_err(|_| refuse("process.env: contains a NUL byte"))).collect()
+}
+
+/// One without an environment of its own has that of the program, as in runc.
+fn run_start_hook(hook: &Hook, state: &str, env: &[String]) -> Result<()> {
+    let mut hook = hook.clone();
+    if hook.env.is_empty() {
+        hook.env = env.to_vec();
+    }
+    hook.run(state, Path::new("/")).map_err(|e| refuse(format!("error running hook: {e}")))
 }
 
 /// Only now, because up to here we need descriptors ourselves.
@@ -214,14 +224,17 @@ fn execute(process: &Process, program: &Path, env: &[CString]) -> Failure {
     Failure { kind, message: format!("exec: {name:?}: exec {}: {why}", program.display()) }
 }
 
-/// `process.env` exactly, and HOME from the container's passwd when it has none, as runc does.
-fn environment(process: &Process) -> Result<Vec<CString>> {
-    let mut env = process.env.clone();
-    if !env.iter().any(|e| e.starts_with("HOME=") && e.len() > 5) {
-        env.retain(|e| e != "HOME=");
+/// `process.env`, where the last entry of a name counts, and HOME from the container's passwd when it has none.
+fn environment(process: &Process) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    let last = |entry: &&String| names.insert(entry.split('=').next().unwrap_or_default().to_owned());
+    let mut env: Vec<String> = process.env.iter().rev().filter(last).cloned().collect();
+    env.reverse();
+    env.retain(|entry| entry != "HOME=");
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         env.push(format!("HOME={}", home_of(process.uid)));
     }
-    env.into_iter().map(|e| CString::new(e).map_err(|_| refuse("process.env: contains a NUL byte"))).collect()
+    env
 }
 
 /// Opens a file of the image, which may have put a pipe or a device there that would keep us waiting.

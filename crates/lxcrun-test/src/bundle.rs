@@ -291,7 +291,6 @@ fn base_spec() -> Value {
                 "bounding": capabilities,
                 "effective": capabilities,
                 "permitted": capabilities,
-                "ambient": capabilities,
             },
             "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
             "noNewPrivileges": true,

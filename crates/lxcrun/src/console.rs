@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
 
 use crate::error::Context;
 use crate::{ContainerId, Result};
@@ -28,4 +29,14 @@ fn send_fd(id: &ContainerId, what: &str, path: &Path, text: &[u8], fd: &OwnedFd)
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
     sendmsg(&socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL).at(id, what).map(drop)
+}
+
+/// Has a terminal leave LF as it is.
+pub(crate) fn keep_newlines(id: &ContainerId, master: &OwnedFd) -> Result<()> {
+    let set = || {
+        let mut modes = tcgetattr(master)?;
+        modes.output_modes.remove(OutputModes::ONLCR);
+        tcsetattr(master, OptionalActions::Now, &modes)
+    };
+    set().at(id, "process.terminal: cannot set its modes")
 }

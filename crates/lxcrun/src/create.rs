@@ -40,6 +40,9 @@ pub struct CreateOptions {
     pub console_socket: Option<PathBuf>,
     /// Where to send a pidfd of the process.
     pub pidfd_socket: Option<PathBuf>,
+    /// Have the terminal leave LF as it is and not make CR LF of it: for output that goes to another terminal, which does
+    /// that, or to a file. For a terminal that is not sent to a console socket.
+    pub plain_newlines: bool,
     /// Where to write the init's pid.
     pub pid_file: Option<PathBuf>,
     /// Descriptors that the program gets from 3 on.
@@ -149,12 +152,17 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     creation.proceed()?;
     let terminal = creation.expect(|m| matches!(m, FromInit::Ready))?.into_iter().next();
 
+    process::reset_affinity(init);
     process::set_rlimits(id, init, &plan.rlimits)?;
     process::set_oom_score_adj(id, init, plan.oom_score_adj)?;
     let terminal = match (terminal, &options.console_socket) {
         (Some(master), Some(socket)) => {
             console::send(id, socket, &master)?;
             None
+        }
+        (Some(master), None) if options.plain_newlines => {
+            console::keep_newlines(id, &master)?;
+            Some(master)
         }
         (terminal, _) => terminal,
     };

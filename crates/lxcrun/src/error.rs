@@ -68,6 +68,14 @@ pub enum Error {
         /// What it is.
         status: Status,
     },
+    /// No process can be executed in it now. The words are runc's.
+    #[error("container {id}: cannot exec in a {status} container")]
+    Exec {
+        /// The container.
+        id: ContainerId,
+        /// What it is.
+        status: Status,
+    },
     /// The container has ended. The words are runc's: engines look for them.
     #[error("container {id}: container not running")]
     NotRunning {
@@ -143,7 +151,7 @@ pub enum Error {
         failure: Failure,
     },
     /// A hook of the runtime namespace failed.
-    #[error("container {id}: {source}")]
+    #[error("container {id}: error running hook")]
     Hook {
         /// The container.
         id: ContainerId,

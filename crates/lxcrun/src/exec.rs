@@ -30,6 +30,9 @@ pub struct ExecOptions {
     pub console_socket: Option<PathBuf>,
     /// Where to send a pidfd of the process.
     pub pidfd_socket: Option<PathBuf>,
+    /// Have the terminal leave LF as it is and not make CR LF of it: for output that goes to another terminal, which does
+    /// that, or to a file. For a terminal that is not sent to a console socket.
+    pub plain_newlines: bool,
     /// Where to write the pid.
     pub pid_file: Option<PathBuf>,
     /// Descriptors that the process gets from 3 on.
@@ -79,7 +82,7 @@ impl Container {
         match self.status() {
             Status::Running | Status::Created => {}
             Status::Paused if options.ignore_paused => {}
-            status => return Err(self.cannot("exec in it", status)),
+            status => return Err(Error::Exec { id: self.id().clone(), status }),
         }
         let id = self.id();
         let spec = self.directory.spec()?;
@@ -98,7 +101,7 @@ impl Container {
         planned.preserved = options.preserve_fds.into_iter().map(|fd| fds.push(fd)).collect();
 
         let init = self.state.init.and_then(crate::ProcessId::open);
-        let init = init.ok_or_else(|| self.cannot("exec in it", Status::Stopped))?;
+        let init = init.ok_or_else(|| Error::Exec { id: id.clone(), status: Status::Stopped })?;
         let request = Exec {
             container: fds.push(init),
             namespaces: self.other_namespaces().at(id, "the container's namespaces")?,
@@ -118,6 +121,9 @@ impl Container {
             resctrl.enter(id, pid)?;
         }
         set_affinity(id, pid, "final", affinity.last.as_ref())?;
+        if affinity.initial.is_none() && affinity.last.is_none() {
+            process::reset_affinity(pid);
+        }
         expect(id, &channel, |m| matches!(m, FromInit::Hello))?;
         let sent = channel.send(&ToInit::Exec(Box::new(request)), &fds.borrowed());
         if let Err(e) = sent {
@@ -138,6 +144,10 @@ impl Container {
             (Some(master), Some(socket)) => {
                 console::send(id, socket, &master)?;
                 None
+            }
+            (Some(master), None) if options.plain_newlines => {
+                console::keep_newlines(id, &master)?;
+                Some(master)
             }
             (terminal, _) => terminal,
         };

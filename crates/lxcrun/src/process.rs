@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::monitor::Exit;
 use rustix::process::{Pid, Resource, Rlimit as Limits, WaitId, WaitIdOptions, prlimit, waitid};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::config::{DESCRIPTORS_OF_INIT, Rlimit};
 use crate::error::{Context, refuse};
@@ -55,4 +56,14 @@ pub(crate) fn wait_for_child(id: &ContainerId, child: &OwnedFd) -> Result<Exit> 
         (None, Some(signal)) => Exit::Signal(number(signal)),
         (None, None) => Exit::Code(u8::MAX),
     })
+}
+
+/// Lets a process use every processor of its cgroup, whatever ours were when we were started: only that limits a
+/// container. Not allowed to is no failure: the limit then is the caller's.
+pub(crate) fn reset_affinity(pid: Pid) {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    if let Err(e) = sched_setaffinity(Some(pid), &all) {
+        tracing::debug!("process {}: its processors stay those of lxcrun: {e}", pid.as_raw_nonzero());
+    }
 }

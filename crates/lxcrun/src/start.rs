@@ -17,8 +17,8 @@ impl Container {
     /// Executes the program of a created container.
     ///
     /// # Errors
-    /// [`Error::Status`] unless it is created, [`Error::Init`] when the program can't be executed: the container has
-    /// ended then.
+    /// [`Error::Status`] unless it is created, [`Error::Init`] when the program can't be executed, [`Error::Hook`] when
+    /// a poststart hook fails: the container has ended then.
     pub fn start(&self) -> Result<()> {
         self.directory.lock(FlockOperation::LockExclusive)?;
         let started = self.open_gate();
@@ -78,15 +78,17 @@ impl Container {
         listener::send(self.id(), &self.directory.spec()?, &state, state.pid, listener)
     }
 
-    /// A failure is logged and changes nothing (runtime-spec, runtime.md, "Lifecycle", step 9).
+    /// A failure stops the container (runtime-spec, runtime.md, "Lifecycle", step 9).
     fn run_poststart_hooks(&self) -> Result<()> {
         if !self.state.poststart {
             return Ok(());
         }
         let state = self.state.oci(Status::Running).json();
         for hook in hooks(self.id(), &self.directory.spec()?, HookKind::Poststart)? {
-            if let Err(e) = hook.run(&state, &self.state.bundle) {
-                tracing::warn!("container {}: {e}", self.id());
+            if let Err(source) = hook.run(&state, &self.state.bundle) {
+                // It may have ended by itself.
+                let _ = self.kill(Signal::KILL);
+                return Err(Error::Hook { id: self.id().clone(), source });
             }
         }
         Ok(())

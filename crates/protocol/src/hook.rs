@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 /// How much of what a failing hook said goes into the error.
 const TAIL: u64 = 2048;
 
+const SIGSYS: i32 = 31;
+
 /// One hook. Source: runtime-spec, config.md, "POSIX-platform Hooks".
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
-    /// The field it came from, for instance `hooks.prestart[0]`.
-    pub field: String,
+    /// Which one it is, for instance `prestart hook #0`.
+    pub name: String,
     /// The program.
     pub path: PathBuf,
     /// Its arguments, the zeroth included.
@@ -63,8 +65,9 @@ impl Hook {
         directory: &Path,
         client: Option<BorrowedFd<'_>>,
     ) -> Result<(), HookError> {
-        self.try_run(state, directory, client)
-            .map_err(|reason| HookError(format!("{}: hook {}: {reason}", self.field, self.path.display())))
+        self.try_run(state, directory, client).map_err(|reason| {
+            HookError(format!("error running {}: {}: {reason}", self.name, self.path.display()))
+        })
     }
 
     fn try_run(&self, state: &str, directory: &Path, client: Option<BorrowedFd<'_>>) -> Result<(), String> {
@@ -93,7 +96,11 @@ impl Hook {
             Ok(status) if status.success() => return Ok(()),
             Ok(status) => match status.code() {
                 Some(code) => format!("exit status {code}"),
-                None => format!("signal {}", status.signal().unwrap_or(0)),
+                None => match status.signal().unwrap_or(0) {
+                    // What a seccomp filter says to a hook.
+                    SIGSYS => format!("signal {SIGSYS} (bad system call)"),
+                    signal => format!("signal {signal}"),
+                },
             },
             Err(reason) => reason,
         };
@@ -148,7 +155,7 @@ mod tests {
 
     fn sh(script: &str, timeout: Option<Duration>) -> Hook {
         Hook {
-            field: "hooks.prestart[0]".into(),
+            name: "prestart hook #0".into(),
             path: "/bin/sh".into(),
             args: vec!["sh".into(), "-c".into(), script.into()],
             env: vec!["A=b".into()],
@@ -167,7 +174,7 @@ mod tests {
         let error = sh("echo no such bridge >&2; exit 3", None).run("", Path::new("/")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "hooks.prestart[0]: hook /bin/sh: exit status 3, output: no such bridge"
+            "error running prestart hook #0: /bin/sh: exit status 3, output: no such bridge"
         );
     }
 

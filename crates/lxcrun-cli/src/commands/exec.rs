@@ -29,6 +29,7 @@ pub fn exec(container: &Container, args: &cli::Exec) -> anyhow::Result<ExitCode>
         preserve_fds: preserve_fds(args.preserve_fds)?,
         cgroups: args.cgroup.clone(),
         ignore_paused: args.ignore_paused,
+        plain_newlines: true,
         ..ExecOptions::default()
     };
     if args.detach {
@@ -122,6 +123,11 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<(
         let (bounding, effective, permitted) =
             (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
         sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        // As in runc: a container that hands capabilities on hands this one on, too, if it may.
+        if sets.inheritable().as_ref().is_some_and(|set| !set.is_empty()) {
+            let ambient = with(sets.ambient());
+            sets.set_ambient(ambient);
+        }
     }
     process.set_capabilities(Some(sets));
     Ok(())

@@ -122,6 +122,7 @@ fn create_options(cli: &Cli, args: &cli::Bundle) -> anyhow::Result<CreateOptions
         preserve_fds: preserve_fds(sockets.saturating_add(args.preserve_fds))?,
         systemd_cgroup: cli.global.systemd_cgroup,
         no_pivot: args.no_pivot,
+        plain_newlines: true,
         no_new_keyring: args.no_new_keyring,
         ..CreateOptions::default()
     })

@@ -10,7 +10,9 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, read, write};
 use rustix::stdio::{stdin, stdout};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 /// What a ready pipe takes without blocking: pipe(7), `PIPE_BUF`.
 const CHUNK: usize = 4096;
@@ -44,6 +46,8 @@ impl Terminal {
         if let Some(saved) = &saved {
             let mut raw = saved.clone();
             raw.make_raw();
+            // The program's does not make CR LF of LF (`plain_newlines`): ours does.
+            raw.output_modes.insert(saved.output_modes & OutputModes::OPOST);
             tcsetattr(stdin(), OptionalActions::Now, &raw)?;
         }
         let terminal = Self {

@@ -33,15 +33,16 @@ impl Cgroup {
     /// Puts a process into every hierarchy: into the container's own cgroup, or into one below it where `below` says
     /// so, as `PATH` (all hierarchies) or `CONTROLLER[,CONTROLLER]:PATH`.
     pub(crate) fn enter(&self, pid: Pid, below: &[String]) -> Result<()> {
-        let wrong = |text: &str, reason: &str| refuse(&self.id, "exec", format!("cgroup {text:?} {reason}"));
+        // The words are runc's.
+        let wrong = |reason: String| refuse(&self.id, "exec --cgroup", reason);
         let text = pid.as_raw_nonzero().to_string();
         for given in below {
             let (controllers, path) = given.split_once(':').unwrap_or(("", given));
             if path.split('/').any(|part| part == "..") {
-                return Err(wrong(given, "leads upwards"));
+                return Err(wrong(format!("bad cgroup path: {path} is not a sub cgroup path")));
             }
             if !controllers.is_empty() && !self.hierarchies.all().any(|h| h.is_called(controllers)) {
-                return Err(wrong(given, "names a controller that this host does not have"));
+                return Err(wrong(format!("unknown controller {controllers} in {given:?}")));
             }
         }
         if self.is_none() {
@@ -54,7 +55,10 @@ impl Cgroup {
                 if controllers.is_empty() || hierarchy.is_called(controllers) {
                     directory = hierarchy.mountpoint.join(&self.path).join(path.trim_start_matches('/'));
                     if !directory.exists() {
-                        return Err(wrong(given, &format!("does not exist ({})", directory.display())));
+                        let file = directory.join("cgroup.procs");
+                        let reason =
+                            format!("adding pid {text}: {}: no such file or directory", file.display());
+                        return Err(wrong(reason));
                     }
                 }
             }

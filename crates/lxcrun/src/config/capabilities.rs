@@ -63,19 +63,32 @@ fn capability_bits(capability: Capability) -> u64 {
     CAPABILITIES.iter().position(|c| *c == capability).map_or(0, |number| 1 << number)
 }
 
+/// Those that can't be made ambient: the kernel wants them permitted and inheritable.
+fn warn_of_ambient(id: &ContainerId, wanted: Capabilities) {
+    let vain = wanted.ambient & !(wanted.permitted & wanted.inheritable);
+    for capability in CAPABILITIES.into_iter().filter(|c| capability_bits(*c) & vain != 0) {
+        let name = capability_name(capability);
+        tracing::warn!(
+            "container {id}: can't raise ambient capability {name}: it is not permitted and inheritable"
+        );
+    }
+}
+
 /// All five sets. Without `process.capabilities` a program gets none, as in runc.
-pub(super) fn capabilities(wanted: Option<&LinuxCapabilities>) -> Capabilities {
+pub(super) fn capabilities(id: &ContainerId, wanted: Option<&LinuxCapabilities>) -> Capabilities {
     let Some(wanted) = wanted else { return Capabilities::default() };
     let bits = |set: &Option<HashSet<Capability>>| {
         set.iter().flatten().fold(0, |all, capability| all | capability_bits(*capability))
     };
-    Capabilities {
+    let wanted = Capabilities {
         bounding: bits(wanted.bounding()),
         effective: bits(wanted.effective()),
         inheritable: bits(wanted.inheritable()),
         permitted: bits(wanted.permitted()),
         ambient: bits(wanted.ambient()),
-    }
+    };
+    warn_of_ambient(id, wanted);
+    wanted
 }
 
 /// Nobody can give what he doesn't have, except in a user namespace of the container's own.

@@ -46,7 +46,7 @@ pub(crate) fn hooks(id: &ContainerId, spec: &Spec, kind: HookKind) -> Result<Vec
                 },
             };
             Ok(Hook {
-                field,
+                name: format!("{name} hook #{index}"),
                 path: hook.path().clone(),
                 args: hook.args().clone().unwrap_or_default(),
                 env: hook.env().clone().unwrap_or_default(),

@@ -215,6 +215,7 @@ fn mount(
             return Err(refuse(id, format!("{field}.source"), "is missing"));
         };
         planned.what = What::Bind { source: bundle.join(source), recursive: options.bind.unwrap_or(false) };
+        clear_unnamed_flags(&mut planned.attributes, spec);
         return Ok(planned);
     }
     if fstype == "cgroup" {
@@ -248,6 +249,20 @@ fn mount(
         copy_up: options.copy_up && fstype == "tmpfs",
     };
     Ok(planned)
+}
+
+/// A bind mount that names one flag has no others: those of its source are cleared, as in runc and by mount(2). One that
+/// names none keeps them, and in a user namespace those that the kernel would lock stay.
+fn clear_unnamed_flags(attributes: &mut Attributes, spec: &Spec) {
+    if *attributes == Attributes::default() {
+        return;
+    }
+    let locked = MountAttr::RDONLY | MountAttr::NOSUID | MountAttr::NODEV | MountAttr::NOEXEC;
+    let mut flags = MountAttr::NOSYMFOLLOW.bits();
+    if UserNamespace::of_container(spec).is_none() {
+        flags |= locked.bits();
+    }
+    attributes.clear |= flags & !attributes.set;
 }
 
 /// The mappings of an id-mapped mount: its own, or with the option alone those of the container. Source: runtime-spec,
