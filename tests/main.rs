@@ -20,6 +20,7 @@ mod exit_codes;
 mod force;
 mod hooks;
 mod host;
+mod labels;
 mod lifecycle;
 mod lxc_config;
 mod moments;
@@ -28,6 +29,7 @@ mod namespaces;
 mod netdevices;
 mod process;
 mod races;
+mod rootless;
 mod scheduling;
 mod schema;
 mod seccomp;
@@ -53,6 +55,8 @@ fn all() -> Vec<lxcrun_test::Test> {
         activation::tests,
         devices::tests,
         cgroups::tests,
+        labels::tests,
+        rootless::tests,
         seccomp::tests,
         sysctl::tests,
         hooks::tests,

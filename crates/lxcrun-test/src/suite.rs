@@ -51,6 +51,8 @@ pub enum Need {
     CgroupV1(&'static str),
     /// A file of the kernel's.
     File(&'static str),
+    /// A kernel that does not have this file.
+    NoFile(&'static str),
     /// A program on the PATH.
     Program(&'static str),
     /// A CRIU that works on this kernel.
@@ -92,6 +94,7 @@ impl Need {
                 cgroup::v1(name).is_none().then(|| format!("needs {name} as a cgroup v1 hierarchy"))
             }
             Need::File(path) => (!Path::new(path).exists()).then(|| format!("needs {path}")),
+            Need::NoFile(path) => Path::new(path).exists().then(|| format!("needs a host without {path}")),
             Need::Program(name) => {
                 crate::runtime::on_path(name).is_none().then(|| format!("needs the program {name}"))
             }

@@ -118,7 +118,9 @@ impl Container {
     /// # Errors
     /// [`Error::Io`] when this host's cgroups can't be found.
     pub fn stats(&self) -> Result<ResourceStats> {
-        let mut stats = self.cgroup()?.stats();
+        let cgroup = self.cgroup()?;
+        cgroup.check_exists("stats")?;
+        let mut stats = cgroup.stats();
         stats.network_interfaces = self.network_interfaces();
         Ok(stats)
     }
@@ -150,7 +152,9 @@ impl Container {
     /// # Errors
     /// [`Error::Io`] when this host's cgroups can't be found.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        Ok(self.cgroup()?.pids().into_iter().map(|pid| pid.as_raw_nonzero().get()).collect())
+        let cgroup = self.cgroup()?;
+        cgroup.check_exists("processes")?;
+        Ok(cgroup.pids().into_iter().map(|pid| pid.as_raw_nonzero().get()).collect())
     }
 
     /// Freezes every process in it. Returns when all are.

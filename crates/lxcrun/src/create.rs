@@ -73,6 +73,7 @@ pub struct CreateOptions {
 pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOptions) -> Result<Container> {
     let spec = bundle.spec();
     let host = Host::probe(id)?;
+    rootless::check(id, spec)?;
     let mut plan = Plan::new(id, bundle.path(), spec, &host, &options.lxc_config)?;
     check_terminal(id, &plan, &options)?;
     let user_namespace = rootless::user_namespace(id, &plan)?;
@@ -271,6 +272,7 @@ impl Creation {
             unit: plan.cgroup.unit().cloned(),
             monitor: Some(monitor.process()?),
             liblxc_cleans_up: plan.raw.needs_liblxc_at_the_end(),
+            apparmor_profile: plan.raw.apparmor_profile.clone(),
             lxc_settings: !plan.raw.items.is_empty(),
             ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
         };

@@ -29,7 +29,9 @@ impl Container {
     /// # Errors
     /// [`Error::Io`] when the kernel refuses.
     pub fn kill_all(&self, signal: Signal) -> Result<()> {
-        self.cgroup()?.signal_all(signal)?;
+        let cgroup = self.cgroup()?;
+        cgroup.check_exists("kill --all")?;
+        cgroup.signal_all(signal)?;
         self.thaw_killed(signal)
     }
 

@@ -160,8 +160,7 @@ pub(crate) fn for_init(
                 mounts.push(of_planned(planned, Source::Mounted { options: options.clone() }));
             }
             What::Cgroup { readonly } => {
-                let own = matches!(plan.namespaces.get("cgroup"), Some(Sharing::New));
-                mounts.extend(cgroup_mounts(id, planned, *readonly, own, cgroup, fds)?);
+                mounts.extend(cgroup_mounts(id, plan, planned, *readonly, cgroup, fds)?);
             }
         }
     }
@@ -194,12 +193,13 @@ fn tree_mount(planned: &PlannedMount, tree: HostTree, fds: &mut FdTable) -> Moun
 /// mounts the hierarchies itself, and the namespace shows only its part; otherwise its directories are bound.
 fn cgroup_mounts(
     id: &ContainerId,
+    plan: &Plan,
     planned: &PlannedMount,
     readonly: bool,
-    own_namespace: bool,
     cgroup: &Cgroup,
     fds: &mut FdTable,
 ) -> Result<Vec<Mount>> {
+    let own_namespace = matches!(plan.namespaces.get("cgroup"), Some(Sharing::New));
     let hardened = MountAttr::NOSUID | MountAttr::NODEV | MountAttr::NOEXEC;
     let bits = if readonly { hardened | MountAttr::RDONLY } else { hardened };
     let mut one =
@@ -213,10 +213,11 @@ fn cgroup_mounts(
                 };
                 of_planned(planned, source)
             } else {
+                // Without a cgroup of its own there is only the host's to see.
                 let path = mountpoint.join(cgroup.path());
-                let tree = clone_tree(&path, false)
+                let tree = HostTree::open(plan, &path, cgroup.is_none())
                     .map_err(|e| refuse(id, &planned.field, format!("{}: {e}", path.display())))?;
-                tree_mount(planned, HostTree::Cloned(tree), fds)
+                tree_mount(planned, tree, fds)
             };
             mount.destination = destination.into();
             mount.attributes = Attributes { set: bits.bits(), clear: 0 };

@@ -10,12 +10,26 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::config::{Plan, Sharing};
 use crate::error::refuse;
 use crate::{ContainerId, Error, Result};
+
+/// Fails when an ordinary user wants a container without a user namespace: before anything is said of rights that they
+/// lack without one.
+pub(crate) fn check(id: &ContainerId, spec: &Spec) -> Result<()> {
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
+    let has_user = namespaces.iter().any(|n| n.typ() == LinuxNamespaceType::User);
+    if has_user || rustix::process::geteuid().is_root() { Ok(()) } else { Err(needs_namespace(id)) }
+}
+
+fn needs_namespace(id: &ContainerId) -> Error {
+    let reason = "rootless container requires user namespaces: only root can do without a new one";
+    refuse(id, "linux.namespaces", reason)
+}
 
 /// The user namespace that the monitor has to join: that of the container. None for root, also in a user namespace of
 /// somebody else's making.
@@ -24,10 +38,7 @@ pub(crate) fn user_namespace(id: &ContainerId, plan: &Plan) -> Result<Option<Own
         return Ok(None);
     }
     match plan.namespaces.get("user") {
-        None => {
-            let reason = "rootless container requires user namespaces: only root can do without a new one";
-            Err(refuse(id, "linux.namespaces", reason))
-        }
+        None => Err(needs_namespace(id)),
         Some(Sharing::Path(path)) => fs::File::open(path)
             .map(|file| Some(file.into()))
             .map_err(|e| refuse(id, "linux.namespaces", format!("{}: {e}", path.display()))),

@@ -125,6 +125,9 @@ pub(crate) struct State {
     pub init: Option<ProcessId>,
     /// Whether liblxc has something to do at the end: devices to give back, hooks to run.
     pub liblxc_cleans_up: bool,
+    /// `lxc.apparmor.profile` of the raw settings, which execs have, too.
+    #[serde(default)]
+    pub apparmor_profile: Option<String>,
     /// Whether LXC has settings of its own for it, which no specification knows.
     #[serde(default)]
     pub lxc_settings: bool,
@@ -155,6 +158,7 @@ impl State {
             monitor: None,
             init: None,
             liblxc_cleans_up: false,
+            apparmor_profile: None,
             lxc_settings: false,
             stdio: Vec::new(),
             resctrl: None,

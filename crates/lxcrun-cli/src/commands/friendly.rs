@@ -10,6 +10,7 @@ use lxcrun::oci_spec::runtime::{
 use lxcrun::{Bundle, ContainerId};
 
 use super::exec::parse_user;
+use super::rootless;
 use super::size::parse_size;
 use crate::cli::{self, Friendly, Network};
 use crate::rootfs;
@@ -110,6 +111,7 @@ fn spec(id: &ContainerId, rootfs: &Path, args: &cli::Run) -> anyhow::Result<Spec
         linux.set_namespaces(Some(namespaces));
     }
     spec.set_linux(Some(linux));
+    rootless::adapt(&mut spec)?;
     Ok(spec)
 }
 

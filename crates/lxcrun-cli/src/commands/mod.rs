@@ -9,6 +9,7 @@ mod friendly;
 mod generate;
 mod list;
 mod ps;
+mod rootless;
 mod run;
 mod size;
 mod update;

@@ -85,6 +85,11 @@ impl Cgroup {
         Some((hierarchy.mountpoint.join(&self.path), hierarchy.is_unified()))
     }
 
+    /// Fails when the container has no cgroup, and `what` needs one.
+    pub(crate) fn check_exists(&self, what: &str) -> Result<()> {
+        if self.is_none() { Err(refuse(&self.id, what, NO_CGROUP)) } else { Ok(()) }
+    }
+
     /// Whether the container has no cgroup of its own.
     pub(crate) fn is_none(&self) -> bool {
         self.path.is_empty()

@@ -105,8 +105,11 @@ impl Plan {
         if !rootfs.is_dir() {
             return Err(refuse(id, "root.path", format!("{} is not a directory", rootfs.display())));
         }
-        let (process, mut rlimits) = process::process(id, spec)?;
+        let (mut process, mut rlimits) = process::process(id, spec)?;
         rlimits.retain(|limit| !raw.sets_rlimit(&limit.name.to_string()));
+        if raw.apparmor_profile.is_some() {
+            process.apparmor_profile.clone_from(&raw.apparmor_profile);
+        }
         labels::check(id, host.security, &process)?;
         if !namespaces.has_user() {
             capabilities::check_available(id, process.capabilities, host.capabilities)?;

@@ -18,8 +18,12 @@ pub const ANNOTATION_PREFIX: &str = "org.linuxcontainers.lxc.";
 /// Where an administrator allows more settings in annotations.
 pub const SYSTEM_CONFIG: &str = "/etc/lxcrun/lxcrun.toml";
 
+/// liblxc loads a profile that it generates only for an init that it confines, and ours must not be confined yet.
+const NOT_GENERATED: &str =
+    "generated profiles are not supported by this version of lxcrun: load one and name it";
+
 /// Keys that can't be had at all, with what to use instead.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 24] = [
     ("lxc.rootfs.", "the root file system is root.path"),
     ("lxc.init.", "the program is process.args"),
     ("lxc.execute.cmd", "the program is process.args"),
@@ -40,6 +44,10 @@ const REFUSED: [(&str, &str); 20] = [
     ("lxc.include", "a file of settings can't be checked"),
     ("lxc.mount.fstab", "mounts are mounts, or lxc.mount.entry"),
     ("lxc.mount.auto", "mounts are mounts, or lxc.mount.entry"),
+    ("lxc.apparmor.allow_nesting", NOT_GENERATED),
+    ("lxc.apparmor.allow_incomplete", NOT_GENERATED),
+    ("lxc.apparmor.raw", NOT_GENERATED),
+    ("lxc.selinux.", "the label is process.selinuxLabel"),
 ];
 
 /// Keys that an annotation may set unless the administrator says otherwise: they stay within the container.
@@ -88,6 +96,8 @@ pub(crate) struct RawSettings {
     pub items: Vec<Item>,
     /// `lxc.mount.entry`: LXC would mount it where the init mounts over it, so it becomes a mount like any other.
     pub mounts: Vec<Mount>,
+    /// `lxc.apparmor.profile`: the program's, like `process.apparmorProfile`, and the last word.
+    pub apparmor_profile: Option<String>,
 }
 
 /// The part of the system's configuration that is about annotations.
@@ -147,6 +157,11 @@ impl RawSettings {
             let mount =
                 parse_mount_entry(value).map_err(|reason| refuse(id, field, format!("{key}: {reason}")))?;
             self.mounts.push(mount);
+        } else if key == "lxc.apparmor.profile" {
+            if value == "generated" {
+                return Err(refuse(id, field, format!("{key} can't be {value}: {NOT_GENERATED}")));
+            }
+            self.apparmor_profile = Some(value.into()).filter(|name: &String| !name.is_empty());
         } else {
             self.items.push(Item { key, value: value.into(), field: field.into() });
         }
@@ -293,8 +308,8 @@ mod tests {
     #[test]
     fn names_of_lxc_1_are_translated() {
         assert_eq!(
-            lines(&[("utsname", "a"), ("lxc.aa_profile", "b")]),
-            ["lxc.uts.name=a", "lxc.apparmor.profile=b"]
+            lines(&[("utsname", "a"), ("lxc.haltsignal", "PWR")]),
+            ["lxc.uts.name=a", "lxc.signal.halt=PWR"]
         );
         assert_eq!(lines(&[("limit.nofile", "5")]), ["lxc.prlimit.nofile=5"]);
         let networks = [
@@ -325,6 +340,16 @@ mod tests {
         ] {
             let error = settings(&[(key, "x")]).unwrap_err().to_string();
             assert!(error.contains("can't be set"), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_apparmor_profile_is_the_programs_and_not_for_liblxc() {
+        let named = settings(&[("lxc.aa_profile", "b")]).unwrap();
+        assert_eq!((named.apparmor_profile.as_deref(), named.items.as_slice()), (Some("b"), [].as_slice()));
+        for (key, value) in [("apparmor.profile", "generated"), ("apparmor.raw", "deny /x w,")] {
+            let error = settings(&[(key, value)]).unwrap_err().to_string();
+            assert!(error.contains("generated profiles are not supported"), "{error}");
         }
     }
 
