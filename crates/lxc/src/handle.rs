@@ -15,10 +15,13 @@ pub struct Handle<'lib> {
     library: PhantomData<&'lib Liblxc>,
 }
 
+/// What `error_num` is before liblxc sets it.
+const NO_STATUS: i32 = -1;
+
 /// How a container that liblxc started has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// `start` returned false: it never ran. The reason is in the log.
+    /// `start` returned false, and no status: it never ran. The reason is in the log.
     NotStarted,
     /// Its init called exit(2).
     Exited(u8),
@@ -80,12 +83,16 @@ impl<'lib> Handle<'lib> {
         }
         let mut pointers: Vec<*mut c_char> = argv.iter().map(|a| a.as_ptr().cast_mut()).collect();
         pointers.push(std::ptr::null_mut());
+        // SAFETY: the handle is live and ours alone; a plain integer, which is no status that liblxc reports.
+        unsafe { (*self.raw.as_ptr()).error_num = NO_STATUS };
         // SAFETY: the handle is live and ours alone; `pointers` is a NULL-terminated array of NUL-terminated
         // strings that outlive the call, and liblxc's parameter is `char *const []`: it writes to neither.
         let started = unsafe { start(self.raw.as_ptr(), 0, pointers.as_ptr()) };
         // SAFETY: the handle is live; `error_num` is a plain integer that the finished call has set.
         let status = unsafe { (*self.raw.as_ptr()).error_num };
-        Ok(if started { Ended::from_error_num(status) } else { Ended::NotStarted })
+        // In a user namespace it can't give network devices back, and returns false after the container has run.
+        let ran = started || matches!(status.to_le_bytes(), [0 | 0x7f, _, 0, 0]);
+        Ok(if ran { Ended::from_error_num(status) } else { Ended::NotStarted })
     }
 
     /// Reads a function pointer out of the struct.
