@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use lxcrun_test::{Bundle, Call, Need, Runtime, tests};
-use serde_json::{Value, json};
+use serde_json::json;
 
 tests![
     root_of_the_container_is_the_user.for_ordinary_user(),
@@ -31,7 +31,7 @@ fn rootless() -> Bundle {
             spec["linux"].as_object_mut().expect("an object").remove("resources");
             for mount in spec["mounts"].as_array_mut().expect("a list") {
                 if let Some(options) = mount["options"].as_array_mut() {
-                    options.retain(|option| *option != Value::from("gid=5"));
+                    options.retain(|option| option != "gid=5");
                 }
             }
         })

@@ -31,7 +31,7 @@ use crate::systemd::Unit;
 use crate::{ContainerId, Result};
 
 /// Why something that needs a cgroup can't be had without one.
-const NO_CGROUP: &str = "the container has no cgroup: none is delegated to this user (systemd-run --user --scope -p Delegate=yes)";
+const NO_CGROUP: &str = "the container has no cgroup: this version makes none for ordinary users";
 
 /// The cgroups of one container: a directory in each hierarchy.
 #[derive(Debug, Clone)]
