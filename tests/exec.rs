@@ -14,6 +14,7 @@ tests![
     exec_takes_a_directory,
     exec_takes_a_user_and_group,
     exec_takes_a_process_file,
+    exec_of_a_process_without_a_user_is_roots,
     exec_takes_a_umask_of_its_process_file.not_on("runc", "1.1 ignores it"),
     exec_has_the_capabilities_of_the_container,
     exec_has_a_terminal_over_the_console_socket,
@@ -93,6 +94,11 @@ fn exec_takes_a_process_file() {
     });
     let run = exec_process(&container, &process);
     run.assert_ok().assert_stdout("/tmp\nfile\n1000\n99\nCapBnd:\t0000000000000020\n");
+}
+
+fn exec_of_a_process_without_a_user_is_roots() {
+    let process = json!({ "args": ["/bin/id", "-u"], "cwd": "/" });
+    exec_process(&sleeper(), &process).assert_ok().assert_stdout("0\n");
 }
 
 fn exec_process(container: &Container, process: &Value) -> Output {

@@ -57,5 +57,7 @@ pub(crate) fn send(
         let sent = sendmsg(&socket, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL)?;
         socket.write_all(&json[sent..])
     };
-    send().map_err(|e| refuse(id, field, format!("{}: {e}", path.display())))
+    // The words are runc's.
+    let failed = |e| format!("failed to connect with seccomp agent at {}: {e}", path.display());
+    send().map_err(|e| refuse(id, field, failed(e)))
 }
