@@ -199,7 +199,12 @@ fn a_tmpfs_has_its_size_and_mode() {
 
 fn a_tmpfs_has_the_mode_of_what_it_covers() {
     let bundle = Bundle::busybox().mount("/tmp", "tmpfs", "tmpfs", &[]);
-    bundle.args(["stat", "-c", "%a", "/tmp"]).run().assert_ok().assert_stdout("1777\n");
+    fs::create_dir(bundle.rootfs("private")).expect("set up the root");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o710);
+    fs::set_permissions(bundle.rootfs("private"), mode).expect("set up the root");
+    let bundle = bundle.mount("/private", "tmpfs", "tmpfs", &[]).mount("/new", "tmpfs", "tmpfs", &[]);
+    let run = bundle.args(["stat", "-c", "%a", "/tmp", "/private", "/new"]).run();
+    run.assert_ok().assert_stdout("1777\n710\n1777\n");
 }
 
 fn mounts_nest_in_their_order() {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kernel::{MountAttr, set_mount_attributes};
 use protocol::init::{Attributes, Mount, Propagation, Source, Tree};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, XattrFlags, setxattr, symlinkat};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, setxattr, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -33,7 +33,8 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
             (tree, FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
         }
         Source::Filesystem { fstype, source, options, .. } => {
-            (new_filesystem(fstype, source.as_deref(), options).map_err(|e| fail(name(), e))?, true)
+            let options = with_mode(root, mount, fstype, options);
+            (new_filesystem(fstype, source.as_deref(), &options).map_err(|e| fail(name(), e))?, true)
         }
     };
     let missing = if directory { Missing::Directory } else { Missing::File };
@@ -59,12 +60,6 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
     };
     if let Source::Filesystem { copy_up: true, .. } = mount.source {
         copy_up(&target, &detached).map_err(|e| fail(format!("{}: tmpcopyup", name()), e))?;
-    }
-    if let Source::Filesystem { fstype, options, .. } = &mount.source
-        && fstype == "tmpfs"
-        && !options.iter().any(|option| option.starts_with("mode="))
-    {
-        inherit_mode(&target, &detached).map_err(|e| fail(format!("{}: its mode", name()), e))?;
     }
     if let Some(label) = &mount.label {
         let path = format!("/proc/self/fd/{}", detached.as_raw_fd());
@@ -131,10 +126,17 @@ fn change(root: &Root, mount: &Mount, options: &[String]) -> std::result::Result
     Ok(mounted)
 }
 
-/// A tmpfs that says nothing else has the permissions of the directory that it covers, as in runc.
-fn inherit_mode(target: &OwnedFd, detached: &OwnedFd) -> rustix::io::Result<()> {
-    let mode = Mode::from_raw_mode(rustix::fs::fstat(target)?.st_mode & 0o7777);
-    rustix::fs::chmodat(detached, ".", mode, AtFlags::empty())
+/// A tmpfs that says nothing else has the permissions of the directory that it covers, if there is one, as in runc.
+fn with_mode(root: &Root, mount: &Mount, fstype: &str, options: &[String]) -> Vec<String> {
+    let mut options = options.to_vec();
+    if fstype == "tmpfs"
+        && !options.iter().any(|option| option.starts_with("mode="))
+        && let Ok(covered) = root.resolve(&mount.destination, Missing::Fail)
+        && let Ok(stat) = rustix::fs::fstat(&covered)
+    {
+        options.push(format!("mode={:o}", stat.st_mode & 0o7777));
+    }
+    options
 }
 
 fn is_procfs(fd: &OwnedFd) -> bool {
