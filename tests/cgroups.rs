@@ -10,6 +10,7 @@ tests![
     the_container_has_a_cgroup_in_every_hierarchy,
     the_cgroup_is_that_of_the_spec,
     a_relative_path_is_below_some_parent,
+    an_empty_cpuset_above_is_filled.needs(Need::CgroupV1("cpuset")),
     the_memory_limit_is_set.needs(Need::Controller("memory")),
     the_memory_limit_kills.needs(Need::Controller("memory")),
     the_memory_reservation_is_set.needs(Need::Controller("memory")),
@@ -177,4 +178,17 @@ fn a_class_of_service_needs_resctrl() {
     } else {
         bundle.build().refused(&["ntel"]);
     }
+}
+
+fn an_empty_cpuset_above_is_filled() {
+    let cpuset = hierarchies().iter().find(|h| h.controllers().iter().any(|c| c == "cpuset"));
+    let pod = format!("{}/pod", cgroup_parent());
+    fs::create_dir_all(cpuset.expect("checked").mount.join(&pod[1..])).expect("a cgroup");
+    let bundle = Bundle::busybox();
+    let path = format!("{pod}/{}", bundle.key());
+    let run = bundle.set("/linux/cgroupsPath", path).run();
+    for hierarchy in hierarchies() {
+        fs::remove_dir(hierarchy.mount.join(&pod[1..])).expect("the cgroup is empty again");
+    }
+    run.assert_ok();
 }

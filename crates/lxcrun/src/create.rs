@@ -113,6 +113,9 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         relative_cgroups: enter.is_some(),
     };
     let config = plan.lxc_config(spec, &surroundings);
+    if !creation.own_cgroups {
+        creation.cgroup.fill_parents()?;
+    }
     creation.start_liblxc(spec, &config, enter.unwrap_or_default(), user_namespace.as_ref())?;
     if creation.own_cgroups {
         creation.cgroup.make()?;

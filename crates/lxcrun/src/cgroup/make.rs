@@ -18,6 +18,26 @@ impl Cgroup {
         }
         Ok(())
     }
+
+    /// Makes the cgroups above it fit for processes, where there are some: whoever made a cpuset of version 1 may have
+    /// left it empty. liblxc makes those below, and relies on the kernel to fill them from above.
+    pub(crate) fn fill_parents(&self) -> Result<()> {
+        let Some(hierarchy) = self.hierarchies.legacy().find(|h| h.is_called("cpuset")) else {
+            return Ok(());
+        };
+        let mut directory = hierarchy.mountpoint.clone();
+        for name in Path::new(&self.path).parent().into_iter().flatten() {
+            let above = directory.clone();
+            directory.push(name);
+            if !directory.exists() {
+                break;
+            }
+            fill_cpuset(&above, &directory)
+                .and_then(|()| write(&directory, "cgroup.clone_children", "1"))
+                .at(&self.id, format!("cannot fill cpuset {}", directory.display()))?;
+        }
+        Ok(())
+    }
 }
 
 fn make(hierarchy: &Hierarchy, path: &str) -> io::Result<()> {
@@ -33,9 +53,7 @@ fn make(hierarchy: &Hierarchy, path: &str) -> io::Result<()> {
             made => made?,
         }
         if hierarchy.is_called("cpuset") {
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                take_over(&above, &directory, file)?;
-            }
+            fill_cpuset(&above, &directory)?;
         }
     }
     Ok(())
@@ -50,9 +68,11 @@ fn pass_controllers_down(directory: &Path) {
 }
 
 /// A new cpuset of version 1 has no processors and no memory, and takes no processes.
-fn take_over(above: &Path, directory: &Path, file: &str) -> io::Result<()> {
-    if !read(directory, file)?.is_empty() {
-        return Ok(());
+fn fill_cpuset(above: &Path, directory: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if read(directory, file)?.is_empty() {
+            write(directory, file, &read(above, file)?)?;
+        }
     }
-    write(directory, file, &read(above, file)?)
+    Ok(())
 }
