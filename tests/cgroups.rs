@@ -24,6 +24,13 @@ tests![
     the_pids_limit_stops_forks.needs(Need::Controller("pids")),
     a_limit_of_minus_one_is_no_limit.needs(Need::Controller("pids")),
     the_huge_page_limit_is_set.needs(Need::Controller("hugetlb")),
+    each_limit_of_version_two_is_in_its_file_and_seen_inside
+        .needs(Need::CgroupV2)
+        .not_on("runc", "1.1 has another formula for shares"),
+    an_update_changes_each_limit_of_version_two
+        .needs(Need::CgroupV2)
+        .not_on("runc", "1.1 has another formula for shares"),
+    what_version_two_lacks_is_refused.needs(Need::CgroupV2).not_on("runc", "it passes over some"),
     a_unified_value_is_refused_on_version_one.needs(Need::CgroupV1("memory")),
 ];
 
@@ -164,6 +171,77 @@ fn the_huge_page_limit_is_set() {
     let container = sleeper(Bundle::busybox().resource("hugepageLimits", limits));
     let limit = cgroups(&container).read("hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max");
     assert_eq!(limit, "4194304");
+}
+
+/// Limits, and the files of version 2 that have them.
+fn limits_of_version_two() -> (Bundle, [(&'static str, &'static str); 9]) {
+    let bundle = Bundle::busybox()
+        .namespace("cgroup", None)
+        .resource("memory", json!({ "limit": 64 << 20, "swap": 96 << 20, "reservation": 16 << 20 }))
+        .resource("cpu", json!({ "shares": 512, "quota": 10000, "period": 20000, "cpus": "0", "mems": "0" }))
+        .resource("pids", json!({ "limit": 17 }))
+        .resource("unified", json!({ "memory.high": "50000000\n" }));
+    let files = [
+        ("memory.max", "67108864"),
+        ("memory.swap.max", "33554432"),
+        ("memory.low", "16777216"),
+        ("memory.high", "49999872"), // whole pages
+        ("cpu.weight", "59"),
+        ("cpu.max", "10000 20000"),
+        ("cpuset.cpus", "0"),
+        ("cpuset.mems", "0"),
+        ("pids.max", "17"),
+    ];
+    (bundle, files)
+}
+
+fn each_limit_of_version_two_is_in_its_file_and_seen_inside() {
+    let (bundle, files) = limits_of_version_two();
+    let container = sleeper(bundle);
+    let names = files.map(|(name, _)| name);
+    let values = files.map(|(_, value)| value);
+    assert_eq!(names.map(|name| cgroups(&container).read("memory", "", name)), values);
+    let inside = container.exec(["sh", "-c", &format!("cd /sys/fs/cgroup && cat {}", names.join(" "))]);
+    assert_eq!(inside.assert_ok().lines(), values);
+}
+
+fn an_update_changes_each_limit_of_version_two() {
+    let container = sleeper(limits_of_version_two().0);
+    let options = [
+        "--memory=33554432",
+        "--memory-swap=50331648",
+        "--memory-reservation=8388608",
+        "--cpu-share=1024",
+        "--cpu-quota=5000",
+        "--cpu-period=50000",
+        "--pids-limit=9",
+    ];
+    container.call("update").args(options).arg(container.id()).output().assert_ok();
+    let expected = [
+        ("memory.max", "33554432"),
+        ("memory.swap.max", "16777216"),
+        ("memory.low", "8388608"),
+        ("cpu.weight", "100"),
+        ("cpu.max", "5000 50000"),
+        ("cpuset.cpus", "0"),
+        ("pids.max", "9"),
+    ];
+    let read = expected.map(|(name, _)| cgroups(&container).read("memory", "", name));
+    assert_eq!(read, expected.map(|(_, value)| value));
+}
+
+fn what_version_two_lacks_is_refused() {
+    for (name, value) in [
+        ("memory", json!({ "swappiness": 10 })),
+        ("memory", json!({ "kernelTCP": 1 << 20 })),
+        ("memory", json!({ "disableOOMKiller": true })),
+        ("network", json!({ "classID": 7 })),
+        ("cpu", json!({ "realtimeRuntime": 1000 })),
+        ("unified", json!({ "cgroup.freeze": "1" })),
+        ("unified", json!({ "../memory.max": "1" })),
+    ] {
+        Bundle::busybox().resource(name, value).refused(&[name]);
+    }
 }
 
 fn a_unified_value_is_refused_on_version_one() {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use lxcrun_test::{
-    Bundle, Call, Cgroups, ConsoleSocket, Container, Need, Output, read_line, tests, until_exit,
+    Bundle, Call, Cgroups, ConsoleSocket, Container, Need, Output, SeccompAgent, read_line, tests, until_exit,
 };
 use serde_json::json;
 
@@ -43,6 +43,7 @@ tests![
     damaged_images_are_refused.needs(Need::Criu),
     without_criu_the_error_says_so.lxcrun_only("runc looks for it before it reads anything"),
     options_that_make_no_sense_are_refused.lxcrun_only("runc ignores some"),
+    a_program_with_a_seccomp_agent_is_refused.lxcrun_only("others leave it to criu to fail"),
     lxc_settings_are_refused.needs(Need::Criu).lxcrun_only("other runtimes have no LXC"),
 ];
 
@@ -506,5 +507,23 @@ fn lxc_settings_are_refused() {
         bundle.set("/annotations", json!({ "org.linuxcontainers.lxc.prlimit.nofile": "77" })).start();
     let output = container.checkpoint("images", &[]);
     output.assert_fails().assert_stderr_contains("LXC");
+    assert!(!container.path("images").exists());
+}
+
+fn a_program_with_a_seccomp_agent_is_refused() {
+    let bundle = Bundle::busybox().args(["sleep", "1000"]);
+    let agent = SeccompAgent::new(bundle.path("agent.sock"));
+    let filter = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": agent.path(),
+        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }],
+    });
+    let container = bundle.set("/linux/seccomp", filter).create();
+    let start = container.call("start").arg(container.id()).spawn();
+    let _notifications = agent.receive();
+    start.wait().assert_ok();
+    let output = container.checkpoint("images", &[]);
+    output.assert_fails().assert_stderr_contains("linux.seccomp.listenerPath");
+    assert_eq!(container.status(), "running");
     assert!(!container.path("images").exists());
 }

@@ -15,6 +15,7 @@ tests![
     a_device_that_is_allowed_can_be_opened,
     a_device_may_be_allowed_for_reading_alone,
     a_later_rule_wins,
+    rules_outlive_an_update,
     a_program_may_make_a_device_but_not_use_it,
 ];
 
@@ -107,6 +108,17 @@ fn a_device_may_be_allowed_for_reading_alone() {
 fn a_later_rule_wins() {
     assert_eq!(opened(&[deny_all(), rule(true, "rw"), rule(false, "w")]), "read ");
     assert_eq!(opened(&[json!({ "allow": true, "access": "rwm" }), rule(false, "rw")]), "");
+}
+
+fn rules_outlive_an_update() {
+    let container = with_device("/dev/log11")
+        .resource("devices", json!([deny_all(), rule(true, "r")]))
+        .args(["sleep", "1000"])
+        .start();
+    let opened = || container.exec(["sh", "-c", OPEN]).assert_ok().stdout.clone();
+    assert_eq!(opened(), "read\n");
+    container.call("update").args(["--pids-limit", "50"]).arg(container.id()).output().assert_ok();
+    assert_eq!(opened(), "read\n");
 }
 
 fn a_program_may_make_a_device_but_not_use_it() {

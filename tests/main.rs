@@ -36,6 +36,7 @@ mod seccomp;
 mod signals;
 mod symlinks;
 mod sysctl;
+mod systemd;
 mod terminal;
 mod userns;
 
@@ -57,6 +58,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         cgroups::tests,
         labels::tests,
         rootless::tests,
+        systemd::tests,
         seccomp::tests,
         sysctl::tests,
         hooks::tests,

@@ -89,6 +89,7 @@ impl Container {
             return Err(self.cannot("checkpoint", Status::Stopped));
         };
         let spec = self.directory.spec()?;
+        check_seccomp_agent(id, &spec)?;
         let mut plan = Plan::new(id, &self.state.bundle, &spec, &Host::probe(id)?, &[])?;
         plan.rootfs.clone_from(&self.state.rootfs);
         check_restorable(id, &plan, self.state.liblxc_cleans_up)?;
@@ -156,6 +157,17 @@ impl Container {
             ..criu::options(images, work, LOG)
         })
     }
+}
+
+/// The descriptor that a seccomp agent has is no part of the container: it can't be saved with it, and calls would wait
+/// for an answer for ever.
+fn check_seccomp_agent(id: &ContainerId, spec: &Spec) -> Result<()> {
+    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    if seccomp.is_some_and(|seccomp| seccomp.listener_path().is_some()) {
+        let reason = "criu cannot save the connection with a seccomp agent";
+        return Err(refuse(id, "linux.seccomp.listenerPath", reason));
+    }
+    Ok(())
 }
 
 /// Fails for what would be missing after a restore, because only liblxc's `start` makes it.

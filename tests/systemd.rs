@@ -1,0 +1,182 @@
+//! `--systemd-cgroup`: the container's cgroup lies in a scope, which systemd makes, knows the limits of, and takes away.
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+use lxcrun_test::{Bundle, Call, Cgroups, Container, Fifo, Need, Output, tests};
+use rustix::process::Signal;
+use serde_json::json;
+
+tests![
+    limits_are_properties_of_the_scope.needs(Need::CgroupV2).needs(Need::Systemd),
+    limits_are_in_the_scope_and_in_the_container
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .not_on("runc", "the scope itself is the container's cgroup"),
+    an_update_changes_the_properties_too.needs(Need::CgroupV2).needs(Need::Systemd),
+    annotations_are_properties.needs(Need::CgroupV2).needs(Need::Systemd),
+    every_command_works_in_a_scope.needs(Need::CgroupV2).needs(Need::Systemd),
+    a_scope_is_gone_after_a_failed_create.needs(Need::CgroupV2).needs(Need::Systemd),
+    a_scope_is_gone_after_a_create_that_was_killed
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .lxcrun_only("others have no state yet that delete would find"),
+    a_path_of_another_form_is_refused.needs(Need::CgroupV2).needs(Need::Systemd),
+];
+
+/// In a scope of a known name.
+fn in_scope(bundle: Bundle) -> Bundle {
+    let path = format!("system.slice:test:{}", bundle.key());
+    bundle.set("/linux/cgroupsPath", path)
+}
+
+fn scope(container: &Container) -> String {
+    format!("test-{}.scope", container.id())
+}
+
+fn create_call(container: &Container) -> Call {
+    let options = ["--systemd-cgroup", "create", "--bundle"].map(OsStr::new);
+    container.global(options).arg(container.dir()).arg(container.id())
+}
+
+#[track_caller]
+fn start(bundle: Bundle) -> Container {
+    let container = in_scope(bundle).build();
+    create_call(&container).output().assert_ok();
+    container.start().assert_ok();
+    container
+}
+
+/// A sleeping container with these limits.
+#[track_caller]
+fn limited() -> Container {
+    let bundle = Bundle::busybox()
+        .resource("memory", json!({ "limit": 64 << 20 }))
+        .resource("pids", json!({ "limit": 17 }))
+        .resource("cpu", json!({ "quota": 10000, "period": 20000, "cpus": "0" }));
+    start(bundle.args(["sleep", "1000"]))
+}
+
+#[track_caller]
+fn systemctl(args: &[&str]) -> Output {
+    let output = Command::new("systemctl").args(args).output().expect("systemctl");
+    Output::new(&format!("systemctl {args:?}"), &output)
+}
+
+#[track_caller]
+fn property(container: &Container, name: &str) -> String {
+    let show = systemctl(&["show", "--value", "--property", name, &scope(container)]);
+    show.assert_ok().stdout.trim().to_owned()
+}
+
+#[track_caller]
+fn assert_no_scope(container: &Container) {
+    assert_eq!(property(container, "LoadState"), "not-found");
+}
+
+fn limits_are_properties_of_the_scope() {
+    let container = limited();
+    let properties = ["MemoryMax", "TasksMax", "CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec", "AllowedCPUs"];
+    let values = properties.map(|name| property(&container, name));
+    assert_eq!(values, ["67108864", "17", "500ms", "20ms", "0"]);
+    assert_eq!(property(&container, "Slice"), "system.slice");
+    assert_eq!(property(&container, "Delegate"), "yes");
+}
+
+/// The container's limits, in its own cgroup.
+fn limits(container: &Container) -> [String; 4] {
+    let cgroups = Cgroups::of(container.pid());
+    ["memory.max", "pids.max", "cpu.max", "cpuset.cpus"].map(|file| cgroups.read("memory", "", file))
+}
+
+fn limits_are_in_the_scope_and_in_the_container() {
+    let container = limited();
+    let expected = ["67108864", "17", "10000 20000", "0"];
+    assert_eq!(limits(&container), expected);
+    let dir = Cgroups::of(container.pid()).dir("memory");
+    let scope = dir.parent().expect("the scope's cgroup");
+    assert!(scope.ends_with(format!("system.slice/test-{}.scope", container.id())), "{scope:?}");
+    let read = |file| std::fs::read_to_string(scope.join(file)).expect("a limit of the scope");
+    let outside = ["memory.max", "pids.max", "cpu.max", "cpuset.cpus"].map(|f| read(f).trim().to_owned());
+    assert_eq!(outside, expected);
+}
+
+fn an_update_changes_the_properties_too() {
+    let container = limited();
+    let options = ["--memory", "33554432", "--pids-limit", "9", "--cpu-quota", "5000"];
+    container.call("update").args(options).arg(container.id()).output().assert_ok();
+    // systemd writes again what it knows: the new limits.
+    systemctl(&["daemon-reload"]).assert_ok();
+    let values = ["MemoryMax", "TasksMax", "CPUQuotaPerSecUSec"].map(|name| property(&container, name));
+    assert_eq!(values, ["33554432", "9", "250ms"]);
+    assert_eq!(limits(&container), ["33554432", "9", "5000 20000", "0"]);
+}
+
+fn annotations_are_properties() {
+    let annotations = json!({
+        "org.systemd.property.TimeoutStopUSec": "uint64 7000000",
+        "org.systemd.property.CollectMode": "'inactive-or-failed'",
+    });
+    let container = start(Bundle::busybox().set("/annotations", annotations).args(["sleep", "1000"]));
+    assert_eq!(property(&container, "TimeoutStopUSec"), "7s");
+    assert_eq!(property(&container, "CollectMode"), "inactive-or-failed");
+
+    let annotations = json!({ "org.systemd.property.TimeoutStopUSec": "seven" });
+    let container = in_scope(Bundle::busybox().set("/annotations", annotations)).build();
+    container.refuses(create_call(&container).output(), &["org.systemd.property.TimeoutStopUSec"]);
+    assert_no_scope(&container);
+}
+
+fn every_command_works_in_a_scope() {
+    let container = limited();
+    let own = format!("/system.slice/{}", scope(&container));
+    assert!(container.proc("cgroup").contains(&own), "{}", container.proc("cgroup"));
+    let exec = container.exec(["cat", "/proc/self/cgroup"]);
+    exec.assert_ok().assert_stdout_contains(&own);
+    container.call("ps").args(["--format", "json"]).arg(container.id()).output().assert_ok();
+    container.verb("pause").assert_ok();
+    assert_eq!(container.status(), "paused");
+    container.verb("resume").assert_ok();
+    assert_eq!(container.status(), "running");
+    assert_eq!(property(&container, "ActiveState"), "active");
+    container.finish();
+    assert_no_scope(&container);
+}
+
+fn a_scope_is_gone_after_a_failed_create() {
+    let failing = in_scope(Bundle::busybox().args(["/no/such/program"])).build();
+    let created = create_call(&failing).output();
+    if created.code() == 0 {
+        // A runtime may see it at `start` only.
+        failing.start().assert_fails();
+        failing.delete_force().assert_ok();
+    }
+    failing.assert_gone(&created);
+    assert_no_scope(&failing);
+}
+
+fn a_scope_is_gone_after_a_create_that_was_killed() {
+    let bundle = Bundle::busybox();
+    let mut begun = Fifo::new(bundle.path("begun"));
+    let go_on = Fifo::new(bundle.path("go-on"));
+    let script = format!("echo begun > {}; read x < {}", begun.path().display(), go_on.path().display());
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    let container = in_scope(bundle.set("/hooks", json!({ "createRuntime": hook }))).build();
+    let create = create_call(&container).spawn();
+    assert_eq!(begun.line(), "begun");
+    assert_eq!(property(&container, "ActiveState"), "active");
+    create.signal(Signal::KILL);
+    drop(create);
+    let deleted = container.delete_force();
+    drop(go_on); // the hook, which nobody waits for any more, ends
+    container.assert_gone(deleted.assert_ok());
+    assert_no_scope(&container);
+}
+
+fn a_path_of_another_form_is_refused() {
+    for wrong in ["/a/path", "a:b", "no-slice:test:name", "system.slice:test:a b"] {
+        let bundle = Bundle::busybox();
+        let container = bundle.set("/linux/cgroupsPath", wrong).build();
+        container.refuses(create_call(&container).output(), &[]);
+    }
+}
