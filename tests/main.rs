@@ -12,6 +12,7 @@ mod cli;
 mod commands;
 mod crash;
 mod crun;
+mod delegation;
 mod devices;
 mod doctor;
 mod engines;
@@ -58,6 +59,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         cgroups::tests,
         labels::tests,
         rootless::tests,
+        delegation::tests,
         systemd::tests,
         seccomp::tests,
         sysctl::tests,

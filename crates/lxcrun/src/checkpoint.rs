@@ -176,6 +176,9 @@ pub(crate) fn check_restorable(id: &ContainerId, plan: &Plan, needs_liblxc: bool
         let reason = format!("{} is LXC's to set, and LXC takes no part in a restore", item.key);
         return Err(refuse(id, &item.field, reason));
     }
+    if let Some(field) = &plan.raw.delegation {
+        return Err(refuse(id, field, "a delegated cgroup is not made again by a restore"));
+    }
     if needs_liblxc {
         let reason = "LXC has devices or hooks for it (lxc.net, lxc.hook), and takes no part in a restore";
         return Err(refuse(id, "checkpoint", reason));

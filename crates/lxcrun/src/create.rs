@@ -15,7 +15,7 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::cgroup::{Cgroup, CgroupPath, Layout};
+use crate::cgroup::{Cgroup, CgroupPath, Layout, NO_CGROUP};
 use crate::checkpoint::name_of;
 use crate::config::{self, HookKind, Plan, Surroundings, hooks};
 use crate::container::Container;
@@ -82,6 +82,9 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     } else if rootless::is_ordinary_user() {
         plan.cgroup = CgroupPath::none(id);
     }
+    if let (Some(field), false) = (&plan.raw.delegation, plan.cgroup.is_some()) {
+        return Err(refuse(id, field, NO_CGROUP));
+    }
     let binds = mounts::open_binds(id, &plan)?;
 
     let resctrl = plan.intel_rdt.as_ref().map(|wanted| Resctrl::new(id, wanted)).transpose()?;
@@ -121,6 +124,9 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         creation.cgroup.make()?;
     }
     let init = creation.meet_init(&config)?;
+    if plan.owns_cgroup(&host) {
+        creation.cgroup.hand_over(init, plan.process.uid)?;
+    }
 
     let mut fds = FdTable::default();
     let stdio = options.stdio.map_or_else(own_stdio, |fds| Ok(fds.into()));
@@ -259,7 +265,8 @@ impl Creation {
     ) -> Result<Self> {
         let hierarchies = host.hierarchies.clone();
         let cgroup = Cgroup::new(id, hierarchies.clone(), &plan.cgroup.container())
-            .in_unit(plan.cgroup.unit().cloned());
+            .in_unit(plan.cgroup.unit().cloned())
+            .delegated(plan.raw.delegation.is_some());
         let monitor_cgroups = plan.cgroup.monitor();
         let directory = StateDir::create(root, id)?;
         // liblxc wants to make it itself; somebody else's may hold processes, and limits that are not ours.
@@ -273,6 +280,7 @@ impl Creation {
             cgroup: plan.cgroup.container(),
             monitor_cgroups: monitor_cgroups.clone(),
             unit: plan.cgroup.unit().cloned(),
+            delegated: plan.raw.delegation.is_some(),
             monitor: Some(monitor.process()?),
             liblxc_cleans_up: plan.raw.needs_liblxc_at_the_end(),
             apparmor_profile: plan.raw.apparmor_profile.clone(),

@@ -120,6 +120,9 @@ pub(crate) struct State {
     /// The unit of systemd around them.
     #[serde(default)]
     pub unit: Option<Unit>,
+    /// Whether its processes are in a cgroup below that, which is theirs to change.
+    #[serde(default)]
+    pub delegated: bool,
     /// LXC's monitor; `create` removes it when it retires.
     pub monitor: Option<ProcessId>,
     pub init: Option<ProcessId>,
@@ -155,6 +158,7 @@ impl State {
             cgroup: String::new(),
             monitor_cgroups: Default::default(),
             unit: None,
+            delegated: false,
             monitor: None,
             init: None,
             liblxc_cleans_up: false,
@@ -175,7 +179,7 @@ impl State {
 
     /// The container's cgroup.
     pub(crate) fn cgroup(&self, hierarchies: Hierarchies) -> Cgroup {
-        Cgroup::new(&self.id, hierarchies, &self.cgroup).in_unit(self.unit.clone())
+        Cgroup::new(&self.id, hierarchies, &self.cgroup).in_unit(self.unit.clone()).delegated(self.delegated)
     }
 
     /// The state as the specification has it: for hooks, and for `state`.

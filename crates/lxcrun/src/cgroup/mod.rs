@@ -1,6 +1,7 @@
 //! Control groups: liblxc makes a container's directories and puts its init into them; everything else about
 //! them is done here, by files, so that it works from any process and without LXC's monitor.
 
+mod delegation;
 mod devices;
 mod end;
 mod hierarchies;
@@ -13,6 +14,7 @@ mod stats;
 mod v1;
 mod v2;
 
+pub(crate) use delegation::INNER;
 use end::remove_tree;
 pub(crate) use end::wait_for_end;
 pub(crate) use hierarchies::{Hierarchies, Layout};
@@ -31,7 +33,7 @@ use crate::systemd::Unit;
 use crate::{ContainerId, Result};
 
 /// Why something that needs a cgroup can't be had without one.
-const NO_CGROUP: &str = "the container has no cgroup: this version makes none for ordinary users";
+pub(crate) const NO_CGROUP: &str = "the container has no cgroup: this version makes none for ordinary users";
 
 /// The cgroups of one container: a directory in each hierarchy.
 #[derive(Debug, Clone)]
@@ -42,11 +44,13 @@ pub(crate) struct Cgroup {
     path: String,
     /// The cgroup of the unit of systemd around it, which gets the same limits.
     unit: Option<Unit>,
+    /// Whether the processes are in a cgroup below, which is the container's to change.
+    delegated: bool,
 }
 
 impl Cgroup {
     pub(crate) fn new(id: &ContainerId, hierarchies: Hierarchies, path: &str) -> Self {
-        Self { id: id.clone(), hierarchies, path: path.into(), unit: None }
+        Self { id: id.clone(), hierarchies, path: path.into(), unit: None, delegated: false }
     }
 
     /// The same, in a unit of systemd.
@@ -127,10 +131,11 @@ impl Cgroup {
             let (_, controllers, path) =
                 (fields.next(), fields.next().unwrap_or(""), fields.next().unwrap_or(""));
             let ours = self.hierarchies.all().any(|h| h.is_called(controllers));
-            if ours && path.trim_start_matches('/') != self.path {
+            let home = self.home();
+            if ours && Path::new(path.trim_start_matches('/')) != home {
                 let reason = format!(
                     "liblxc has put the init into {path} of {controllers:?}, not into /{}",
-                    self.path
+                    home.display()
                 );
                 return Err(refuse(&self.id, "linux.cgroupsPath", reason));
             }

@@ -49,11 +49,12 @@ impl Cgroup {
             return Ok(());
         }
         for hierarchy in self.hierarchies.all() {
-            let mut directory = hierarchy.mountpoint.join(&self.path);
+            let home = hierarchy.mountpoint.join(self.home());
+            let mut directory = home.clone();
             for given in below {
                 let (controllers, path) = given.split_once(':').unwrap_or(("", given));
                 if controllers.is_empty() || hierarchy.is_called(controllers) {
-                    directory = hierarchy.mountpoint.join(&self.path).join(path.trim_start_matches('/'));
+                    directory = home.join(path.trim_start_matches('/'));
                     if !directory.exists() {
                         let file = directory.join("cgroup.procs");
                         let reason =

@@ -10,6 +10,7 @@ use protocol::monitor::Item;
 
 use super::Plan;
 use crate::ContainerId;
+use crate::cgroup::INNER;
 
 /// The file in the container's directory that liblxc logs to.
 pub(crate) const LOG_FILE: &str = "log";
@@ -50,6 +51,9 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
     if plan.cgroup.is_some() {
         let [monitor, pivot] = plan.cgroup.monitor_for_lxc();
         config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.for_lxc());
+        if let Some(field) = &plan.raw.delegation {
+            config.set(field, "lxc.cgroup.dir.container.inner", INNER);
+        }
         config.set("lxcrun", "lxc.cgroup.dir.monitor", monitor);
         config.set("lxcrun", "lxc.cgroup.dir.monitor.pivot", pivot);
     }

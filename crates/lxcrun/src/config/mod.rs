@@ -121,7 +121,11 @@ impl Plan {
                 "an LXC network needs a new network namespace in linux.namespaces",
             ));
         }
-        let planned = mounts::mounts(id, bundle, spec, host, &raw.mounts)?;
+        let mut planned = mounts::mounts(id, bundle, spec, host, &raw.mounts)?;
+        if let Some(field) = &raw.delegation {
+            check_delegation(id, field, &namespaces, host)?;
+            planned.iter_mut().for_each(PlannedMount::make_cgroup_writable);
+        }
         Ok(Self {
             intel_rdt: resctrl::intel_rdt(id, linux)?,
             net_devices: netdevices::net_devices(id, linux, &namespaces)?,
@@ -172,10 +176,29 @@ impl Plan {
             && !Path::new(LXC_SYSTEM_CONFIG).exists()
     }
 
+    /// Whether the container gets its cgroup to change: runtime-spec, config-linux.md, "Cgroup ownership".
+    pub(crate) fn owns_cgroup(&self, host: &Host) -> bool {
+        let writable = |mount: &PlannedMount| matches!(mount.what, What::Cgroup { readonly: false });
+        host.cgroup_layout() == Layout::Unified
+            && self.namespaces.is_new("cgroup")
+            && self.mounts.iter().any(writable)
+    }
+
     /// The LXC configuration, every item with the field that it comes from.
     pub(crate) fn lxc_config(&self, spec: &Spec, surroundings: &Surroundings<'_>) -> Vec<Item> {
         lxc::config(self, spec, surroundings)
     }
+}
+
+/// Version 1 is not safe to delegate, and without a namespace the container would see all that is above its part.
+fn check_delegation(id: &ContainerId, field: &str, namespaces: &Namespaces, host: &Host) -> Result<()> {
+    if host.cgroup_layout() != Layout::Unified {
+        return Err(refuse(id, field, "a cgroup can be delegated only on a host with cgroup v2 alone"));
+    }
+    if !namespaces.is_new("cgroup") {
+        return Err(refuse(id, field, "needs a new cgroup namespace in linux.namespaces"));
+    }
+    Ok(())
 }
 
 /// `linux.sysctl`: only what the kernel keeps per namespace, in a namespace that is the container's own.

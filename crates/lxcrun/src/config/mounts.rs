@@ -30,6 +30,15 @@ pub(crate) struct PlannedMount {
     pub idmap: Option<IdMap>,
 }
 
+impl PlannedMount {
+    /// If it is one of cgroups, whatever its options say.
+    pub(crate) fn make_cgroup_writable(&mut self) {
+        if let What::Cgroup { readonly } = &mut self.what {
+            *readonly = false;
+        }
+    }
+}
+
 /// An id-mapped mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdMap {

@@ -51,7 +51,7 @@ const REFUSED: [(&str, &str); 24] = [
 ];
 
 /// Keys that an annotation may set unless the administrator says otherwise: they stay within the container.
-const ANNOTATIONS: [&str; 7] = [
+const ANNOTATIONS: [&str; 8] = [
     "lxc.prlimit.",
     "lxc.uts.name",
     "lxc.time.offset.",
@@ -59,7 +59,11 @@ const ANNOTATIONS: [&str; 7] = [
     "lxc.signal.",
     "lxc.start.",
     "lxc.group",
+    DELEGATION,
 ];
+
+/// Not a key of LXC's, but what its `lxc.cgroup.dir.container.inner` is for: whether the container may make cgroups.
+const DELEGATION: &str = "lxc.cgroup-delegate";
 
 /// Names of LXC 1.x and 2.0, and what they are called now. Source: lxc-update-config(1).
 const RENAMED: [(&str, &str); 24] = [
@@ -98,6 +102,8 @@ pub(crate) struct RawSettings {
     pub mounts: Vec<Mount>,
     /// `lxc.apparmor.profile`: the program's, like `process.apparmorProfile`, and the last word.
     pub apparmor_profile: Option<String>,
+    /// The field that asks for a cgroup of the container's own to change.
+    pub delegation: Option<String>,
 }
 
 /// The part of the system's configuration that is about annotations.
@@ -153,7 +159,13 @@ impl RawSettings {
         if value.contains('\n') || value.contains('\0') {
             return Err(refuse(id, field, format!("the value of {key} has more than one line")));
         }
-        if key == "lxc.mount.entry" {
+        if key == DELEGATION {
+            self.delegation = match value {
+                "true" | "1" => Some(field.into()),
+                "false" | "0" => None,
+                _ => return Err(refuse(id, field, format!("{key}: {value:?} is not true or false"))),
+            };
+        } else if key == "lxc.mount.entry" {
             let mount =
                 parse_mount_entry(value).map_err(|reason| refuse(id, field, format!("{key}: {reason}")))?;
             self.mounts.push(mount);
