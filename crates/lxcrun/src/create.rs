@@ -124,7 +124,8 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         creation.cgroup.make()?;
     }
     let init = creation.meet_init(&config)?;
-    if plan.owns_cgroup(&host) {
+    // An ordinary user can't give files away; their own are those of the container's root already.
+    if plan.owns_cgroup(&host) && !rootless::is_ordinary_user() {
         creation.cgroup.hand_over(init, plan.process.uid)?;
     }
 

@@ -54,7 +54,7 @@ impl Cgroup {
     }
 }
 
-/// An ordinary user can't give anything away, and need not what is theirs already.
+/// What is theirs already needs no right to give it.
 fn give(path: &Path, uid: u32) -> io::Result<()> {
     if path.metadata()?.uid() == uid { Ok(()) } else { chown(path, Some(uid), None) }
 }
