@@ -47,11 +47,12 @@ tests![
     a_resource_limit_with_soft_above_hard_is_refused
         .lxcrun_only("runc gives the limit's number, not its name"),
     a_resource_limit_above_what_we_may_is_refused.lxcrun_only("runc gives the limit's number, not its name"),
+    a_resource_limit_given_twice_is_refused.lxcrun_only("others set it twice"),
+    relative_masked_paths_are_refused.lxcrun_only("others take them"),
     an_unknown_device_type_is_refused_by_name,
     an_unknown_device_rule_is_refused,
     an_unknown_device_access_is_refused.lxcrun_only("others pass it over"),
     a_missing_mount_source_is_refused_by_name,
-    a_relative_mount_destination_is_refused.lxcrun_only("runc takes it with a warning"),
     an_unknown_file_system_is_refused_by_name,
     an_unknown_mount_option_is_refused,
     a_directory_bound_over_a_file_is_refused,
@@ -296,6 +297,17 @@ fn a_resource_limit_with_soft_above_hard_is_refused() {
     with_limit("RLIMIT_CORE", 2, 1).refused(&["RLIMIT_CORE"]);
 }
 
+fn a_resource_limit_given_twice_is_refused() {
+    let again = json!({ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 });
+    with_limit("RLIMIT_CORE", 0, 0).push("/process/rlimits", again).refused(&["RLIMIT_CORE"]);
+}
+
+fn relative_masked_paths_are_refused() {
+    for kind in ["maskedPaths", "readonlyPaths"] {
+        Bundle::busybox().push(&format!("/linux/{kind}"), "proc/keys").refused(&[kind, "proc/keys"]);
+    }
+}
+
 fn a_resource_limit_above_what_we_may_is_refused() {
     // Above what the kernel lets anybody have.
     Bundle::busybox()
@@ -320,10 +332,6 @@ fn an_unknown_device_access_is_refused() {
 
 fn a_missing_mount_source_is_refused_by_name() {
     Bundle::busybox().bind("/no/such/source", "/data", &[]).refused(&["/no/such/source"]);
-}
-
-fn a_relative_mount_destination_is_refused() {
-    Bundle::busybox().mount("data", "tmpfs", "tmpfs", &[]).refused(&["mounts", "data"]);
 }
 
 fn an_unknown_file_system_is_refused_by_name() {

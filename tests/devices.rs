@@ -10,6 +10,7 @@ tests![
     a_listed_device_has_its_number_mode_and_owner,
     a_listed_device_may_lie_outside_of_dev,
     a_listed_device_replaces_the_default_one,
+    a_file_that_is_not_the_device_is_refused.not_on("runc", "1.1 leaves the file there and says nothing"),
     a_fifo_can_be_listed,
     a_device_that_is_not_allowed_cannot_be_opened,
     a_device_that_is_allowed_can_be_opened,
@@ -69,6 +70,11 @@ fn a_listed_device_replaces_the_default_one() {
     let device = json!({ "path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600 });
     let run = Bundle::busybox().push("/linux/devices", device).args(["stat", "-c", "%a", "/dev/zero"]).run();
     run.assert_ok().assert_stdout("600\n");
+}
+
+fn a_file_that_is_not_the_device_is_refused() {
+    let bundle = with_device("/etc/passwd");
+    bundle.build().create().assert_fails();
 }
 
 fn a_fifo_can_be_listed() {

@@ -29,6 +29,7 @@ tests![
     a_failing_poststop_hook_changes_nothing.not_on("runc", "1.1 leaves the remaining hooks out"),
     poststop_hooks_run_after_a_failed_create,
     a_hook_that_takes_too_long_is_killed,
+    a_timeout_of_zero_is_refused.lxcrun_only("runc 1.1 takes it for one that is over"),
     a_hook_that_does_not_exist_aborts_create,
     a_hook_that_is_no_absolute_path_is_refused.lxcrun_only("runc and crun run it, or try to"),
     a_hook_sees_the_network_namespace_before_the_program_runs,
@@ -266,6 +267,11 @@ fn a_hook_that_takes_too_long_is_killed() {
         assert!(start.elapsed() < Duration::from_secs(30), "{kind}: killed late");
         assert_ne!(notes.read("pid"), "");
     }
+}
+
+fn a_timeout_of_zero_is_refused() {
+    let hook = json!({ "path": "/bin/true", "timeout": 0 });
+    Bundle::busybox().push("/hooks/createRuntime", hook).refused(&["hooks.createRuntime[0].timeout"]);
 }
 
 fn a_hook_that_does_not_exist_aborts_create() {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 tests![
     a_life_goes_from_created_over_running_to_stopped,
     nothing_runs_before_start,
+    a_config_that_changes_after_create_changes_nothing,
     state_has_the_fields_of_the_specification,
     state_tells_the_annotations,
     a_created_container_that_is_deleted_by_force_never_ran,
@@ -54,6 +55,14 @@ fn nothing_runs_before_start() {
     container.start().assert_ok();
     container.until_stopped();
     assert_eq!(container.stdout(), "ran\n");
+}
+
+fn a_config_that_changes_after_create_changes_nothing() {
+    let container = Bundle::busybox().sh("echo first").create();
+    container.rewrite("/process/args", json!(["echo", "second"]));
+    container.start().assert_ok();
+    container.until_stopped();
+    assert_eq!(container.stdout(), "first\n");
 }
 
 fn state_has_the_fields_of_the_specification() {

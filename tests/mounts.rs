@@ -17,6 +17,7 @@ tests![
     a_file_can_be_bound_read_only,
     a_bind_mount_needs_no_type,
     a_relative_source_is_below_the_bundle,
+    a_relative_destination_is_below_the_root,
     a_missing_target_is_made,
     a_missing_target_of_a_file_is_made,
     a_target_with_dots_stays_inside,
@@ -143,6 +144,12 @@ fn a_bind_mount_needs_no_type() {
     let (bundle, source) = busybox_with_source();
     let mount = json!({ "destination": "/data", "source": source, "options": ["rbind"] });
     let run = bundle.push("/mounts", mount).args(["cat", "/data/file"]).run();
+    run.assert_ok().assert_stdout("from the host\n");
+}
+
+fn a_relative_destination_is_below_the_root() {
+    let (bundle, source) = busybox_with_source();
+    let run = bundle.bind(source, "data/below", &[]).args(["cat", "/data/below/file"]).run();
     run.assert_ok().assert_stdout("from the host\n");
 }
 

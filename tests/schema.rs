@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 tests![
     every_property_has_a_test.needs(Need::File(SCHEMA)),
+    conformance_names_real_tests,
     limits_of_block_io_are_set_or_refused_by_name.lxcrun_only("the suite asks for names of fields"),
     limits_of_processors_are_set_or_refused_by_name.lxcrun_only("the suite asks for names of fields"),
     limits_of_memory_are_set_or_refused_by_name.lxcrun_only("the suite asks for names of fields"),
@@ -157,6 +158,30 @@ fn every_property_has_a_test() {
     let is_shown = |property: &str| SHOWN.iter().any(|(shown, _)| property.starts_with(shown));
     let missing: Vec<&String> = properties.iter().filter(|p| leaf(p) && !is_shown(p)).collect();
     assert!(missing.is_empty(), "no test shows {missing:#?}");
+}
+
+/// docs/conformance.md says which test shows what: there is each of them, and in every row of its tables at least one, or a
+/// word on why not.
+fn conformance_names_real_tests() {
+    let tests: Vec<String> = crate::all().iter().map(|test| test.name().to_owned()).collect();
+    let modules: BTreeSet<&str> = tests.iter().filter_map(|name| name.split("::").next()).collect();
+    let text = include_str!("../docs/conformance.md");
+    // What stands between backquotes is every second part.
+    let quoted = |line: &'static str| line.split('`').skip(1).step_by(2);
+    let named = |line| quoted(line).filter(|w| w.split_once("::").is_some_and(|(m, _)| modules.contains(m)));
+    let all: Vec<&str> = text.lines().flat_map(named).collect();
+    assert!(all.len() > 200, "the document names {} tests", all.len());
+    let unknown: Vec<&&str> = all.iter().filter(|name| !tests.iter().any(|test| test == **name)).collect();
+    assert!(unknown.is_empty(), "docs/conformance.md names {unknown:#?}, which are no tests");
+    let explained = ["unit test", "not applicable", "not yet", "of the document", "not provable here"];
+    let is_row =
+        |line: &&str| line.starts_with("| ") && !line.starts_with("| Section") && !line.starts_with("| Test");
+    let bare: Vec<&str> = text
+        .lines()
+        .filter(is_row)
+        .filter(|line| named(line).next().is_none() && !explained.iter().any(|word| line.contains(word)))
+        .collect();
+    assert!(bare.is_empty(), "no test and no reason in {bare:#?}");
 }
 
 /// The schema's files.

@@ -8,7 +8,10 @@ tests![
     the_errno_is_that_of_the_rule,
     a_default_action_refuses_what_is_not_listed,
     the_default_errno_is_that_of_the_spec,
-    flags_of_the_filter_are_taken,
+    flags_of_the_filter_are_taken.not_on("runc", "1.1.5 refuses every flag"),
+    an_errno_for_an_action_without_one_is_refused.not_on("runc", "it ignores the number"),
+    a_rule_without_names_is_refused.lxcrun_only("others ignore it"),
+    metadata_without_an_agent_is_refused.lxcrun_only("others ignore it"),
     an_argument_is_compared,
     every_comparison_of_arguments_works,
     a_call_can_kill,
@@ -60,6 +63,27 @@ fn a_default_action_refuses_what_is_not_listed() {
 fn the_default_errno_is_that_of_the_spec() {
     let bundle = with_filter("SCMP_ACT_ERRNO", &allowed()).set("/linux/seccomp/defaultErrnoRet", 28);
     bundle.sh(MKDIR).run().assert_exit(1).assert_stderr_contains("no space left on device");
+}
+
+fn an_errno_for_an_action_without_one_is_refused() {
+    let rule = json!([{ "names": ["mkdir"], "action": "SCMP_ACT_LOG", "errnoRet": 28 }]);
+    with_filter("SCMP_ACT_ALLOW", &rule).build().create().assert_fails();
+    with_filter("SCMP_ACT_ALLOW", &json!([]))
+        .set("/linux/seccomp/defaultErrnoRet", 28)
+        .build()
+        .create()
+        .assert_fails();
+}
+
+fn a_rule_without_names_is_refused() {
+    let rule = json!([{ "names": [], "action": "SCMP_ACT_ERRNO" }]);
+    with_filter("SCMP_ACT_ALLOW", &rule).refused(&["linux.seccomp.syscalls[0]"]);
+}
+
+fn metadata_without_an_agent_is_refused() {
+    without_mkdir()
+        .set("/linux/seccomp/listenerMetadata", "x")
+        .refused(&["listenerMetadata", "listenerPath"]);
 }
 
 fn flags_of_the_filter_are_taken() {

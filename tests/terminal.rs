@@ -12,6 +12,7 @@ tests![
     the_terminal_comes_over_the_console_socket,
     the_terminal_is_the_controlling_one_and_on_all_three,
     the_terminal_has_the_size_of_the_spec,
+    a_size_without_a_terminal_is_ignored,
     a_new_size_reaches_the_program,
     the_terminal_belongs_to_the_user,
     the_interrupt_character_sends_a_signal,
@@ -58,6 +59,12 @@ fn the_terminal_has_the_size_of_the_spec() {
     let (_container, mut pty) =
         on_terminal(Bundle::busybox().set("/process/consoleSize", size).args(["stty", "size"]));
     assert_eq!(pty.read_to_end(), "33 77\r\n");
+}
+
+fn a_size_without_a_terminal_is_ignored() {
+    let size = json!({ "height": 33, "width": 77 });
+    let bundle = Bundle::busybox().set("/process/consoleSize", size);
+    bundle.sh("test -t 0 || echo none").run().assert_ok().assert_stdout("none\n");
 }
 
 fn a_new_size_reaches_the_program() {

@@ -184,13 +184,12 @@ fn mount(
     let options = Options::parse(mount.options().as_deref().unwrap_or_default());
     // Some callers name it as the host sees it.
     let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
-    let destination = match mount.destination().strip_prefix(&rootfs) {
-        Ok(inside) if rootfs != Path::new("/") => Path::new("/").join(inside),
-        _ => mount.destination().clone(),
+    let inside = match mount.destination().strip_prefix(&rootfs) {
+        Ok(inside) if rootfs != Path::new("/") => inside,
+        _ => mount.destination(),
     };
-    if !destination.is_absolute() {
-        return Err(refuse(id, format!("{field}.destination"), format!("{:?} is not absolute", destination)));
-    }
+    // A relative one is relative to the container's root (runtime-spec, config.md, "Mounts").
+    let destination = Path::new("/").join(inside);
     let fstype = mount.typ().as_deref().unwrap_or_default();
     let is_bind = options.bind.is_some() || fstype == "bind";
     check_destination(id, field, &destination, fstype, is_bind)?;

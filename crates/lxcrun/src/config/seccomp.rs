@@ -135,6 +135,10 @@ fn compare(arg: &LinuxSeccompArg) -> ScmpArgCompare {
 }
 
 fn action(id: &ContainerId, action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction> {
+    let has_number = matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
+    if let Some(number) = errno.filter(|_| !has_number) {
+        return Err(refuse(id, FIELD, format!("errnoRet {number} is not for {action}")));
+    }
     let number = errno.unwrap_or(libc::EPERM.unsigned_abs());
     let too_large = || refuse(id, FIELD, format!("errnoRet {number} is no error number"));
     Ok(match action {
