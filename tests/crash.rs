@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use lxcrun_test::{Bundle, Container, Fifo, tests};
-use rustix::process::Signal;
+use lxcrun_test::{Bundle, Container, Fifo, Running, tests, until_exit};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 tests![
@@ -12,10 +12,14 @@ tests![
     killed_during_a_hook_in_the_container_create_leaves_nothing_that_delete_does_not_remove
         .not_on("runc", RUNC_LEAVES),
     killed_during_run_nothing_is_left_that_delete_does_not_remove,
+    what_a_program_says_at_its_end_outlives_a_killed_run.lxcrun_only(MONITOR),
+    a_killed_monitor_takes_the_container_with_it.lxcrun_only(MONITOR),
     a_crash_does_not_keep_the_id_from_being_used_again.not_on("runc", RUNC_LEAVES),
 ];
 
 const RUNC_LEAVES: &str = "1.1 leaves its cgroups when it is killed before it has written its state";
+
+const MONITOR: &str = "others have no monitor";
 
 const MOMENTS: u32 = 20;
 
@@ -84,14 +88,48 @@ fn killed_during_a_hook_in_the_container_create_leaves_nothing_that_delete_does_
     killed_during_hook("createContainer");
 }
 
-fn killed_during_run_nothing_is_left_that_delete_does_not_remove() {
+/// A container whose program is at work, its `run`, and the pipe that ends the program with code 7.
+fn running() -> (Container, Running, Fifo) {
     let bundle = Bundle::busybox();
     let meeting = bundle.make_dir("meeting");
-    let mut ready = Fifo::new(meeting.join("ready"));
-    let container =
-        bundle.bind(meeting, "/meeting", &[]).sh("echo ready > /meeting/ready; sleep 1000").build();
+    let (mut ready, go) = (Fifo::new(meeting.join("ready")), Fifo::new(meeting.join("go")));
+    let script = "echo ready > /meeting/ready; read word < /meeting/go; exit 7";
+    let container = bundle.bind(meeting, "/meeting", &[]).sh(script).build();
     let run = container.spawn(|call| call);
     assert_eq!(ready.line(), "ready");
+    (container, run, go)
+}
+
+/// The parent of a container's init.
+fn monitor(container: &Container) -> u32 {
+    let status = container.proc("status");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
+    parent.trim().parse().expect("a pid")
+}
+
+fn what_a_program_says_at_its_end_outlives_a_killed_run() {
+    let (container, run, mut go) = running();
+    let monitor = monitor(&container);
+    run.signal(Signal::KILL);
+    run.wait();
+    assert_eq!(container.status(), "running");
+    go.send("go");
+    until_exit(monitor);
+    let exit = container.path("root").join(container.id()).join("exit");
+    assert_eq!(std::fs::read_to_string(exit).expect("an exit code"), "7");
+    delete(&container, "while it ran");
+}
+
+fn a_killed_monitor_takes_the_container_with_it() {
+    let (container, run, _go) = running();
+    let monitor = Pid::from_raw(i32::try_from(monitor(&container)).expect("a pid")).expect("a pid");
+    kill_process(monitor, Signal::KILL).expect("it runs");
+    let run = run.wait();
+    container.assert_gone(run.assert_exit(137));
+}
+
+fn killed_during_run_nothing_is_left_that_delete_does_not_remove() {
+    let (container, run, _go) = running();
     run.signal(Signal::KILL);
     run.wait();
     delete(&container, "while it ran");

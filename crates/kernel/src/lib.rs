@@ -19,7 +19,7 @@ pub use copy::copy_tree;
 pub use fds::{close_on_exec_from, place_from, take_inherited};
 pub use keyring::join_session_keyring;
 pub use mount::{MountAttr, Propagation, set_mount_attributes};
-pub use process::{Clone, clone_sibling, exit_status, tells_exit_status};
+pub use process::{Clone, clone_sibling};
 pub use scheduling::{
     SchedulerAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduler,
 };

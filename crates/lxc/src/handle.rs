@@ -111,6 +111,15 @@ impl Drop for Handle<'_> {
 }
 
 impl Ended {
+    /// As wait(2) has it, for a process that has ended.
+    pub(crate) fn from_wait_status(status: i32) -> Self {
+        let [low, high, ..] = status.to_le_bytes();
+        match low & 0x7f {
+            0 => Self::Exited(high),
+            signal => Self::Signalled(signal),
+        }
+    }
+
     /// liblxc reports an exit as `code << 8` and a signal as `signal << 8 | 0x7f`, which the W* macros of C
     /// take for neither (`lxc_error_set_and_log` in its start.c).
     fn from_error_num(status: i32) -> Self {

@@ -8,9 +8,11 @@ mod handle;
 mod library;
 #[allow(clippy::all, clippy::pedantic, clippy::restriction)]
 mod sys;
+mod wait;
 
 pub use handle::{Ended, Handle};
 pub use library::Liblxc;
+pub use wait::{Next, when_waited};
 
 /// What can go wrong before liblxc says anything itself.
 #[derive(Debug, thiserror::Error)]

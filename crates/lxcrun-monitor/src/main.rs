@@ -10,14 +10,16 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 
-use lxc::{Ended, Handle, Liblxc};
+use lxc::{Ended, Handle, Liblxc, Next};
 use nix::sched::{CloneFlags, unshare};
 use protocol::Channel;
 use protocol::monitor::{
     AboutLiblxc, CGROUPS, CONTROL_FD, EXIT_FILE, EXTENSIONS, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD,
     Plan, ToMonitor,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Gid, Uid};
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
         eprintln!("lxcrun-monitor is started by lxcrun");
         return ExitCode::FAILURE;
     };
-    let control = Channel::from(control);
+    let control = Rc::new(Channel::from(control));
     let ended = match monitor(&control) {
         Ok(ended) => ended,
         Err(reason) => Some((FromMonitor::Failed(reason), None)),
@@ -42,16 +44,20 @@ fn main() -> ExitCode {
         && let (FromMonitor::Exited(exit), Some(file)) = (ended, exit_file)
     {
         // The runtime is gone: whoever comes next finds it here, unless the container was removed meanwhile.
-        let _ = std::fs::write(file, exit.code().to_string());
+        leave_behind(&file, exit);
     }
     ExitCode::SUCCESS
+}
+
+fn leave_behind(file: &Path, exit: Exit) {
+    let _ = std::fs::write(file, exit.code().to_string());
 }
 
 /// What to tell the runtime, and where to write an exit status when it is gone.
 type Report = (FromMonitor, Option<PathBuf>);
 
 /// Does what the runtime asks; `None` when it went away before it had asked for anything.
-fn monitor(control: &Channel) -> Result<Option<Report>, String> {
+fn monitor(control: &Rc<Channel>) -> Result<Option<Report>, String> {
     let _ = rustix::thread::set_name(c"lxcrun-monitor");
     // Only the init's channel goes on to the init; its program is opened by the exec itself.
     kernel::close_on_exec_from(INIT_FD.unsigned_abs() + 1).map_err(|e| format!("close_range: {e}"))?;
@@ -64,8 +70,9 @@ fn monitor(control: &Channel) -> Result<Option<Report>, String> {
         None => e.to_string(),
     })?;
     match asked.message {
-        ToMonitor::Start(plan) => start(&liblxc, plan, &asked.fds).map(Some),
+        ToMonitor::Start(plan) => start(&liblxc, control, plan, &asked.fds).map(Some),
         ToMonitor::About => Ok(Some((FromMonitor::Liblxc(about(&liblxc)), None))),
+        ToMonitor::EndWith(_) => Err("asked for an end before a start".into()),
     }
 }
 
@@ -78,7 +85,7 @@ fn about(liblxc: &Liblxc) -> AboutLiblxc {
 }
 
 /// From the plan to the container's end.
-fn start(liblxc: &Liblxc, plan: Plan, fds: &[OwnedFd]) -> Result<Report, String> {
+fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) -> Result<Report, String> {
     for file in &plan.enter {
         std::fs::write(file, std::process::id().to_string())
             .map_err(|e| format!("{}: {e}", file.display()))?;
@@ -99,12 +106,50 @@ fn start(liblxc: &Liblxc, plan: Plan, fds: &[OwnedFd]) -> Result<Report, String>
     }
     let program = CString::new(format!("/proc/self/fd/{INIT_PROGRAM_FD}")).map_err(|e| e.to_string())?;
     let argv: [&CStr; 1] = [&program];
-    let ended = match container.start(&argv).map_err(|e| e.to_string())? {
-        Ended::NotStarted => FromMonitor::Failed("liblxc could not start it".into()),
-        Ended::Exited(code) => FromMonitor::Exited(Exit::Code(code)),
-        Ended::Signalled(signal) => FromMonitor::Exited(Exit::Signal(signal)),
-    };
-    Ok((ended, Some(plan.root.join(&plan.name).join(EXIT_FILE))))
+    let exit_file = plan.root.join(&plan.name).join(EXIT_FILE);
+    end_with_init(Rc::clone(control), exit_file.clone());
+    let ended = container.start(&argv).map_err(|e| e.to_string())?;
+    let report = exit(ended)
+        .map_or_else(|| FromMonitor::Failed("liblxc could not start it".into()), FromMonitor::Exited);
+    Ok((report, Some(exit_file)))
+}
+
+fn exit(ended: Ended) -> Option<Exit> {
+    match ended {
+        Ended::NotStarted => None,
+        Ended::Exited(code) => Some(Exit::Code(code)),
+        Ended::Signalled(signal) => Some(Exit::Signal(signal)),
+    }
+}
+
+/// Ends this process when liblxc has waited for the init, if the runtime has asked for that and still listens: it
+/// removes the cgroups itself, and liblxc's clean-up walks every file of every hierarchy, moving itself through all of
+/// them, which takes as long as all of `create`.
+fn end_with_init(control: Rc<Channel>, exit_file: PathBuf) {
+    let mut init = None;
+    lxc::when_waited(move |pid, ended| {
+        // Asked for once, when the init is there: liblxc has waited for helpers of its own before.
+        init = init.or_else(|| init_to_end_with(&control));
+        let (true, Some(exit)) = (init == Some(pid), exit(ended)) else { return Next::GoOn };
+        // Before the word of it, because nobody is left to write when the runtime is killed before it hears that.
+        leave_behind(&exit_file, exit);
+        match control.send(&FromMonitor::Exited(exit), &[]) {
+            Ok(()) => Next::End,
+            Err(_) => Next::GoOn,
+        }
+    });
+}
+
+/// What the runtime has said meanwhile, if anything.
+fn init_to_end_with(control: &Channel) -> Option<i32> {
+    let mut said = [PollFd::from_borrowed_fd(control.as_fd(), PollFlags::IN)];
+    if !poll(&mut said, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+        return None;
+    }
+    match control.receive::<ToMonitor>().ok()??.message {
+        ToMonitor::EndWith(init) => Some(init),
+        ToMonitor::Start(_) | ToMonitor::About => None,
+    }
 }
 
 /// Joins the user namespace of an ordinary user's container. liblxc is told nothing of it: to liblxc this is root, and

@@ -213,7 +213,7 @@ impl Container {
     /// [`Error::State`] for any other container.
     pub fn wait(&mut self) -> Result<Exit> {
         match (self.monitor.as_mut(), &self.init) {
-            (Some(monitor), init) => monitor.wait(init.as_ref(), self.state.liblxc_cleans_up),
+            (Some(monitor), _) => monitor.wait(),
             (None, Some(child)) => process::wait_for_child(&self.state.id, child),
             (None, None) => {
                 Err(Error::State { id: self.id().clone(), reason: "is not a child of this process".into() })

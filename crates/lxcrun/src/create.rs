@@ -441,6 +441,12 @@ impl Creation {
         if keep_monitor && self.state.unit.is_some() {
             self.cgroup.leave_to_container(self.monitor()?.pid()).at(&self.id, "cannot move the monitor")?;
         }
+        if keep_monitor
+            && !self.state.liblxc_cleans_up
+            && let Some(init) = self.state.init
+        {
+            self.monitor()?.end_with(init.pid)?;
+        }
         if !keep_monitor && let Some(monitor) = self.monitor.take() {
             monitor.retire()?;
             self.state.monitor = None;

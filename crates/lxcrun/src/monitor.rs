@@ -11,10 +11,7 @@ use protocol::Channel;
 use protocol::monitor::{
     AboutLiblxc, CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan, ToMonitor,
 };
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::Context;
 use crate::state::ProcessId;
@@ -83,17 +80,13 @@ impl Monitor {
         }
     }
 
-    /// Waits for the end of the container, whose init is `init`.
-    ///
-    /// Where the kernel tells the exit status itself, nobody waits for liblxc's clean-up: it walks every file of every
-    /// cgroup hierarchy and moves itself through all of them, which takes as long as all of `create`; the caller
-    /// removes the cgroups anyway. `wait_for_liblxc` is for what only liblxc can give back, network devices.
-    pub(crate) fn wait(&mut self, init: Option<&OwnedFd>, wait_for_liblxc: bool) -> Result<Exit> {
-        if let (Some(init), false) = (init, wait_for_liblxc)
-            && let Some(exit) = self.wait_for_init(init).at(&self.id, "cannot wait for the container")?
-        {
-            return Ok(exit);
-        }
+    /// Has it end with the init, for a container that needs nothing of liblxc at the end.
+    pub(crate) fn end_with(&self, init: i32) -> Result<()> {
+        self.control.send(&ToMonitor::EndWith(init), &[]).at(&self.id, "the monitor does not listen")
+    }
+
+    /// Waits for the end of the container.
+    pub(crate) fn wait(&mut self) -> Result<Exit> {
         let said = self.control.receive::<FromMonitor>();
         self.child.wait().at(&self.id, "cannot wait for the monitor")?;
         match said {
@@ -110,28 +103,6 @@ impl Monitor {
         }
     }
 
-    /// Learns the init's end from the kernel and ends the monitor; `None` where this kernel doesn't tell.
-    ///
-    /// A process that is a subreaper does not even let the monitor begin its clean-up: the init is its own child when
-    /// the monitor is gone before having waited for it. Otherwise the monitor has to, so that the kernel tells.
-    fn wait_for_init(&mut self, init: &OwnedFd) -> io::Result<Option<Exit>> {
-        let inherits = kernel::tells_exit_status() && rustix::process::child_subreaper()?.is_some();
-        // Without an event of its own the poll returns at a hang-up: when somebody has waited for the init.
-        let end = if inherits { PollFlags::IN } else { PollFlags::empty() };
-        let mut fds = [PollFd::new(init, end), PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN)];
-        rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
-        if !inherits && kernel::exit_status(init).is_err() {
-            return Ok(None);
-        }
-        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-        self.child.wait()?;
-        let waited = waitid(WaitId::PidFd(init.as_fd()), WaitIdOptions::EXITED);
-        if let Ok(Some(status)) = waited {
-            return Ok(Some(exit_of_child(&status)));
-        }
-        Ok(kernel::exit_status(init).ok().map(exit_of))
-    }
-
     /// Ends it, and returns when it has ended. liblxc has nothing left to do once the init is at its gate.
     pub(crate) fn retire(mut self) -> Result<()> {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -140,15 +111,6 @@ impl Monitor {
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
-    }
-}
-
-/// From a wait status, as wait(2) has it.
-fn exit_of(status: i32) -> Exit {
-    let [low, high, ..] = status.to_le_bytes();
-    match low & 0x7f {
-        0 => Exit::Code(high),
-        signal => Exit::Signal(signal),
     }
 }
 
@@ -171,15 +133,6 @@ pub(crate) fn about_liblxc() -> io::Result<AboutLiblxc> {
         Some(FromMonitor::Liblxc(about)) => Ok(about),
         Some(FromMonitor::Failed(reason)) => Err(io::Error::other(reason)),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-/// How a child of ours has ended.
-fn exit_of_child(status: &WaitIdStatus) -> Exit {
-    let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Exit::Code(byte(code)),
-        (None, signal) => Exit::Signal(signal.map_or(u8::MAX, byte)),
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Item {
     pub field: String,
 }
 
-/// The file in the container's directory that gets the shell's number of the [`Exit`] when the runtime is gone by then.
+/// The file in the container's directory that gets the shell's number of the [`Exit`], for when the runtime is gone by then.
 pub const EXIT_FILE: &str = "exit";
 
 /// What the monitor is asked for.
@@ -30,6 +30,8 @@ pub const EXIT_FILE: &str = "exit";
 pub enum ToMonitor {
     /// Start a container.
     Start(Plan),
+    /// End when this process, the init, has ended, and leave liblxc's clean-up undone. Only after `Start`.
+    EndWith(i32),
     /// Say which liblxc this host has.
     About,
 }

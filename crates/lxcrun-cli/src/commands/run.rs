@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use lxcrun::{Bundle, Container, ContainerId, CreateOptions, Exit, Signal};
-use rustix::process::{getpid, set_child_subreaper};
 
 use super::activation::Notice;
 use super::{create_options, friendly, open_bundle};
@@ -78,7 +77,5 @@ pub fn until_end(container: &mut Container, signals: &Signals) -> anyhow::Result
     if let Some(end) = container.end() {
         relay::until_end(end, signals, terminal, pass_on)?;
     }
-    // The container's init, should its parent be gone: nobody else may wait for it then.
-    set_child_subreaper(Some(getpid()))?;
     Ok(container.wait()?)
 }

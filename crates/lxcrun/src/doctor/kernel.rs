@@ -9,7 +9,7 @@ use crate::facts;
 const OLDEST: (u32, u32) = (5, 12);
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![version(), namespaces(), seccomp(), idmapped_mounts(), security_module(), exit_status()]
+    vec![version(), namespaces(), seccomp(), idmapped_mounts(), security_module()]
 }
 
 fn release() -> String {
@@ -89,18 +89,6 @@ fn security_module() -> Check {
         return check.ok(modules);
     }
     check.missing(modules, "boot with lsm=…,apparmor (or selinux), if profiles or labels are wanted")
-}
-
-fn exit_status() -> Check {
-    let check =
-        Check::new("exit status by pidfd", "run learns of a container's end without waiting for liblxc");
-    if is_at_least((6, 15)) {
-        return check.ok(format!("Linux {}", release()));
-    }
-    check.limited(
-        format!("Linux {}", release()),
-        "Linux 6.15 has it; without, run ends some milliseconds later",
-    )
 }
 
 #[cfg(test)]
