@@ -396,8 +396,11 @@ fn foreign_cgroup_is_refused(name: &str, guest: Option<Child>) {
     for dir in &dirs {
         fs::create_dir_all(dir).expect("a cgroup");
         if let Some(guest) = &guest {
+            // A cpuset takes no more than the one above it has, and a new one has nothing.
+            let above = dir.parent().expect("the suite's cgroup");
+            let files = ["cpuset.cpus", "cpuset.mems"];
             for file in
-                ["cpuset.cpus", "cpuset.mems"].map(|name| dir.join(name)).iter().filter(|f| f.exists())
+                [above, dir].iter().flat_map(|d| files.map(|name| d.join(name))).filter(|f| f.exists())
             {
                 fs::write(file, "0").expect("a cpuset");
             }
