@@ -3,7 +3,7 @@
 //! `refused` checks all of that, and of lxcrun also that the error names the container.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use lxcrun_test::{Bundle, Container, Need, cgroup_parent, hierarchies, tests};
@@ -396,14 +396,8 @@ fn foreign_cgroup_is_refused(name: &str, guest: Option<Child>) {
     for dir in &dirs {
         fs::create_dir_all(dir).expect("a cgroup");
         if let Some(guest) = &guest {
-            // A cpuset takes no more than the one above it has, and a new one has nothing.
-            let above = dir.parent().expect("the suite's cgroup");
-            let files = ["cpuset.cpus", "cpuset.mems"];
-            for file in
-                [above, dir].iter().flat_map(|d| files.map(|name| d.join(name))).filter(|f| f.exists())
-            {
-                fs::write(file, "0").expect("a cpuset");
-            }
+            fill_cpuset(dir.parent().expect("the suite's cgroup"));
+            fill_cpuset(dir);
             fs::write(dir.join("cgroup.procs"), guest.id().to_string()).expect("a process for the cgroup");
         }
     }
@@ -416,6 +410,16 @@ fn foreign_cgroup_is_refused(name: &str, guest: Option<Child>) {
     let removed = dirs.iter().filter(|dir| fs::remove_dir(dir).is_err()).count();
     container.refuses(created, &["cgroup", &path]);
     assert_eq!(removed, 0, "the cgroup wasn't the runtime's to remove");
+}
+
+/// A cpuset takes no more than the one above it has, and a new one of version 1 has nothing.
+fn fill_cpuset(dir: &Path) {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let above = dir.parent().expect("a hierarchy").join(name);
+        if above.exists() && fs::read_to_string(dir.join(name)).is_ok_and(|text| text.trim().is_empty()) {
+            fs::write(dir.join(name), fs::read_to_string(above).expect("a cpuset")).expect("a cpuset");
+        }
+    }
 }
 
 fn a_cgroup_that_exists_is_refused_and_stays() {

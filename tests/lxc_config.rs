@@ -98,6 +98,7 @@ fn mounts_are_made() {
 fn what_lxc_lacks_is_named_by_its_field() {
     let seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
     let bundle = Bundle::busybox().set("/linux/seccomp", seccomp).set("/process/user/umask", 18);
+    let bundle = bundle.set("/process/capabilities/ambient", json!(["CAP_KILL"]));
     let bundle = bundle.set("/hooks", json!({ "poststart": [{ "path": "/bin/true" }] }));
     let (_, text) = printed(&bundle.build());
     for field in ["linux.seccomp", "process.user.umask", "hooks.poststart", "process.capabilities.ambient"] {

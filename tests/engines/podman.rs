@@ -13,7 +13,7 @@ docker_like_tests! { Podman has [
     an_annotation_is_an_lxc_setting.lxcrun_only("other runtimes have no LXC"),
     an_annotation_that_leaves_the_container_is_refused.lxcrun_only("other runtimes have no LXC"),
     hooks_of_a_directory_are_run,
-    containers_of_a_pod_share_its_namespaces,
+    containers_of_a_pod_share_its_namespaces.alone(),
     errors_come_through_a_log_in_json_too,
     a_checkpointed_container_counts_on.needs(Need::Criu),
     an_exported_checkpoint_is_a_container_again.needs(Need::Criu),
@@ -100,6 +100,7 @@ fn hooks_of_a_directory_are_run() {
 }
 
 fn containers_of_a_pod_share_its_namespaces() {
+    lxcrun_test::remove_plain_directories();
     let podman = Podman::get();
     let pod = format!("pod-{}", std::process::id());
     let parent = podman.run_options()[1].clone();

@@ -29,6 +29,22 @@ pub fn remove_parent() {
     }
 }
 
+/// Removes the plain directories that podman (4.3) makes at a restore for controllers that are mounted nowhere, and
+/// then takes for cgroups.
+pub fn remove_plain_directories() {
+    let controllers = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    for name in controllers.lines().filter_map(|line| line.split_whitespace().next()) {
+        let directory = Path::new("/sys/fs/cgroup").join(name);
+        let is_mounted = hierarchies().iter().any(|h| h.has(name) || h.mount == directory);
+        if !is_mounted
+            && directory.is_dir()
+            && !hierarchies().iter().any(|h| h.v2 && h.mount.ends_with("cgroup"))
+        {
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
+}
+
 impl Hierarchy {
     /// Its controllers of version 1.
     pub fn controllers(&self) -> &[String] {

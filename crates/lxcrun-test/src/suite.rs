@@ -256,6 +256,7 @@ pub fn main(tests: impl IntoIterator<Item = Test>) -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&arguments, tests.into_iter().map(Test::into_trial).collect());
     crate::engines::end();
+    cgroup::remove_plain_directories();
     cgroup::remove_parent();
     // What liblxc keeps for state roots, of which ours are gone now. Other runtimes keep nothing there.
     let _ = fs::remove_dir_all(format!("/run/lxc/lock{}", scratch.path().display()));
