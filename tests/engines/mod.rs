@@ -65,8 +65,10 @@ mod docker;
 mod podman;
 mod shared;
 
-/// Counts, and waits for somebody to ask for the next number: `/next` is a pipe.
-const COUNTER: &str = "mkfifo /next; n=0; while :; do n=$((n+1)); echo number $n; read line </next; done";
+/// Counts, and waits for somebody to ask for the next number: `/next` is a pipe. It stays open on both ends, or an asker
+/// that has not gone yet would be taken for the next one.
+const COUNTER: &str =
+    "mkfifo /next; exec 3<>/next; n=0; while :; do n=$((n+1)); echo number $n; read line <&3; done";
 
 /// Waits for this number, and asks for the next.
 #[track_caller]
