@@ -260,7 +260,7 @@ fn a_hook_that_takes_too_long_is_killed() {
     for kind in ["createRuntime", "createContainer"] {
         let (bundle, notes) = Notes::new();
         let mut hook = notes.hook("echo $$ > pid; exec sleep 1000");
-        hook["timeout"] = json!(1);
+        hook["timeout"] = json!(3);
         let start = Instant::now();
         let container = bundle.push(&format!("/hooks/{kind}"), hook).build();
         container.refused(&["hook"]);

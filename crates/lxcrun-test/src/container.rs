@@ -4,14 +4,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::host::{Process, files};
 use crate::runtime::Running;
-use crate::{Bundle, Call, Output, Runtime, cgroup, helper, wait};
+use crate::{Bundle, Call, DEADLINE, Output, Runtime, cgroup, helper, wait};
 
 /// A bundle and the container made from it, if any. All of it goes when this is dropped, and what is still
 /// there after `delete --force` is a leak, which fails the test.
@@ -252,7 +251,7 @@ impl Container {
     /// What is left of this container on the host, once the processes that are about to exit have done so.
     pub fn leaks(&self) -> Vec<String> {
         for process in self.processes() {
-            wait::exits(process.pid, Duration::from_secs(5));
+            wait::exits(process.pid, DEADLINE);
         }
         self.traces()
     }
@@ -310,7 +309,7 @@ impl Drop for Container {
             let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
             // It may have gone by itself.
             let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
-            wait::exits(process.pid, Duration::from_secs(5));
+            wait::exits(process.pid, DEADLINE);
         }
         // The deepest first.
         for dir in self.cgroups().iter().rev() {

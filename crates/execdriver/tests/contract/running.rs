@@ -326,7 +326,7 @@ fn row_25_the_oom_killer_is_noticed() {
     let container = lxcrun::Container::load(bed.driver.root(), &id).unwrap();
     let events = container.watch_oom().unwrap();
     running.say("go\n");
-    common::until_readable(&events, Duration::from_secs(1));
+    common::until_readable(&events, Duration::from_secs(20));
     let status = running.wait();
     assert_eq!((status.exit_code, status.oom_killed), (137, true));
     // Somebody who was killed from outside is none of its victims.
