@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 LXCRUN := $(TARGET)/release/lxcrun
+SHIM := $(TARGET)/release/containerd-shim-lxcrun-v2
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-root vm-test vm-shell lint bench bindings bindings-check man install clean
@@ -18,8 +19,9 @@ STATIC := -C target-feature=+crt-static -C relocation-model=static
 
 build: export LIBSECCOMP_LINK_TYPE := static
 build: export LIBSECCOMP_LIB_PATH = $(abspath $(dir $(shell $(CC) -print-file-name=libseccomp.a)))
-build: ## lxcrun, in target/release
+build: ## lxcrun and its containerd shim, in target/release
 	cargo rustc --release -p lxcrun-cli --bin lxcrun -- $(STATIC)
+	cargo rustc --release -p lxcrun-shim --bin containerd-shim-lxcrun-v2 -- $(STATIC)
 
 demo: ## a container, seen from inside (root)
 	scripts/install-deps build
@@ -86,7 +88,7 @@ man: ## manual pages and completions, in target/man and target/completions, afte
 	set -e; for shell in bash zsh fish; do $(LXCRUN) completion $$shell >$(TARGET)/completions/$$shell; done
 
 install: man ## into $(DESTDIR)$(PREFIX), after build
-	install -D -m 755 $(LXCRUN) $(DESTDIR)$(PREFIX)/bin/lxcrun
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(LXCRUN) $(SHIM)
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 $(TARGET)/man/*.8
 	install -D -m 644 $(TARGET)/completions/bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/lxcrun
 	install -D -m 644 $(TARGET)/completions/zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_lxcrun

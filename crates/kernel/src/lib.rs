@@ -5,6 +5,7 @@
 mod bpf;
 mod copy;
 mod fds;
+mod heap;
 mod keyring;
 mod mount;
 mod process;
@@ -17,6 +18,7 @@ mod userns;
 pub use bpf::{BpfInstruction, attach_device_program, device_programs, load_device_program};
 pub use copy::copy_tree;
 pub use fds::{close_on_exec_from, place_from, take_inherited};
+pub use heap::{free_memory, share_one_heap};
 pub use keyring::join_session_keyring;
 pub use mount::{MountAttr, Propagation, set_mount_attributes};
 pub use process::{Clone, clone_sibling};

@@ -181,14 +181,15 @@ impl Container {
         }
     }
 
-    /// Changes what it may use. What `resources` does not mention stays as it is.
+    /// Changes what it may use. What `resources` does not mention stays as it is, but unlimited memory means unlimited
+    /// swap, as in runc: on cgroup v1 memory alone can't be more than memory and swap.
     ///
     /// # Errors
     /// [`Error::Spec`] with the field that the kernel refused.
     pub fn update(&self, resources: &oci_spec::runtime::LinuxResources) -> Result<()> {
         match self.status() {
             Status::Stopped | Status::Creating => Err(self.cannot("update", self.status())),
-            _ => self.cgroup()?.apply(resources),
+            _ => self.cgroup()?.apply(&with_unlimited_swap(resources)),
         }
     }
 
@@ -260,4 +261,16 @@ impl Container {
         let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
         text.lines().skip(2).filter_map(crate::cgroup::NetworkInterface::parse).collect()
     }
+}
+
+fn with_unlimited_swap(resources: &oci_spec::runtime::LinuxResources) -> oci_spec::runtime::LinuxResources {
+    let mut resources = resources.clone();
+    if let Some(mut memory) = *resources.memory()
+        && memory.limit() == Some(-1)
+        && memory.swap().is_none()
+    {
+        memory.set_swap(Some(-1));
+        resources.set_memory(Some(memory));
+    }
+    resources
 }

@@ -43,6 +43,7 @@ pub use bundle::{Bundle, OCI_VERSION, parse_process};
 pub use cgroup::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEvents, MemoryStats,
     MemoryUsage, NetworkInterface, OomWatch, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
+    cgroups_are_unified, enter_cgroup,
 };
 pub use checkpoint::CheckpointOptions;
 pub use config::{ANNOTATION_PREFIX, SYSTEM_CONFIG};

@@ -10,26 +10,16 @@ use super::size::parse_size;
 use crate::cli;
 
 pub fn update(container: &Container, args: &cli::Update) -> anyhow::Result<()> {
-    let mut resources = match cli::given(&args.resources) {
+    let resources = match cli::given(&args.resources) {
         Some(path) => read(path)?,
         None => from_options(args)?,
     };
-    unlimited_memory_is_unlimited_swap(&mut resources);
     check_rdt(args)?;
     container.update(&resources)?;
     let schemata = [&args.l3_cache_schema, &args.mem_bw_schema];
     let schemata = schemata.into_iter().filter_map(|s| s.as_deref()).flat_map(str::lines);
     let lines: Vec<&str> = schemata.filter(|line| !line.is_empty()).collect();
     Ok(container.update_schemata(&lines)?)
-}
-
-/// As in runc: on cgroup v1 memory alone can't be more than memory and swap.
-fn unlimited_memory_is_unlimited_swap(resources: &mut LinuxResources) {
-    let Some(mut memory) = *resources.memory() else { return };
-    if memory.limit() == Some(-1) && memory.swap().is_none() {
-        memory.set_swap(Some(-1));
-        resources.set_memory(Some(memory));
-    }
 }
 
 /// Intel RDT needs its file system mounted.

@@ -161,6 +161,27 @@ pub(crate) fn v2_files(
     Ok(v2::settings(None, resources)?.into_iter().map(|s| (s.field, s.file, s.value)).collect())
 }
 
+/// Whether this host has cgroup v2 alone.
+#[must_use]
+pub fn cgroups_are_unified() -> bool {
+    Hierarchies::probe().is_ok_and(|hierarchies| hierarchies.layout() == Layout::Unified)
+}
+
+/// Moves a process that is no container's into a cgroup that exists, in every hierarchy that has it.
+///
+/// # Errors
+/// `ENOENT` when none has it; the kernel's.
+pub fn enter_cgroup(path: &str, pid: u32) -> io::Result<()> {
+    let path = path.trim_start_matches('/');
+    let hierarchies = Hierarchies::probe()?;
+    let directories: Vec<PathBuf> =
+        hierarchies.all().map(|h| h.mountpoint.join(path)).filter(|d| d.exists()).collect();
+    if directories.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such cgroup"));
+    }
+    directories.iter().try_for_each(|directory| write(directory, "cgroup.procs", &pid.to_string()))
+}
+
 /// Reads a file of a cgroup, without its last newline.
 fn read(directory: &Path, file: &str) -> io::Result<String> {
     let text = std::fs::read_to_string(directory.join(file))?;

@@ -1,0 +1,188 @@
+//! Standard input, output and error of a process: where containerd's URIs lead.
+//!
+//! Fifos are handed to the process itself, so what it writes passes through nobody: a shim that is killed or busy never
+//! stands in its way. A terminal needs somebody who copies ([`Terminal`]), and so does a file of the host's, which must
+//! not become the container's.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use rustix::fs::{Gid, OFlags, Uid, fchown, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::logger::Logger;
+use crate::terminal::{Copying, Terminal};
+
+/// What containerd says about standard input, output and error.
+#[derive(Debug, Clone, Default)]
+pub struct Uris {
+    pub stdin: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub terminal: bool,
+}
+
+/// Who a process belongs to, for loggers, and who owns its pipes.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    pub namespace: &'a str,
+    pub id: &'a str,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// The ends that the process gets, and what is held for it.
+pub struct Opened {
+    /// Without a terminal.
+    pub stdio: Option<[OwnedFd; 3]>,
+    pub io: Io,
+}
+
+/// What is held for a process as long as it is known.
+#[derive(Default)]
+pub struct Io {
+    /// Keeps its input open until containerd closes it.
+    input: Option<File>,
+    /// The other ends of fifos: without a reader, the process would be killed for writing.
+    readers: Vec<File>,
+    logger: Option<Logger>,
+    /// For the terminal, until there is one.
+    ends: Option<(File, File)>,
+    /// What is on its way to files.
+    copies: Vec<Copying>,
+    pub terminal: Option<Terminal>,
+}
+
+impl Uris {
+    /// Opens everything. Nothing here waits for the other side.
+    pub fn open(&self, owner: Owner<'_>) -> anyhow::Result<Opened> {
+        let mut io = Io::default();
+        let stdin = io.open_input(&self.stdin, owner)?;
+        let stdout = io.open_outputs(self, owner)?;
+        if self.terminal {
+            io.ends = Some((stdin, stdout.0));
+            return Ok(Opened { stdio: None, io });
+        }
+        Ok(Opened { stdio: Some([stdin.into(), stdout.0.into(), stdout.1.into()]), io })
+    }
+}
+
+impl Io {
+    fn open_input(&mut self, uri: &str, owner: Owner<'_>) -> anyhow::Result<File> {
+        let path = uri.strip_prefix("fifo://").unwrap_or(uri);
+        if path.is_empty() {
+            return Ok(File::open("/dev/null")?);
+        }
+        let what = || format!("standard input {uri}");
+        let file = open_end(OpenOptions::new().read(true), path).with_context(what)?;
+        if file.metadata().with_context(what)?.file_type().is_fifo() {
+            // Now that there is a reader.
+            self.input = Some(open_end(OpenOptions::new().write(true), path).with_context(what)?);
+            give(&file, owner).with_context(what)?;
+        }
+        Ok(file)
+    }
+
+    fn open_outputs(&mut self, uris: &Uris, owner: Owner<'_>) -> anyhow::Result<(File, File)> {
+        if let Some(rest) = uris.stdout.strip_prefix("binary://") {
+            let (stdout, for_stdout) = pipe(owner)?;
+            let (stderr, for_stderr) = pipe(owner)?;
+            let what = || format!("logger {}", uris.stdout);
+            self.logger = Some(Logger::start(rest, owner, [for_stdout, for_stderr]).with_context(what)?);
+            return Ok((stdout, stderr));
+        }
+        let stdout = self
+            .open_output(&uris.stdout, owner)
+            .with_context(|| format!("standard output {}", uris.stdout))?;
+        let stderr = if uris.stderr == uris.stdout {
+            stdout.try_clone()?
+        } else {
+            self.open_output(&uris.stderr, owner)
+                .with_context(|| format!("standard error {}", uris.stderr))?
+        };
+        Ok((stdout, stderr))
+    }
+
+    fn open_output(&mut self, uri: &str, owner: Owner<'_>) -> anyhow::Result<File> {
+        if uri.is_empty() {
+            return Ok(OpenOptions::new().write(true).open("/dev/null")?);
+        }
+        if let Some(path) = uri.strip_prefix("file://") {
+            if let Some(directory) = Path::new(path).parent() {
+                std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+            }
+            return self.copy_to(OpenOptions::new().create(true).append(true).mode(0o644).open(path)?, owner);
+        }
+        let path = match uri.split_once("://") {
+            None => uri,
+            Some(("fifo", path)) => path,
+            Some((scheme, _)) => bail!("{scheme} is not supported: fifo, file and binary are"),
+        };
+        if !std::fs::metadata(path)?.file_type().is_fifo() {
+            return self.copy_to(OpenOptions::new().append(true).open(path)?, owner);
+        }
+        self.readers.push(open_end(OpenOptions::new().read(true), path)?);
+        let file = open_end(OpenOptions::new().write(true), path)?;
+        give(&file, owner)?;
+        Ok(file)
+    }
+
+    /// A pipe that leads to a file.
+    fn copy_to(&mut self, file: File, owner: Owner<'_>) -> anyhow::Result<File> {
+        let (writer, reader) = pipe(owner)?;
+        self.copies.push(Copying::start(reader.into(), file)?);
+        Ok(writer)
+    }
+
+    /// Copies between the terminal and what was opened for it.
+    pub fn connect(&mut self, master: OwnedFd) -> anyhow::Result<()> {
+        if let Some((input, output)) = self.ends.take() {
+            self.terminal = Some(Terminal::connect(master.into(), input, output)?);
+        }
+        Ok(())
+    }
+
+    /// The process reads to the end of what was written, and then no more.
+    pub fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    /// The process has ended: lets everything go, when it is written.
+    pub fn close(&mut self) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.close();
+        }
+        self.copies.drain(..).for_each(Copying::wait);
+        let logger = self.logger.take();
+        *self = Self::default();
+        if let Some(logger) = logger {
+            logger.end();
+        }
+    }
+}
+
+/// Opens an end of a fifo without waiting for the other, and as if it had waited.
+fn open_end(options: &mut OpenOptions, path: &str) -> std::io::Result<File> {
+    let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    fcntl_setfl(&file, OFlags::empty())?;
+    Ok(file)
+}
+
+/// A pipe: its writing and its reading end.
+fn pipe(owner: Owner<'_>) -> anyhow::Result<(File, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let writer = File::from(writer);
+    give(&writer, owner)?;
+    Ok((writer, reader))
+}
+
+/// To root of the container's user namespace, which could not open it anew otherwise.
+fn give(file: &File, owner: Owner<'_>) -> rustix::io::Result<()> {
+    if (owner.uid, owner.gid) == (0, 0) {
+        return Ok(());
+    }
+    fchown(file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+}

@@ -1,0 +1,185 @@
+//! What containerd's configuration says for this runtime: with the keys of runc's shim.
+//!
+//! They come as runc's own message (Docker, `ctr`), or as TOML, in containerd's configuration or in a file that it names
+//! (Kubernetes, `ctr run --runtime-config-path`).
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::shim::oci;
+use serde::Deserialize;
+
+/// Where states are unless `Root` says otherwise; below it is a directory for each of containerd's namespaces.
+pub const ROOT: &str = "/run/containerd/lxcrun";
+/// The file of a bundle that remembers the state root for `delete`, which is told no options.
+const REMEMBERED: &str = "lxcrun-root";
+
+/// The options of one container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct Options {
+    /// Move the root instead of pivot_root(2).
+    pub no_pivot_root: bool,
+    /// Keep the shim's session keyring.
+    pub no_new_keyring: bool,
+    /// The cgroup of the shim.
+    pub shim_cgroup: String,
+    /// The owner of pipes and fifos.
+    pub io_uid: u32,
+    pub io_gid: u32,
+    binary_name: String,
+    root: String,
+    /// Have systemd make a scope for the container. Also done for a cgroup path that only systemd understands.
+    pub systemd_cgroup: bool,
+    pub criu_image_path: String,
+    pub criu_work_path: String,
+    /// Where CRIU is: found by PATH, as always.
+    criu_path: String,
+}
+
+/// The options of a runtime that containerd knows nothing about: `runtimeoptions.v1.Options`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Generic {
+    #[prost(string, tag = "2")]
+    config_path: String,
+    #[prost(bytes = "vec", tag = "3")]
+    config_body: Vec<u8>,
+}
+
+impl Options {
+    /// Those that `start` gets.
+    pub fn from_stdin() -> anyhow::Result<Self> {
+        let mut input = Vec::new();
+        std::io::stdin().read_to_end(&mut input).context("cannot read the options")?;
+        Self::of(&Any::parse_from_bytes(&input).context("the options")?)
+    }
+
+    /// Those of a container.
+    pub fn of(any: &Any) -> anyhow::Result<Self> {
+        let options = match any.type_url.rsplit('/').next().unwrap_or_default() {
+            "" => Self::default(),
+            "containerd.runc.v1.Options" => {
+                oci::Options::parse_from_bytes(&any.value).context("the options")?.into()
+            }
+            "runtimeoptions.v1.Options" => {
+                let generic: Generic = prost::Message::decode(&*any.value).context("the options")?;
+                Self::from_toml(&generic)?
+            }
+            other => bail!("options of the type {other} are not for this runtime"),
+        };
+        options.check()?;
+        Ok(options)
+    }
+
+    fn from_toml(generic: &Generic) -> anyhow::Result<Self> {
+        let text = if generic.config_path.is_empty() {
+            String::from_utf8(generic.config_body.clone()).context("the options")?
+        } else {
+            fs::read_to_string(&generic.config_path)
+                .with_context(|| format!("the options in {}", generic.config_path))?
+        };
+        toml::from_str(&text).context("the options")
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.binary_name.is_empty(),
+            "the option BinaryName = {:?} is for runc's shim; this one is the runtime itself",
+            self.binary_name
+        );
+        ensure!(
+            self.criu_path.is_empty(),
+            "the option CriuPath is gone from containerd: criu is found by PATH"
+        );
+        ensure!(
+            self.root.is_empty() || self.root.starts_with('/'),
+            "the option Root = {:?} is no absolute path",
+            self.root
+        );
+        Ok(())
+    }
+
+    /// The state root of containers in a namespace.
+    pub fn state_root(&self, namespace: &str) -> PathBuf {
+        Path::new(if self.root.is_empty() { ROOT } else { &self.root }).join(namespace)
+    }
+
+    /// Moves the shim to its cgroup, on every hierarchy.
+    pub fn join_shim_cgroup(&self, pid: u32) -> anyhow::Result<()> {
+        if self.shim_cgroup.is_empty() {
+            return Ok(());
+        }
+        lxcrun::enter_cgroup(&self.shim_cgroup, pid)
+            .with_context(|| format!("the option ShimCgroup = {:?}", self.shim_cgroup))
+    }
+}
+
+impl From<oci::Options> for Options {
+    fn from(given: oci::Options) -> Self {
+        Self {
+            no_pivot_root: given.no_pivot_root,
+            no_new_keyring: given.no_new_keyring,
+            shim_cgroup: given.shim_cgroup,
+            io_uid: given.io_uid,
+            io_gid: given.io_gid,
+            binary_name: given.binary_name,
+            root: given.root,
+            systemd_cgroup: given.systemd_cgroup,
+            criu_image_path: given.criu_image_path,
+            criu_work_path: given.criu_work_path,
+            criu_path: String::new(),
+        }
+    }
+}
+
+/// Remembers a state root in the bundle.
+pub fn remember_root(bundle: &Path, root: &Path) -> std::io::Result<()> {
+    fs::write(bundle.join(REMEMBERED), root.as_os_str().as_encoded_bytes())
+}
+
+/// The state root of the bundle's container.
+pub fn remembered_root(bundle: &Path, namespace: &str) -> PathBuf {
+    match fs::read_to_string(bundle.join(REMEMBERED)) {
+        Ok(root) => root.into(),
+        Err(_) => Options::default().state_root(namespace),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(body: &str) -> Any {
+        let generic = Generic { config_path: String::new(), config_body: body.into() };
+        let value = prost::Message::encode_to_vec(&generic);
+        Any { type_url: "types.containerd.io/runtimeoptions.v1.Options".into(), value, ..Any::default() }
+    }
+
+    #[test]
+    fn options_are_runcs_in_either_form() {
+        let message =
+            oci::Options { systemd_cgroup: true, root: "/r".into(), io_uid: 7, ..oci::Options::default() };
+        let value = message.write_to_bytes().unwrap();
+        let any = Any { type_url: "containerd.runc.v1.Options".into(), value, ..Any::default() };
+        let wanted = Options { systemd_cgroup: true, root: "/r".into(), io_uid: 7, ..Options::default() };
+        assert_eq!(Options::of(&any).unwrap(), wanted);
+        assert_eq!(Options::of(&generic("SystemdCgroup = true\nRoot = \"/r\"\nIoUid = 7")).unwrap(), wanted);
+        assert_eq!(wanted.state_root("n"), Path::new("/r/n"));
+        assert_eq!(
+            Options::of(&Any::default()).unwrap().state_root("n"),
+            Path::new("/run/containerd/lxcrun/n")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_an_error() {
+        for body in ["BinaryName = \"runc\"", "Root = \"relative\"", "Nonsense = 1", "IoUid = \"x\""] {
+            assert!(Options::of(&generic(body)).is_err(), "{body}");
+        }
+        assert!(Options::of(&Any { type_url: "other".into(), ..Any::default() }).is_err());
+    }
+}

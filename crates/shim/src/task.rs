@@ -1,0 +1,349 @@
+//! A task: one container, with LXC's monitor as its parent, and the processes executed in it.
+//!
+//! The monitor belongs to the container and not to this process: whoever kills the shim leaves both alive. Whatever
+//! happens to the container, a thread of its own waits for it and tells containerd.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::{Context, bail, ensure};
+use containerd_shim_protos::api::{CreateTaskRequest, ExecProcessRequest};
+use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskOOM, TaskStart};
+use containerd_shim_protos::protobuf::MessageField;
+use lxcrun::oci_spec::runtime::Process as ProcessSpec;
+use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecProcess, OomWatch, Signal};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::events::{Events, timestamp};
+use crate::io::{Owner, Uris};
+use crate::options::{self, Options};
+use crate::process::{Exited, Process, lock};
+use crate::rootfs::{Rootfs, unmount_root};
+
+/// What a thread needs that waits and tells.
+const STACK: usize = 128 << 10;
+
+/// A container and its processes.
+pub struct Task {
+    pub id: ContainerId,
+    pub bundle: PathBuf,
+    pub options: Options,
+    pub init: Process,
+    /// The state root.
+    pub root: PathBuf,
+    /// The images that it is restored from when it starts.
+    pub images: Option<PathBuf>,
+    namespace: String,
+    pub events: Events,
+    container: OnceLock<Container>,
+    /// The same one, as its creator has it, when it has ended.
+    ended: Mutex<Option<Container>>,
+    execs: Mutex<HashMap<String, Arc<Exec>>>,
+}
+
+/// A process executed in a task.
+pub struct Exec {
+    pub id: String,
+    pub process: Process,
+    spec: ProcessSpec,
+    running: OnceLock<Arc<ExecProcess>>,
+}
+
+impl Task {
+    /// Makes the container. Its program waits for [`start`](Self::start).
+    pub fn create(
+        request: &CreateTaskRequest,
+        namespace: &str,
+        events: &Events,
+    ) -> anyhow::Result<Arc<Self>> {
+        let id: ContainerId = request.id.parse()?;
+        let options = Options::of(&request.options)?;
+        let bundle = PathBuf::from(&request.bundle);
+        let root = options.state_root(namespace);
+        options::remember_root(&bundle, &root).context("cannot write to the bundle")?;
+        let images =
+            [&request.checkpoint, &options.criu_image_path].into_iter().find(|path| !path.is_empty());
+        let uris = Uris {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let rootfs = Rootfs::mount(&bundle, &request.rootfs)?;
+        let task = Arc::new(Self {
+            images: images.map(PathBuf::from),
+            id,
+            bundle,
+            options,
+            init: Process::new(uris),
+            root,
+            namespace: namespace.into(),
+            events: events.clone(),
+            container: OnceLock::new(),
+            ended: Mutex::new(None),
+            execs: Mutex::default(),
+        });
+        if task.images.is_none() {
+            task.make()?;
+        }
+        rootfs.keep();
+        Ok(task)
+    }
+
+    fn make(self: &Arc<Self>) -> anyhow::Result<()> {
+        let bundle = self.open_bundle()?;
+        let opened = self.init.uris.open(self.owner())?;
+        *self.init.io() = opened.io;
+        let options = CreateOptions {
+            stdio: opened.stdio,
+            no_pivot: self.options.no_pivot_root,
+            no_new_keyring: self.options.no_new_keyring,
+            systemd_cgroup: self.options.systemd_cgroup || is_for_systemd(&bundle),
+            keep_monitor: true,
+            ..CreateOptions::default()
+        };
+        let created = lxcrun::create(&self.root, &self.id, &bundle, options);
+        self.adopt(created.inspect_err(|_| self.init.io().close())?)
+    }
+
+    /// The bundle, whose program must have a terminal just when containerd says so.
+    pub fn open_bundle(&self) -> anyhow::Result<Bundle> {
+        let bundle = Bundle::open(&self.bundle)?;
+        let terminal = bundle.spec().process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
+        ensure!(
+            terminal == self.init.uris.terminal,
+            "container {}: process.terminal: is {terminal}, and containerd says {}",
+            self.id,
+            self.init.uris.terminal
+        );
+        Ok(bundle)
+    }
+
+    /// Takes over a container that was just made or restored.
+    pub fn adopt(self: &Arc<Self>, mut container: Container) -> anyhow::Result<()> {
+        self.init.created(container.init_pid());
+        let taken = self.take_over(&mut container);
+        let watched = taken.and_then(|oom| {
+            let task = Arc::clone(self);
+            let watcher = std::thread::Builder::new().name("wait".into()).stack_size(STACK);
+            watcher
+                .spawn(move || task.watch(container, oom.as_ref()))
+                .map(drop)
+                .context("cannot start a thread")
+        });
+        watched.inspect_err(|_| {
+            let _ = lxcrun::delete(&self.root, &self.id, true);
+            self.init.io().close();
+        })
+    }
+
+    fn take_over(&self, container: &mut Container) -> anyhow::Result<Option<OomWatch>> {
+        if let Some(master) = container.take_terminal() {
+            self.init.io().connect(master)?;
+        }
+        let _ = self.container.set(Container::load(&self.root, &self.id)?);
+        // A host without a memory cgroup has nothing to watch.
+        Ok(container.watch_oom().ok())
+    }
+
+    /// Waits for the container's end.
+    fn watch(&self, mut container: Container, oom: Option<&OomWatch>) {
+        self.wait_for_end(&container, oom);
+        // A monitor that was killed has taken the container along.
+        let status = container.wait().map_or(137, |exit| exit.code().into());
+        let exited = Exited::now(status);
+        // Those that share somebody else's PID namespace live on without their init: as in runc's shim they don't.
+        if container.pids().is_ok_and(|pids| !pids.is_empty()) {
+            let _ = container.kill_all(Signal::KILL);
+        }
+        *lock(&self.ended) = Some(container);
+        let _started = self.init.starting();
+        self.publish_exit(self.id.as_str(), &self.init, exited);
+    }
+
+    /// Waits, and tells of processes that the kernel has killed for want of memory.
+    fn wait_for_end(&self, container: &Container, oom: Option<&OomWatch>) {
+        let Some(end) = container.end() else { return };
+        let killed = TaskOOM { container_id: self.id.to_string(), ..TaskOOM::default() };
+        let mut told = false;
+        loop {
+            let mut fds = vec![PollFd::from_borrowed_fd(end, PollFlags::IN)];
+            fds.extend(oom.map(|oom| PollFd::new(oom, PollFlags::IN)));
+            if rustix::io::retry_on_intr(|| poll(&mut fds, None)).is_err() {
+                return;
+            }
+            let has_ended = !fds[0].revents().is_empty();
+            let news = oom.is_some_and(|oom| oom.next().unwrap_or(false));
+            if news || (has_ended && !told && oom.is_some_and(OomWatch::happened)) {
+                told = true;
+                self.events.publish(&killed);
+            }
+            if has_ended {
+                return;
+            }
+        }
+    }
+
+    fn publish_exit(&self, id: &str, process: &Process, exited: Exited) {
+        self.events.publish(&TaskExit {
+            container_id: self.id.to_string(),
+            id: id.into(),
+            pid: process.pid(),
+            exit_status: exited.status,
+            exited_at: MessageField::some(timestamp(exited.at)),
+            ..TaskExit::default()
+        });
+        process.end(exited);
+    }
+
+    /// Lets the program go, or restores it.
+    pub fn start(self: &Arc<Self>) -> anyhow::Result<u32> {
+        let _starting = self.init.starting();
+        match &self.images {
+            Some(images) if !self.init.is_started() => self.restore(images)?,
+            _ => self.container()?.start()?,
+        }
+        self.init.started();
+        let pid = self.init.pid();
+        self.events.publish(&TaskStart { container_id: self.id.to_string(), pid, ..TaskStart::default() });
+        Ok(pid)
+    }
+
+    /// The container; one that waits to be restored is none yet.
+    pub fn container(&self) -> anyhow::Result<&Container> {
+        self.container.get().with_context(|| format!("container {}: is not restored yet", self.id))
+    }
+
+    pub fn is_made(&self) -> bool {
+        self.container.get().is_some()
+    }
+
+    pub fn owner(&self) -> Owner<'_> {
+        Owner {
+            namespace: &self.namespace,
+            id: self.id.as_str(),
+            uid: self.options.io_uid,
+            gid: self.options.io_gid,
+        }
+    }
+
+    /// Takes everything away. What has not been started counts as ended.
+    pub fn delete(&self) -> anyhow::Result<Exited> {
+        if self.is_made() && self.init.exited().is_none() {
+            if self.init.is_started() {
+                bail!(lxcrun::Error::Status {
+                    id: self.id.clone(),
+                    verb: "delete",
+                    status: self.container()?.status()
+                });
+            }
+            let _ = self.container()?.kill(Signal::KILL);
+            self.init.wait();
+        }
+        let ended = lock(&self.ended).take();
+        match ended {
+            Some(container) => container.delete()?,
+            None => lxcrun::delete(&self.root, &self.id, true)?,
+        }
+        self.init.io().close();
+        unmount_root(&self.bundle);
+        Ok(self.init.exited().unwrap_or_else(|| Exited::now(0)))
+    }
+
+    /// Plans a further process.
+    pub fn add_exec(&self, request: &ExecProcessRequest) -> anyhow::Result<bool> {
+        let mut spec =
+            lxcrun::parse_process(&request.spec.value).map_err(anyhow::Error::msg).context("process")?;
+        spec.set_terminal(Some(request.terminal));
+        let uris = Uris {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let exec =
+            Exec { id: request.exec_id.clone(), process: Process::new(uris), spec, running: OnceLock::new() };
+        let mut execs = lock(&self.execs);
+        if execs.contains_key(&exec.id) {
+            return Ok(false);
+        }
+        execs.insert(exec.id.clone(), Arc::new(exec));
+        Ok(true)
+    }
+
+    pub fn exec(&self, id: &str) -> Option<Arc<Exec>> {
+        lock(&self.execs).get(id).cloned()
+    }
+
+    pub fn remove_exec(&self, id: &str) {
+        lock(&self.execs).remove(id);
+    }
+
+    /// The exec whose process has this pid.
+    pub fn exec_of(&self, pid: u32) -> Option<String> {
+        lock(&self.execs).values().find(|exec| exec.process.pid() == pid).map(|exec| exec.id.clone())
+    }
+
+    /// Starts a planned process.
+    pub fn start_exec(self: &Arc<Self>, exec: &Arc<Exec>) -> anyhow::Result<u32> {
+        let _starting = exec.process.starting();
+        let running = self.execute(exec).inspect_err(|_| {
+            exec.process.io().close();
+            // Whoever waits for it waits no more; containerd hears of no end, because there was no start.
+            exec.process.end(Exited::now(255));
+        })?;
+        let pid = exec.process.pid();
+        self.events.publish(&TaskExecStarted {
+            container_id: self.id.to_string(),
+            exec_id: exec.id.clone(),
+            pid,
+            ..TaskExecStarted::default()
+        });
+        let (task, exec) = (Arc::clone(self), Arc::clone(exec));
+        let wait = move || {
+            let status = running.wait().map_or(255, |exit| exit.code().into());
+            let exited = Exited::now(status);
+            let _started = exec.process.starting();
+            task.publish_exit(&exec.id, &exec.process, exited);
+        };
+        std::thread::Builder::new()
+            .name("wait".into())
+            .stack_size(STACK)
+            .spawn(wait)
+            .context("cannot start a thread")?;
+        Ok(pid)
+    }
+
+    fn execute(&self, exec: &Exec) -> anyhow::Result<Arc<ExecProcess>> {
+        ensure!(!exec.process.is_started(), "exec {}: was started before", exec.id);
+        let opened = exec.process.uris.open(self.owner())?;
+        *exec.process.io() = opened.io;
+        let options = ExecOptions { stdio: opened.stdio, ..ExecOptions::default() };
+        let mut running = self.container()?.exec(&exec.spec, options)?;
+        if let Some(master) = running.take_terminal() {
+            exec.process.io().connect(master)?;
+        }
+        exec.process.created(Some(running.pid()));
+        exec.process.started();
+        let running = Arc::new(running);
+        let _ = exec.running.set(Arc::clone(&running));
+        Ok(running)
+    }
+}
+
+impl Exec {
+    /// Signals the process; false when there is none, or none any more.
+    pub fn kill(&self, signal: Signal) -> bool {
+        let running = self.running.get().filter(|_| self.process.exited().is_none());
+        running.is_some_and(|running| running.kill(signal).is_ok())
+    }
+}
+
+/// Docker and Kubernetes on a host of systemd's name a cgroup `SLICE:PREFIX:NAME`, which is no path, and tell no shim but
+/// runc's that systemd is to make it.
+pub fn is_for_systemd(bundle: &Bundle) -> bool {
+    let path = bundle.spec().linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
+    let parts = path.and_then(|path| path.to_str()).map(|path| path.split(':').collect::<Vec<_>>());
+    matches!(parts.as_deref(), Some([slice, _, _]) if slice.is_empty() || slice.ends_with(".slice"))
+}
