@@ -24,6 +24,7 @@ mod host;
 mod labels;
 mod lifecycle;
 mod lxc_config;
+mod lxc_tools;
 mod moments;
 mod mounts;
 mod namespaces;
@@ -71,6 +72,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         cli::tests,
         commands::tests,
         lxc_config::tests,
+        lxc_tools::tests,
         doctor::tests,
         bad_input::tests,
         schema::tests,

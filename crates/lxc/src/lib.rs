@@ -6,6 +6,7 @@
 
 mod handle;
 mod library;
+mod seccomp;
 #[allow(clippy::all, clippy::pedantic, clippy::restriction)]
 mod sys;
 mod wait;

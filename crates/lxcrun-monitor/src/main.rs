@@ -6,6 +6,8 @@
 //! that loading liblxc overlaps with reading the specification, and sends its plan when all is checked.
 #![forbid(unsafe_code)]
 
+mod tools;
+
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -107,7 +109,7 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
     let program = CString::new(format!("/proc/self/fd/{INIT_PROGRAM_FD}")).map_err(|e| e.to_string())?;
     let argv: [&CStr; 1] = [&program];
     let exit_file = plan.root.join(&plan.name).join(EXIT_FILE);
-    end_with_init(Rc::clone(control), exit_file.clone());
+    end_with_init(Rc::clone(control), exit_file.clone(), plan.root.clone());
     let ended = container.start(&argv).map_err(|e| e.to_string())?;
     let report = exit(ended)
         .map_or_else(|| FromMonitor::Failed("liblxc could not start it".into()), FromMonitor::Exited);
@@ -124,13 +126,16 @@ fn exit(ended: Ended) -> Option<Exit> {
 
 /// Ends this process when liblxc has waited for the init, if the runtime has asked for that and still listens: it
 /// removes the cgroups itself, and liblxc's clean-up walks every file of every hierarchy, moving itself through all of
-/// them, which takes as long as all of `create`.
-fn end_with_init(control: Rc<Channel>, exit_file: PathBuf) {
+/// them, which takes as long as all of `create`. liblxc goes on where it has to tell LXC's tools of the end.
+fn end_with_init(control: Rc<Channel>, exit_file: PathBuf, root: PathBuf) {
     let mut init = None;
     lxc::when_waited(move |pid, ended| {
         // Asked for once, when the init is there: liblxc has waited for helpers of its own before.
         init = init.or_else(|| init_to_end_with(&control));
         let (true, Some(exit)) = (init == Some(pid), exit(ended)) else { return Next::GoOn };
+        if tools::want_to_hear(&root) {
+            return Next::GoOn;
+        }
         // Before the word of it, because nobody is left to write when the runtime is killed before it hears that.
         leave_behind(&exit_file, exit);
         match control.send(&FromMonitor::Exited(exit), &[]) {

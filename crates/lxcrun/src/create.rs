@@ -119,6 +119,12 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     if !creation.own_cgroups {
         creation.cgroup.fill_parents()?;
     }
+    creation.attach_filter = options.keep_monitor.then(|| config::attach_filter(spec)).flatten();
+    if creation.attach_filter.is_some() {
+        // Nobody attaches before the container has its own filter.
+        let nothing = config::ATTACH_NOTHING.as_bytes();
+        creation.directory()?.write_unread(config::ATTACH_FILTER, nothing)?;
+    }
     creation.start_liblxc(spec, &config, enter.unwrap_or_default(), user_namespace.as_ref())?;
     if creation.own_cgroups {
         creation.cgroup.make()?;
@@ -250,6 +256,8 @@ struct Creation {
     monitor_cgroups: [Cgroup; 2],
     monitor: Option<Monitor>,
     init: Channel,
+    /// What lxc-attach may do, in LXC's words.
+    attach_filter: Option<String>,
     /// To be run when the container fails after its environment was made (runtime-spec, runtime.md, "Lifecycle").
     poststop: Vec<Hook>,
 }
@@ -299,6 +307,7 @@ impl Creation {
             monitor_cgroups,
             monitor: Some(monitor),
             init,
+            attach_filter: None,
             poststop: hooks(id, bundle.spec(), HookKind::Poststop)?,
         };
         creation.directory()?.write_spec(bundle.config())?;
@@ -446,6 +455,9 @@ impl Creation {
             && let Some(init) = self.state.init
         {
             self.monitor()?.end_with(init.pid)?;
+        }
+        if let Some(filter) = &self.attach_filter {
+            self.directory()?.write(config::ATTACH_FILTER, filter.as_bytes())?;
         }
         if !keep_monitor && let Some(monitor) = self.monitor.take() {
             monitor.retire()?;

@@ -114,11 +114,17 @@ impl Monitor {
     }
 }
 
-/// Where liblxc makes its lock files: an ordinary user may not at the usual place.
+/// Tells liblxc where to make its lock files: an ordinary user may not at the usual place.
 fn lock_directory(root: &Path) -> Option<(&'static str, PathBuf)> {
-    const NAME: &str = "XDG_RUNTIME_DIR";
-    let own = || std::env::var_os(NAME).filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    rootless::is_ordinary_user().then(|| (NAME, own().unwrap_or_else(|| root.into())))
+    rootless::is_ordinary_user().then(|| (RUN_DIRECTORY, run_directory(root)))
+}
+
+const RUN_DIRECTORY: &str = "XDG_RUNTIME_DIR";
+
+/// Where liblxc and LXC's tools have `lxc/lock`.
+pub(crate) fn run_directory(root: &Path) -> PathBuf {
+    let own = || std::env::var_os(RUN_DIRECTORY).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    if rootless::is_ordinary_user() { own().unwrap_or_else(|| root.into()) } else { "/run".into() }
 }
 
 /// This host's liblxc, as the monitor finds it: this program may be a static one.

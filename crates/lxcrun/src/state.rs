@@ -403,6 +403,13 @@ impl StateDir {
         if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
     }
 
+    /// LXC's tools leave one, an empty file, for each container that they have looked at.
+    fn remove_lock_of_tools(&self) {
+        let run = crate::monitor::run_directory(&self.root);
+        let root = self.root.strip_prefix("/").unwrap_or(&self.root);
+        let _ = fs::remove_file(run.join("lxc/lock").join(root).join(format!(".{}", self.id)));
+    }
+
     /// Makes it stay.
     pub(crate) fn keep(&mut self) {
         self.remove = false;
@@ -416,6 +423,7 @@ impl StateDir {
     /// Removes it with everything in it.
     pub(crate) fn remove(mut self) -> Result<()> {
         self.remove = false;
+        self.remove_lock_of_tools();
         loop {
             return match fs::remove_dir_all(&self.path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

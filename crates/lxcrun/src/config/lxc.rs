@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use protocol::monitor::Item;
 
 use super::Plan;
@@ -14,6 +14,9 @@ use crate::cgroup::INNER;
 
 /// The file in the container's directory that liblxc logs to.
 pub(crate) const LOG_FILE: &str = "log";
+
+/// The file in the container's directory with the filter of lxc-attach.
+pub(crate) const ATTACH_FILTER: &str = "seccomp";
 
 /// What the configuration depends on besides the plan.
 pub(crate) struct Surroundings<'d> {
@@ -63,6 +66,9 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
     // A monitor that stays is the container's parent: when it is killed, the container goes with it, and its end
     // is known. One that retires leaves the container to the caller's subreaper.
     config.set("lxcrun", "lxc.monitor.signal.pdeath", if monitored { "SIGKILL" } else { "0" });
+    if monitored {
+        config.rights_of_attach(spec, directory);
+    }
     // The init makes root, /dev and terminals itself, and sets the label of the program, not of itself.
     for (key, value) in [
         ("lxc.autodev", "0"),
@@ -83,6 +89,22 @@ struct Config(Vec<Item>);
 impl Config {
     fn set(&mut self, field: &str, key: impl Into<String>, value: impl Into<String>) {
         self.0.push(Item { key: key.into(), value: value.into(), field: field.into() });
+    }
+
+    /// What lxc-attach asks the monitor for, or reads in the configuration, so that it gives no more rights than the
+    /// container has. Capabilities, label, user and namespaces it takes from the init. And the signal of lxc-stop: a
+    /// program knows SIGTERM, SIGPWR is for an init of a system.
+    fn rights_of_attach(&mut self, spec: &Spec, directory: &Path) {
+        if spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some()) {
+            let file = directory.join(ATTACH_FILTER).display().to_string();
+            self.set("linux.seccomp", "lxc.seccomp.profile", file);
+            // Else it would believe the container's /proc that there is a filter already.
+            self.set("linux.seccomp", "lxc.seccomp.allow_nesting", "1");
+        }
+        if spec.process().as_ref().and_then(Process::no_new_privileges) == Some(true) {
+            self.set("process.noNewPrivileges", "lxc.no_new_privs", "1");
+        }
+        self.set("lxcrun", "lxc.signal.halt", "SIGTERM");
     }
 }
 
@@ -114,6 +136,14 @@ mod tests {
 
     /// The LXC configuration of the default specification with `change` made to its JSON.
     fn config_of(change: impl Fn(&mut serde_json::Value), lxc_config: &[(&str, &str)]) -> String {
+        config_with(change, lxc_config, false)
+    }
+
+    fn config_with(
+        change: impl Fn(&mut serde_json::Value),
+        lxc_config: &[(&str, &str)],
+        monitored: bool,
+    ) -> String {
         let mut json: serde_json::Value = serde_json::from_str(crate::DEFAULT_SPEC).unwrap();
         json["root"]["path"] = "/".into();
         change(&mut json);
@@ -128,7 +158,7 @@ mod tests {
         let plan = Plan::new(&id, Path::new("/bundle"), &spec, &host, &raw).unwrap();
         let surroundings = Surroundings {
             directory: Path::new("/run/lxcrun/web"),
-            monitored: false,
+            monitored,
             in_user_namespace: false,
             relative_cgroups: false,
         };
@@ -149,6 +179,15 @@ mod tests {
             ]);
         };
         insta::assert_snapshot!(config_of(change, &[]));
+    }
+
+    #[test]
+    fn what_lxc_attach_may_do_where_the_monitor_stays() {
+        let change = |json: &mut serde_json::Value| {
+            json["process"]["noNewPrivileges"] = true.into();
+            json["linux"]["seccomp"] = serde_json::json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+        };
+        insta::assert_snapshot!(config_with(change, &[], true));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From a specification to a plan. No input or output happens here: facts about the host come in through
 //! [`Host`], and what the plan needs opened is opened by `create`.
 
+mod attach;
 mod capabilities;
 mod devices;
 mod enosys;
@@ -24,9 +25,10 @@ use protocol::Hook;
 use protocol::init::{Device, Process, Propagation};
 use protocol::monitor::Item;
 
+pub(crate) use attach::NOTHING as ATTACH_NOTHING;
 pub(crate) use capabilities::{CAPABILITIES, capability_name};
 pub(crate) use hooks::{HookKind, hooks};
-pub(crate) use lxc::{LOG_FILE, Surroundings, render};
+pub(crate) use lxc::{ATTACH_FILTER, LOG_FILE, Surroundings, render};
 pub(crate) use mounts::{IdMap, PlannedMount, What, is_mount_option};
 pub(crate) use namespaces::{Namespaces, Sharing, UserNamespace, namespace_names};
 pub(crate) use netdevices::NetDevice;
@@ -188,6 +190,11 @@ impl Plan {
     pub(crate) fn lxc_config(&self, spec: &Spec, surroundings: &Surroundings<'_>) -> Vec<Item> {
         lxc::config(self, spec, surroundings)
     }
+}
+
+/// The filter that lxc-attach loads, in LXC's words; `None` without `linux.seccomp`.
+pub(crate) fn attach_filter(spec: &Spec) -> Option<String> {
+    spec.linux().as_ref()?.seccomp().as_ref().map(attach::filter)
 }
 
 /// Version 1 is not safe to delegate, and without a namespace the container would see all that is above its part.

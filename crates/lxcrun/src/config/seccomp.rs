@@ -113,7 +113,7 @@ fn add(
     Ok(())
 }
 
-fn compare(arg: &LinuxSeccompArg) -> ScmpArgCompare {
+pub(super) fn compare(arg: &LinuxSeccompArg) -> ScmpArgCompare {
     let index = u32::try_from(arg.index()).unwrap_or(u32::MAX);
     let op = match arg.op() {
         LinuxSeccompOperator::ScmpCmpNe => ScmpCompareOp::NotEqual,
