@@ -10,6 +10,7 @@ mod cgroups;
 mod checkpoint;
 mod cli;
 mod commands;
+mod configure;
 mod crash;
 mod crun;
 mod delegation;
@@ -71,6 +72,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         checkpoint::tests,
         cli::tests,
         commands::tests,
+        configure::tests,
         lxc_config::tests,
         lxc_tools::tests,
         doctor::tests,

@@ -1,6 +1,7 @@
 //! The command line: clap only. Names and meanings are runc's, so that its clients need no wrapper.
 
 mod checkpoint;
+mod configure;
 mod friendly;
 mod update;
 
@@ -10,6 +11,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use checkpoint::{CgroupsMode, Checkpoint, Criu, Restore};
+pub use configure::{Configure, EngineName};
 pub use friendly::{Friendly, Network};
 pub use update::Update;
 
@@ -125,6 +127,8 @@ pub enum Command {
     Features,
     /// Print what this host can do, what is missing, and how to mend it (lxcrun only)
     Doctor(Doctor),
+    /// Register this runtime with docker, podman, containerd or crio (lxcrun only)
+    Configure(Configure),
     /// Print a plain LXC configuration for a bundle, to run it without lxcrun (lxcrun only)
     LxcConfig(LxcConfig),
     /// Print the completions of a shell: bash, zsh, fish (lxcrun only)

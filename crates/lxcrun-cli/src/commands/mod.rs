@@ -2,6 +2,7 @@
 
 mod activation;
 mod checkpoint;
+mod configure;
 mod doctor;
 mod events;
 mod exec;
@@ -52,6 +53,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Spec(args) => spec(args)?,
         Command::Features => print_json(&lxcrun::features())?,
         Command::Doctor(args) => return doctor::doctor(&root, args),
+        Command::Configure(args) => configure::configure(args)?,
         Command::LxcConfig(args) => {
             print_text(&lxcrun::plain_lxc_config(&Bundle::open(directory(&args.bundle))?))?
         }

@@ -1,10 +1,11 @@
 //! dockerd with its own containerd, and the docker client.
 
+use std::fs;
 use std::process::Stdio;
 use std::sync::OnceLock;
 
 use super::{Engine, Sandbox};
-use crate::Runtime;
+use crate::{Output, Runtime};
 
 /// A dockerd that knows the runtime under test as `lxcrun`.
 #[derive(Debug)]
@@ -19,6 +20,27 @@ impl Docker {
     #[track_caller]
     pub fn get() -> &'static Docker {
         SHARED.get_or_init(Docker::start).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// One of its own, with this daemon.json.
+    #[track_caller]
+    pub fn configured(text: &str) -> Docker {
+        let start = || {
+            let sandbox = Sandbox::start("docker")?;
+            let directory = sandbox.path("/etc/docker");
+            fs::create_dir_all(&directory)
+                .and_then(|()| fs::write(directory.join("daemon.json"), text))
+                .map_err(|e| format!("{}: {e}", directory.display()))?;
+            sandbox.daemon(&["dockerd"], || answers(&sandbox))?;
+            Ok::<_, String>(Docker { sandbox })
+        };
+        start().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// Runs a program beside it.
+    pub fn inside(&self, command: &[&str]) -> Output {
+        let output = self.sandbox.command(command[0]).args(&command[1..]).stdin(Stdio::null()).output();
+        Output::new(&command.join(" "), &output.expect("nsenter"))
     }
 
     /// Starts one.
@@ -38,16 +60,18 @@ impl Docker {
                 "--exec-opt",
                 "native.cgroupdriver=cgroupfs",
             ],
-            || {
-                let mut client = sandbox.command("docker");
-                client.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
-                client.status().is_ok_and(|status| status.success())
-            },
+            || answers(&sandbox),
         )?;
         let docker = Docker { sandbox };
         let loaded = docker.call(&["load", "--input", "/run/image/image.tar"]);
         if loaded.code() == 0 { Ok(docker) } else { Err(format!("cannot load the image{loaded}")) }
     }
+}
+
+fn answers(sandbox: &Sandbox) -> bool {
+    let mut client = sandbox.command("docker");
+    client.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
+    client.status().is_ok_and(|status| status.success())
 }
 
 impl Engine for Docker {

@@ -1,0 +1,107 @@
+//! `configure`: registers this runtime with an engine, in what is there already.
+
+mod file;
+mod json;
+mod toml;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use self::file::ConfigFile;
+use super::print_text;
+use crate::cli::{self, EngineName};
+
+/// What the runtime is called in every configuration.
+const NAME: &str = "lxcrun";
+/// Our shim, as containerd and Docker call it, and its program.
+const SHIM: (&str, &str) = ("io.containerd.lxcrun.v2", "containerd-shim-lxcrun-v2");
+
+/// What is to be in the file, or no longer.
+#[derive(Debug)]
+struct Wanted {
+    program: String,
+    default: bool,
+    shim: bool,
+    remove: bool,
+}
+
+pub fn configure(args: &cli::Configure) -> anyhow::Result<()> {
+    let engine = args.engine;
+    if args.shim && matches!(engine, EngineName::Podman | EngineName::Crio) {
+        bail!("configure: --shim is for docker and containerd: the others use no shims");
+    }
+    let path = cli::given(&args.file).map_or_else(|| usual_file(engine), |path| Ok(path.into()))?;
+    let wanted = Wanted {
+        program: program(cli::given(&args.runtime))?,
+        default: args.default,
+        shim: args.shim,
+        remove: args.remove,
+    };
+    let file = ConfigFile::open(&path)?;
+    let text = change(engine, file.text(), &wanted).with_context(|| file.path().display().to_string())?;
+    if args.dry_run {
+        return print_text(&text);
+    }
+    let name = file.path().display().to_string();
+    let is = if wanted.remove { "is not registered" } else { "is registered" };
+    let Some(backup) = file.replace(&text)? else {
+        return print_text(&format!("{name}: {NAME} {is} already\n"));
+    };
+    let backup = backup.map(|path| format!(" (before: {})", path.display())).unwrap_or_default();
+    print_text(&format!("{name}: {NAME} {is}{backup}\n{}\n", reload(engine)))?;
+    if wanted.shim && !on_path(SHIM.1) {
+        tracing::warn!("{} is not on this PATH, where {engine:?} looks for it", SHIM.1);
+    }
+    Ok(())
+}
+
+/// The new text of a file.
+fn change(engine: EngineName, text: &str, wanted: &Wanted) -> anyhow::Result<String> {
+    match engine {
+        EngineName::Docker => json::docker(text, wanted),
+        EngineName::Podman => toml::podman(text, wanted),
+        EngineName::Containerd => toml::containerd(text, wanted),
+        EngineName::Crio => toml::crio(text, wanted),
+    }
+}
+
+fn usual_file(engine: EngineName) -> anyhow::Result<PathBuf> {
+    Ok(match engine {
+        EngineName::Docker => "/etc/docker/daemon.json".into(),
+        EngineName::Podman if lxcrun::is_ordinary_user() => {
+            let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+            let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+            config
+                .context("configure: HOME is not set: name the file by --file")?
+                .join("containers/containers.conf")
+        }
+        EngineName::Podman => "/etc/containers/containers.conf".into(),
+        EngineName::Containerd => "/etc/containerd/config.toml".into(),
+        EngineName::Crio => "/etc/crio/crio.conf.d/50-lxcrun.conf".into(),
+    })
+}
+
+/// The absolute path of the program to register.
+fn program(given: Option<&Path>) -> anyhow::Result<String> {
+    let path = match given {
+        Some(path) => std::path::absolute(path)?,
+        None => std::env::current_exe().context("configure: cannot find this program: use --runtime")?,
+    };
+    let name = path.to_str().with_context(|| format!("configure: {} is not UTF-8", path.display()))?;
+    Ok(name.to_owned())
+}
+
+fn reload(engine: EngineName) -> &'static str {
+    match engine {
+        EngineName::Docker => "Reload it: systemctl reload docker (or send dockerd SIGHUP)",
+        EngineName::Podman => "Nothing to reload: podman reads it each time",
+        EngineName::Containerd => "Restart it: systemctl restart containerd (containers run on)",
+        EngineName::Crio => "Restart it: systemctl restart crio (containers run on)",
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}

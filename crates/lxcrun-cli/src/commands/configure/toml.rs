@@ -1,0 +1,231 @@
+//! The configurations in TOML: podman's, containerd's and CRI-O's. Comments and order stay.
+
+use anyhow::{Context, bail};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
+
+use super::{NAME, SHIM, Wanted};
+
+/// Those that podman and its relatives take for granted when the file doesn't say.
+const SUPPORT_JSON: [&str; 6] = ["crun", "runc", "kata", "runsc", "youki", "krun"];
+
+/// The plugin of containerd that has the runtimes, by the version of the file.
+const CRI_PLUGINS: [(i64, &str); 2] = [(2, "io.containerd.grpc.v1.cri"), (3, "io.containerd.cri.v1.runtime")];
+
+pub fn podman(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
+    let mut document: DocumentMut = text.parse().context("is not TOML")?;
+    if wanted.remove {
+        take(document.as_table_mut(), &["engine", "runtimes"], NAME)?;
+        take_default(document.as_table_mut(), &["engine"], "runtime")?;
+        if let Some(engine) = existing(document.as_table_mut(), &["engine"])?
+            && let Some(names) = engine.get_mut("runtime_supports_json").and_then(Item::as_array_mut)
+        {
+            names.retain(|name| name.as_str() != Some(NAME));
+        }
+        return Ok(document.to_string());
+    }
+    let engine = table(document.as_table_mut(), &["engine"])?;
+    let names = engine.entry("runtime_supports_json").or_insert(value(Array::from_iter(SUPPORT_JSON)));
+    let names = names.as_array_mut().context("engine.runtime_supports_json is not a list")?;
+    if !names.iter().any(|name| name.as_str() == Some(NAME)) {
+        names.push(NAME);
+    }
+    if wanted.default {
+        put(engine, "runtime", NAME.into());
+    }
+    let programs = Array::from_iter([wanted.program.as_str()]);
+    put(table(document.as_table_mut(), &["engine", "runtimes"])?, NAME, programs.into());
+    Ok(document.to_string())
+}
+
+pub fn crio(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
+    let mut document: DocumentMut = text.parse().context("is not TOML")?;
+    let root = document.as_table_mut();
+    if wanted.remove {
+        take(root, &["crio", "runtime", "runtimes"], NAME)?;
+        take_default(root, &["crio", "runtime"], "default_runtime")?;
+        return Ok(document.to_string());
+    }
+    if wanted.default {
+        put(table(root, &["crio", "runtime"])?, "default_runtime", NAME.into());
+    }
+    let ours = table(root, &["crio", "runtime", "runtimes", NAME])?;
+    put(ours, "runtime_path", wanted.program.as_str().into());
+    put(ours, "runtime_type", "oci".into());
+    put(ours, "runtime_root", "/run/lxcrun".into());
+    Ok(document.to_string())
+}
+
+pub fn containerd(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
+    let mut document: DocumentMut = text.parse().context("is not TOML")?;
+    if document.is_empty() && !wanted.remove {
+        document["version"] = value(2);
+    }
+    let root = document.as_table_mut();
+    let version = root.get("version").and_then(Item::as_integer).unwrap_or(1);
+    let Some((_, plugin)) = CRI_PLUGINS.iter().find(|(known, _)| *known == version) else {
+        if wanted.remove && root.is_empty() {
+            return Ok(text.to_owned());
+        }
+        bail!("is of version {version}, not 2 or 3: see `containerd config migrate`");
+    };
+    let section = ["plugins", plugin, "containerd"];
+    if wanted.remove {
+        take(root, &["plugins", plugin, "containerd", "runtimes"], NAME)?;
+        take_default(root, &section, "default_runtime_name")?;
+        return Ok(document.to_string());
+    }
+    if wanted.default {
+        put(table(root, &section)?, "default_runtime_name", NAME.into());
+    }
+    // The kubelet's driver of cgroups is the same for all runtimes.
+    let runc = existing(root, &["plugins", plugin, "containerd", "runtimes", "runc", "options"])?;
+    let systemd = runc.and_then(|options| options.get("SystemdCgroup")?.as_bool());
+    let ours = table(root, &["plugins", plugin, "containerd", "runtimes", NAME])?;
+    put(ours, "runtime_type", if wanted.shim { SHIM.0 } else { "io.containerd.runc.v2" }.into());
+    let options = table(root, &["plugins", plugin, "containerd", "runtimes", NAME, "options"])?;
+    if wanted.shim {
+        options.remove("BinaryName");
+    } else {
+        put(options, "BinaryName", wanted.program.as_str().into());
+    }
+    if let (Some(systemd), None) = (systemd, options.get("SystemdCgroup")) {
+        put(options, "SystemdCgroup", systemd.into());
+    }
+    Ok(document.to_string())
+}
+
+/// The table at `path`, made where it is missing.
+fn table<'t>(root: &'t mut dyn TableLike, path: &[&str]) -> anyhow::Result<&'t mut dyn TableLike> {
+    let Some((name, rest)) = path.split_first() else { return Ok(root) };
+    let inline = root.is_dotted() || root.get(name).is_some_and(Item::is_inline_table);
+    let missing = || match inline {
+        true => Item::Value(InlineTable::new().into()),
+        false => {
+            let mut table = Table::new();
+            // Only the last one needs a heading.
+            table.set_implicit(!rest.is_empty());
+            Item::Table(table)
+        }
+    };
+    let next = root.entry(name).or_insert_with(missing);
+    let next = next.as_table_like_mut().with_context(|| format!("{name} is not a table"))?;
+    table(next, rest)
+}
+
+/// The table at `path`, if it is there.
+fn existing<'t>(root: &'t mut dyn TableLike, path: &[&str]) -> anyhow::Result<Option<&'t mut dyn TableLike>> {
+    let Some((name, rest)) = path.split_first() else { return Ok(Some(root)) };
+    match root.get_mut(name) {
+        None => Ok(None),
+        Some(item) => {
+            existing(item.as_table_like_mut().with_context(|| format!("{name} is not a table"))?, rest)
+        }
+    }
+}
+
+/// Sets a value, and leaves what is around it: white space, comments.
+fn put(table: &mut dyn TableLike, key: &str, new: Value) {
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        Some(old) => {
+            let around = old.decor().clone();
+            *old = new;
+            *old.decor_mut() = around;
+        }
+        None => drop(table.insert(key, Item::Value(new))),
+    }
+}
+
+/// Removes a key, and its table when nothing is left there.
+fn take(root: &mut dyn TableLike, path: &[&str], key: &str) -> anyhow::Result<()> {
+    let Some(inner) = existing(root, path)? else { return Ok(()) };
+    let found = inner.remove(key).is_some();
+    if let (true, true, [parents @ .., name]) = (found, inner.is_empty(), path) {
+        take(root, parents, name)?;
+    }
+    Ok(())
+}
+
+/// Removes a default that is us.
+fn take_default(root: &mut dyn TableLike, path: &[&str], key: &str) -> anyhow::Result<()> {
+    let is_us = existing(root, path)?.is_some_and(|t| t.get(key).and_then(Item::as_str) == Some(NAME));
+    if is_us { take(root, path, key) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted() -> Wanted {
+        Wanted { program: "/bin/lxcrun".into(), default: false, shim: false, remove: false }
+    }
+
+    const CONTAINERD: &str = r#"# ours
+version = 2 # as ever
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  # the default
+  default_runtime_name = "runc" # stays
+
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      SystemdCgroup = true
+"#;
+
+    #[test]
+    fn containerd_keeps_comments_and_takes_the_cgroup_driver_over() {
+        let new = containerd(CONTAINERD, &wanted()).unwrap();
+        let added = "\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.lxcrun]\nruntime_type = \
+            \"io.containerd.runc.v2\"\n\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.lxcrun.options]\n\
+            BinaryName = \"/bin/lxcrun\"\nSystemdCgroup = true\n";
+        assert_eq!(new, format!("{CONTAINERD}{added}"));
+        assert_eq!(containerd(&new, &wanted()).unwrap(), new);
+        assert_eq!(containerd(&new, &Wanted { remove: true, ..wanted() }).unwrap(), CONTAINERD);
+        let default = containerd(&new, &Wanted { default: true, shim: true, ..wanted() }).unwrap();
+        assert!(default.contains("default_runtime_name = \"lxcrun\" # stays"), "{default}");
+        assert!(!default.contains("BinaryName"), "{default}");
+    }
+
+    #[test]
+    fn containerd_has_other_plugins_in_other_versions() {
+        let new = containerd("version = 3\n", &wanted()).unwrap();
+        assert!(
+            new.contains("[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.lxcrun]"),
+            "{new}"
+        );
+        assert!(containerd("", &wanted()).unwrap().starts_with("version = 2\n"));
+        assert!(containerd("root = \"/x\"\n", &wanted()).is_err());
+        let inline = "version = 2\nplugins = { \"io.containerd.grpc.v1.cri\" = { containerd = {} } }\n";
+        let new = containerd(inline, &wanted()).unwrap();
+        assert!(new.parse::<DocumentMut>().is_ok() && new.contains("runtimes.lxcrun.runtime_type"), "{new}");
+    }
+
+    #[test]
+    fn podman_keeps_what_others_have_said() {
+        let text =
+            "[engine]\n# mine\nruntime_supports_json = [\"crun\"]\n\n[engine.runtimes]\nx = [\"/x\"]\n";
+        let new = podman(text, &wanted()).unwrap();
+        let expected = "[engine]\n# mine\nruntime_supports_json = [\"crun\", \"lxcrun\"]\n\n[engine.runtimes]\nx = \
+            [\"/x\"]\nlxcrun = [\"/bin/lxcrun\"]\n";
+        assert_eq!(new, expected);
+        assert_eq!(podman(&new, &Wanted { remove: true, ..wanted() }).unwrap(), text);
+        let new = podman("", &Wanted { default: true, ..wanted() }).unwrap();
+        assert!(new.contains("runtime = \"lxcrun\"") && new.contains("\"crun\""), "{new}");
+    }
+
+    #[test]
+    fn crio_has_a_file_of_its_own() {
+        let new = crio("", &Wanted { default: true, ..wanted() }).unwrap();
+        let expected = "[crio.runtime]\ndefault_runtime = \"lxcrun\"\n\n[crio.runtime.runtimes.lxcrun]\nruntime_path = \
+            \"/bin/lxcrun\"\nruntime_type = \"oci\"\nruntime_root = \"/run/lxcrun\"\n";
+        assert_eq!(new, expected);
+        assert_eq!(crio(&new, &Wanted { remove: true, ..wanted() }).unwrap(), "");
+    }
+
+    #[test]
+    fn what_is_of_another_kind_is_an_error() {
+        assert!(podman("engine = 1\n", &wanted()).is_err());
+        assert!(crio("[crio]\nruntime = \"x\"\n", &wanted()).is_err());
+        assert!(containerd("version = 2\nplugins = [", &wanted()).is_err());
+    }
+}
