@@ -11,6 +11,9 @@ const SUPPORT_JSON: [&str; 6] = ["crun", "runc", "kata", "runsc", "youki", "krun
 /// The plugin of containerd that has the runtimes, by the version of the file.
 const CRI_PLUGINS: [(i64, &str); 2] = [(2, "io.containerd.grpc.v1.cri"), (3, "io.containerd.cri.v1.runtime")];
 
+/// The shim of runc and all that are called like it.
+const RUNC: &str = "io.containerd.runc.v2";
+
 pub fn podman(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
     let mut document: DocumentMut = text.parse().context("is not TOML")?;
     if wanted.remove {
@@ -77,11 +80,18 @@ pub fn containerd(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
     if wanted.default {
         put(table(root, &section)?, "default_runtime_name", NAME.into());
     }
+    // A file that names any runtime has to name the usual one, too: containerd knows no other then.
+    let default =
+        existing(root, &section)?.and_then(|s| s.get("default_runtime_name")?.as_str().map(str::to_owned));
+    if default.is_none_or(|name| name == "runc") {
+        let runc = table(root, &["plugins", plugin, "containerd", "runtimes", "runc"])?;
+        runc.entry("runtime_type").or_insert(value(RUNC));
+    }
     // The kubelet's driver of cgroups is the same for all runtimes.
     let runc = existing(root, &["plugins", plugin, "containerd", "runtimes", "runc", "options"])?;
     let systemd = runc.and_then(|options| options.get("SystemdCgroup")?.as_bool());
     let ours = table(root, &["plugins", plugin, "containerd", "runtimes", NAME])?;
-    put(ours, "runtime_type", if wanted.shim { SHIM.0 } else { "io.containerd.runc.v2" }.into());
+    put(ours, "runtime_type", if wanted.shim { SHIM.0 } else { RUNC }.into());
     let options = table(root, &["plugins", plugin, "containerd", "runtimes", NAME, "options"])?;
     if wanted.shim {
         options.remove("BinaryName");
@@ -193,7 +203,8 @@ version = 2 # as ever
             new.contains("[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.lxcrun]"),
             "{new}"
         );
-        assert!(containerd("", &wanted()).unwrap().starts_with("version = 2\n"));
+        let new = containerd("", &wanted()).unwrap();
+        assert!(new.starts_with("version = 2\n") && new.contains("containerd.runtimes.runc]\n"), "{new}");
         assert!(containerd("root = \"/x\"\n", &wanted()).is_err());
         let inline = "version = 2\nplugins = { \"io.containerd.grpc.v1.cri\" = { containerd = {} } }\n";
         let new = containerd(inline, &wanted()).unwrap();
