@@ -364,3 +364,26 @@ fn row_26_users_filters_readonly_roots_and_labels() {
         assert!(message.contains("AppArmor is off on this host"), "{message}");
     }
 }
+
+/// The monitor of a command stays, so LXC's tools know it by its id, below the driver's root.
+#[test]
+fn lxcs_own_tools_see_a_command() {
+    let bed = Bed::new();
+    let mut running = bed.idle();
+    let (root, id) = (bed.path().join("state").display().to_string(), running.id.to_string());
+    let tool = |tool: &str, more: &[&str]| {
+        let args = [&["60", tool, "-P", &root, "-n", &id], more].concat();
+        let output = common::host("timeout", &args);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(tool("lxc-info", &["-sH"]), (Some(0), "RUNNING\n".into()));
+    assert_eq!(tool("lxc-info", &["-pH"]), (Some(0), format!("{}\n", running.pid)));
+    assert_eq!(tool("lxc-attach", &["--", "sh", "-c", "echo inside; exit 4"]), (Some(4), "inside\n".into()));
+    assert_eq!(tool("lxc-freeze", &[]).0, Some(0));
+    assert_eq!(bed.driver.info(&running.id).unwrap().status, Status::Paused);
+    assert_eq!(tool("lxc-unfreeze", &[]).0, Some(0));
+    assert_eq!(bed.driver.info(&running.id).unwrap().status, Status::Running);
+    running.say("more\n");
+    assert_eq!(tool("lxc-stop", &["-k"]).0, Some(0));
+    assert_eq!(running.wait().exit_code, 137);
+}
