@@ -61,6 +61,7 @@ use lxcrun_test::engines::Container;
 use lxcrun_test::{Need, Test};
 
 mod containerd;
+mod cri;
 mod docker;
 mod podman;
 mod shared;
@@ -86,5 +87,8 @@ pub fn tests() -> Vec<Test> {
     let with_needs = |(program, tests): (&'static str, Vec<Test>)| {
         tests.into_iter().map(move |test| test.needs(Need::Program(program)))
     };
-    engines.into_iter().flat_map(with_needs).collect()
+    let cri = cri::tests()
+        .into_iter()
+        .map(|test| test.needs(Need::Program("containerd")).needs(Need::File("/usr/lib/cni/bridge")));
+    engines.into_iter().flat_map(with_needs).chain(cri).collect()
 }

@@ -61,6 +61,8 @@ pub enum Need {
     CriuFeature(&'static str),
     /// CAP_SYS_RESOURCE, which root lacks in some sandboxes.
     SysResource,
+    /// lxcrun's own shim for containerd, beside the runtime.
+    OwnShim,
     /// lxcrun itself: the test is about its own promise, which other runtimes don't make, for this reason.
     Lxcrun(&'static str),
     /// Any runtime but this one, which differs for this reason.
@@ -105,6 +107,10 @@ impl Need {
                 let has =
                     rustix::thread::capabilities(None).is_ok_and(|own| own.effective.contains(capability));
                 (!has).then(|| "needs CAP_SYS_RESOURCE".to_owned())
+            }
+            Need::OwnShim => {
+                let missing = !runtime.path().with_file_name("containerd-shim-lxcrun-v2").is_file();
+                missing.then(|| format!("needs containerd-shim-lxcrun-v2 beside {runtime}"))
             }
             Need::Lxcrun(why) => (!runtime.is("lxcrun")).then(|| format!("lxcrun only: {why}")),
             Need::Not(name, why) => runtime.is(name).then(|| format!("{name} differs: {why}")),

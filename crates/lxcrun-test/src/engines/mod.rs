@@ -4,6 +4,7 @@
 //! differ; what tests ask of all of them is the trait [`Engine`].
 
 mod containerd;
+pub mod cri;
 mod docker;
 mod podman;
 mod sandbox;
@@ -37,6 +38,9 @@ pub fn end() {
     }
     let all = [sandbox(&docker::SHARED), sandbox(&podman::SHARED), sandbox(&containerd::SHARED)];
     all.into_iter().flatten().for_each(Sandbox::end);
+    if let Some(Ok(cri)) = cri::SHARED.get() {
+        cri.sandbox().end();
+    }
 }
 
 /// Waits, for a bounded time, until `condition` holds.

@@ -14,6 +14,12 @@ use crate::{DEADLINE, Process, Runtime, cgroup};
 
 const INIT: &str = include_str!("sandbox.sh");
 
+/// Where daemons look for programs: last where the runtime is, which may have a shim beside it.
+fn daemon_path() -> String {
+    let beside = Runtime::get().path().parent().unwrap_or(Path::new("/"));
+    format!("{PATH}:{}", beside.display())
+}
+
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Namespaces (pid, mount, network, IPC, UTS) in which an engine and all that it starts live.
@@ -130,7 +136,7 @@ impl Sandbox {
             .args(["env", "--chdir=/run"])
             .args(command)
             .env_clear()
-            .envs([("PATH", PATH), ("HOME", "/run")])
+            .envs([("PATH", &*daemon_path()), ("HOME", "/run")])
             .stdin(Stdio::null())
             .stdout(file.try_clone().map_err(|e| e.to_string())?)
             .stderr(file)
