@@ -80,6 +80,9 @@ impl Cri {
     }
 
     /// Starts one, which [`lxcrun configure`](crate) has registered the runtime with.
+    ///
+    /// # Errors
+    /// The log of what did not start.
     pub fn start() -> Result<Cri, String> {
         let cri = Cri { sandbox: Sandbox::start("cri")? };
         let write = |inside: &str, text: &str| {
@@ -105,6 +108,9 @@ impl Cri {
     }
 
     /// Starts the daemon, again if it was there before.
+    ///
+    /// # Errors
+    /// Its log, when it does not answer.
     pub fn start_daemon(&self) -> Result<(), String> {
         self.sandbox.daemon(&["containerd"], || {
             self.call::<Version>("Version", &Empty {}).is_ok() && self.inside("ctr", &["version"]).code() == 0
@@ -123,6 +129,9 @@ impl Cri {
     }
 
     /// Calls a method of the runtime service.
+    ///
+    /// # Errors
+    /// The plugin's own, with its code.
     pub fn call<A: Message + Default>(&self, method: &str, request: &impl Message) -> Result<A, String> {
         let method = format!("runtime.v1.RuntimeService/{method}");
         grpc::call(&self.sandbox.path(SOCKET), &method, request)
@@ -141,6 +150,9 @@ impl Cri {
     }
 
     /// The same, where it may fail.
+    ///
+    /// # Errors
+    /// The plugin's own.
     pub fn try_pod(&self, handler: &str, edit: impl FnOnce(&mut PodConfig)) -> Result<Pod<'_>, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("pod-{:05}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -230,6 +242,9 @@ impl Pod<'_> {
     }
 
     /// Stops and removes it with its containers.
+    ///
+    /// # Errors
+    /// The plugin's own.
     pub fn remove(&self) -> Result<(), String> {
         let id = PodId { id: self.id.clone() };
         self.cri.call::<Empty>("StopPodSandbox", &id)?;
