@@ -122,7 +122,7 @@ mod tests {
     fn the_group_is_that_of_the_annotations() {
         let bundle = std::env::temp_dir().join(format!("lxcrun-shim-group-{}", std::process::id()));
         fs::create_dir_all(&bundle).unwrap();
-        let mut group_of = |config: &str| {
+        let group_of = |config: &str| {
             fs::write(bundle.join("config.json"), config).unwrap();
             group(&bundle).unwrap()
         };
