@@ -1,8 +1,8 @@
-//! Has liblxc call the `waitpid` and `seccomp_load` of the `lxc` crate (see its `wait.rs` and `seccomp.rs`).
+//! Has liblxc call functions of the `lxc` crate instead of others' (see its `wait.rs`, `seccomp.rs` and `cgroups.rs`).
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for name in ["waitpid", "seccomp_load"] {
+    for name in ["waitpid", "seccomp_load", "mkdirat", "write"] {
         println!("cargo::rustc-link-arg-bins=-Wl,--undefined=lxcrun_{name},--defsym={name}=lxcrun_{name}");
         println!("cargo::rustc-link-arg-bins=-Wl,--export-dynamic-symbol={name}");
     }

@@ -92,6 +92,9 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
         std::fs::write(file, std::process::id().to_string())
             .map_err(|e| format!("{}: {e}", file.display()))?;
     }
+    if plan.stay_in_cgroups {
+        lxc::stay_in_cgroups();
+    }
     if let (true, Some(namespace)) = (plan.user_namespace, fds.first()) {
         become_root_of(namespace).map_err(|e| format!("joining the user namespace: {e}"))?;
     }

@@ -70,6 +70,10 @@ impl Container {
         let ids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<ContainerId>().ok());
         let mut all: Vec<Self> = ids.filter_map(|id| Self::load(root, &id).ok()).collect();
         all.sort_by(|a, b| a.id().cmp(b.id()));
+        if let (false, Ok(hierarchies)) = (all.is_empty(), Hierarchies::probe()) {
+            all.iter()
+                .for_each(|container| container.knows_cgroup(container.state.cgroup(hierarchies.clone())));
+        }
         Ok(all)
     }
 
@@ -241,6 +245,11 @@ impl Container {
     /// The master of the program's terminal, for a container that was created without a console socket.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.terminal.take()
+    }
+
+    /// Spares it looking for the hierarchies.
+    pub(crate) fn knows_cgroup(&self, cgroup: Cgroup) {
+        self.cgroup.get_or_init(|| cgroup);
     }
 
     pub(crate) fn cgroup(&self) -> Result<&Cgroup> {

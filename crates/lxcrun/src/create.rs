@@ -113,6 +113,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         directory: creation.directory()?.path(),
         monitored: options.keep_monitor,
         in_user_namespace: user_namespace.is_some(),
+        monitor_stays: Plan::monitor_stays(&host),
         relative_cgroups: enter.is_some(),
     };
     let config = plan.lxc_config(spec, &surroundings);
@@ -253,6 +254,8 @@ struct Creation {
     cgroup: Cgroup,
     /// Whether we make them, and liblxc doesn't know.
     own_cgroups: bool,
+    /// Whether liblxc leaves its monitor in the cgroups that it is in.
+    monitor_stays: bool,
     monitor_cgroups: [Cgroup; 2],
     monitor: Option<Monitor>,
     init: Channel,
@@ -276,7 +279,8 @@ impl Creation {
         let cgroup = Cgroup::new(id, hierarchies.clone(), &plan.cgroup.container())
             .in_unit(plan.cgroup.unit().cloned())
             .delegated(plan.raw.delegation.is_some());
-        let monitor_cgroups = plan.cgroup.monitor();
+        let monitor_stays = Plan::monitor_stays(host);
+        let monitor_cgroups = plan.cgroup.monitor(monitor_stays);
         let directory = StateDir::create(root, id)?;
         // liblxc wants to make it itself; somebody else's may hold processes, and limits that are not ours.
         if let Some(existing) = cgroup.existing() {
@@ -304,6 +308,7 @@ impl Creation {
             state,
             cgroup,
             own_cgroups,
+            monitor_stays,
             monitor_cgroups,
             monitor: Some(monitor),
             init,
@@ -377,6 +382,7 @@ impl Creation {
             config: config.to_vec(),
             user_namespace: user_namespace.is_some(),
             enter,
+            stay_in_cgroups: self.monitor_stays,
             hide_cgroups: self.own_cgroups.then(|| directory.path().to_owned()),
         };
         self.monitor()?.start(plan, user_namespace)
@@ -477,7 +483,9 @@ impl Creation {
         let mut directory = self.directory.take().ok_or_else(|| self.gone("state directory"))?;
         directory.keep();
         directory.unlock();
-        Ok(Container::new(directory, self.state.clone(), self.monitor.take(), terminal))
+        let container = Container::new(directory, self.state.clone(), self.monitor.take(), terminal);
+        container.knows_cgroup(self.cgroup.clone());
+        Ok(container)
     }
 }
 

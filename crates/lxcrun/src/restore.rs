@@ -244,7 +244,6 @@ impl Restoration {
         }
         let state = State {
             cgroup: plan.cgroup.container(),
-            monitor_cgroups: plan.cgroup.monitor(),
             ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
         };
         // What will be made is written down before.

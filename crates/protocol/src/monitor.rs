@@ -63,6 +63,8 @@ pub struct Plan {
     pub user_namespace: bool,
     /// Files to write the monitor's pid to first: roots of hierarchies, see `lxc.cgroup.relative`.
     pub enter: Vec<PathBuf>,
+    /// Whether the monitor stays in the cgroups that it is in by then, and liblxc only thinks that it has moved it.
+    pub stay_in_cgroups: bool,
     /// Whether the cgroups are the runtime's work: a directory to show liblxc in their place.
     pub hide_cgroups: Option<PathBuf>,
 }

@@ -203,7 +203,10 @@ fn row_09_one_readable_config_and_any_path() {
     let config = fs::read_to_string(bed.driver.root().join(id.as_str()).join("config")).unwrap();
     running.finish();
     let stable = config.replace(&bed.path().display().to_string(), "DIR").replace(id.as_str(), "ID");
-    insta::assert_snapshot!(stable);
+    // Where LXC's monitor goes depends on the version of cgroups.
+    let stable: Vec<&str> =
+        stable.lines().filter(|line| !line.starts_with("lxc.cgroup.dir.monitor")).collect();
+    insta::assert_snapshot!(stable.join("\n"));
 }
 
 #[test]

@@ -74,13 +74,12 @@ impl CgroupPath {
     }
 
     /// That of liblxc's monitor, which must not exist either, so every container has one; and where that goes to remove
-    /// its own. liblxc leaves it behind, we don't.
-    pub(crate) fn monitor(&self) -> [String; 2] {
-        if !self.is_some() {
+    /// its own. liblxc leaves it behind, we don't. Empty for a monitor that `stays` where it is.
+    pub(crate) fn monitor(&self, stays: bool) -> [String; 2] {
+        if stays || !self.is_some() {
             return Default::default();
         }
-        let [own, pivot] = self.monitor_for_lxc();
-        [format!("{}{own}", self.base), format!("{}{pivot}", self.base)]
+        self.monitor_for_lxc(false).map(|path| format!("{}{path}", self.base))
     }
 
     /// The container's own, below the base.
@@ -88,8 +87,11 @@ impl CgroupPath {
         &self.container
     }
 
-    /// Those of liblxc's monitor, below the base.
-    pub(crate) fn monitor_for_lxc(&self) -> [String; 2] {
+    /// Those of liblxc's monitor, below the base. It wants some also for one that `stays` where it is.
+    pub(crate) fn monitor_for_lxc(&self, stays: bool) -> [String; 2] {
+        if stays {
+            return [self.container.clone(), self.container.clone()];
+        }
         [format!("lxc.monitor.{}", self.id), format!("lxc.pivot.{}", self.id)]
     }
 }
@@ -111,5 +113,14 @@ mod tests {
         assert_eq!(path(Some("")).unwrap(), "lxc.payload.x");
         assert!(path(Some("/a/../../b")).is_err());
         assert!(path(Some("/")).is_err());
+    }
+
+    #[test]
+    fn a_monitor_that_stays_where_it_is_has_none_of_its_own() {
+        let id = "x".parse().unwrap();
+        let path = CgroupPath::new(&id, Some(Path::new("/docker/abc"))).unwrap();
+        assert_eq!(path.monitor(false), ["lxc.monitor.x", "lxc.pivot.x"]);
+        assert_eq!(path.monitor_for_lxc(true), ["docker/abc", "docker/abc"]);
+        assert_eq!(path.monitor(true), ["", ""]);
     }
 }

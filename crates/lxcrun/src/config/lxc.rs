@@ -26,12 +26,15 @@ pub(crate) struct Surroundings<'d> {
     pub monitored: bool,
     /// Whether the monitor is in the container's user namespace already.
     pub in_user_namespace: bool,
+    /// Whether the monitor stays in the cgroups that it is in.
+    pub monitor_stays: bool,
     /// Whether cgroups are made below the monitor's own and not below those of pid 1.
     pub relative_cgroups: bool,
 }
 
 pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) -> Vec<Item> {
-    let Surroundings { directory, monitored, in_user_namespace, relative_cgroups } = *surroundings;
+    let Surroundings { directory, monitored, in_user_namespace, monitor_stays, relative_cgroups } =
+        *surroundings;
     let mut config = Config(Vec::new());
     // First of all, so that the reason for a refusal of any other is in the log.
     config.set("lxcrun", "lxc.log.file", directory.join(LOG_FILE).display().to_string());
@@ -52,7 +55,7 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
         config.set(field, "lxc.idmap", mapping);
     }
     if plan.cgroup.is_some() {
-        let [monitor, pivot] = plan.cgroup.monitor_for_lxc();
+        let [monitor, pivot] = plan.cgroup.monitor_for_lxc(monitor_stays);
         config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.for_lxc());
         if let Some(field) = &plan.raw.delegation {
             config.set(field, "lxc.cgroup.dir.container.inner", INNER);
@@ -160,6 +163,7 @@ mod tests {
             directory: Path::new("/run/lxcrun/web"),
             monitored,
             in_user_namespace: false,
+            monitor_stays: false,
             relative_cgroups: false,
         };
         render(&plan.lxc_config(&spec, &surroundings), &id, Path::new("/bundle"))

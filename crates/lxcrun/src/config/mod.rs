@@ -178,6 +178,12 @@ impl Plan {
             && !Path::new(LXC_SYSTEM_CONFIG).exists()
     }
 
+    /// Whether LXC's monitor stays in the cgroups that it is in. In version 2 a cgroup of its own is a single directory, and
+    /// keeps it out of one that passes controllers down, which may have no processes.
+    pub(crate) fn monitor_stays(host: &Host) -> bool {
+        host.cgroup_layout() == Layout::Legacy
+    }
+
     /// Whether the container gets its cgroup to change: runtime-spec, config-linux.md, "Cgroup ownership".
     pub(crate) fn owns_cgroup(&self, host: &Host) -> bool {
         let writable = |mount: &PlannedMount| matches!(mount.what, What::Cgroup { readonly: false });
