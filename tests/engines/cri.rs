@@ -54,10 +54,15 @@ mod lxcrun_alone {
         annotations_reach_liblxc_where_they_are_allowed.lxcrun_only(WHY),
         the_commands_of_the_documentation_work.lxcrun_only(WHY),
         a_pod_of_our_shim_is_seen_by_lxcs_tools.needs(lxcrun_test::Need::OwnShim).lxcrun_only(WHY),
+        a_killed_monitor_is_the_end_of_its_container.needs(lxcrun_test::Need::OwnShim).lxcrun_only(WHY),
     ];
 
     fn a_pod_of_our_shim_is_seen_by_lxcs_tools() {
         super::a_pod_is_seen_by_lxcs_tools(super::OWN_SHIM);
+    }
+
+    fn a_killed_monitor_is_the_end_of_its_container() {
+        super::a_killed_monitor_is_noticed(super::OWN_SHIM);
     }
 }
 
@@ -420,4 +425,14 @@ fn a_pod_is_seen_by_lxcs_tools(handler: &str) {
     attached.assert_exit(5);
     cri.inside("lxc-stop", &["-P", ROOT, "-n", container.id(), "-k"]).assert_ok();
     assert_eq!(container.exit_code(), 137);
+}
+
+fn a_killed_monitor_is_noticed(handler: &str) {
+    let cri = Cri::get();
+    let pod = cri.pod(handler, |_| {});
+    let (one, two) = (idle(&pod, "one"), idle(&pod, "two"));
+    kill_process(process(cri, &["monitor of", one.id()]), Signal::KILL).expect("a monitor");
+    assert_eq!(one.exit_code(), 137);
+    assert_eq!(two.status().state, RUNNING);
+    one.remove();
 }

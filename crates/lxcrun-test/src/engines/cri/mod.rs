@@ -72,6 +72,14 @@ pub struct Cri {
 
 pub(super) static SHARED: OnceLock<Result<Cri, String>> = OnceLock::new();
 
+/// What [`BASE`] becomes with a runtime that can't register itself.
+fn configured_by_hand(runtime: &Runtime) -> String {
+    let kind = "    runtime_type = \"io.containerd.runc.v2\"\n";
+    let runtimes = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes";
+    let base = BASE.replace("    pod_annotations", &format!("{kind}    pod_annotations"));
+    format!("{base}{runtimes}.runc]\n{kind}{runtimes}.{HANDLER}.options]\n    BinaryName = \"{runtime}\"\n")
+}
+
 impl Cri {
     /// The one that the tests share.
     #[track_caller]
@@ -91,11 +99,16 @@ impl Cri {
                 .and_then(|()| fs::write(&path, text))
                 .map_err(|e| format!("{}: {e}", path.display()))
         };
-        write(CONFIG, BASE)?;
         write("/run/cni/pods.conf", NETWORK)?;
-        let configured = cri.inside(&Runtime::get().to_string(), &["configure", "containerd"]);
-        if configured.code() != 0 {
-            return Err(format!("cannot configure containerd{configured}"));
+        let runtime = Runtime::get();
+        if runtime.is("lxcrun") {
+            write(CONFIG, BASE)?;
+            let configured = cri.inside(&runtime.to_string(), &["configure", "containerd"]);
+            if configured.code() != 0 {
+                return Err(format!("cannot configure containerd{configured}"));
+            }
+        } else {
+            write(CONFIG, &configured_by_hand(runtime))?;
         }
         cri.start_daemon()?;
         for image in ["/run/image/image.tar", "/run/image/pause.tar"] {
