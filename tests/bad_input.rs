@@ -65,7 +65,14 @@ tests![
     cpus_that_do_not_exist_are_refused.needs(Need::Controller("cpuset")),
     a_cpu_quota_that_is_too_small_is_refused.needs(Need::CgroupV1("cpu")),
     a_memory_limit_that_is_too_small_is_refused.needs(Need::Controller("memory")),
-    a_cgroup_that_exists_is_refused_and_stays.lxcrun_only("runc takes it over if nobody is in it"),
+    an_empty_cgroup_that_exists_is_used
+        .needs(Need::CgroupV1("freezer"))
+        .not_on("runc", "1.1 removes it in any case")
+        .not_on("crun", "it removes it in any case"),
+    a_frozen_cgroup_that_exists_is_refused_and_stays
+        .needs(Need::CgroupV1("freezer"))
+        .not_on("runc", "1.1 only warns")
+        .not_on("crun", "it does not look"),
     a_cgroup_with_processes_is_refused_and_stays.lxcrun_only("runc 1.1 only warns"),
     a_cgroup_path_that_climbs_stays_in_its_hierarchy,
     a_full_disk_for_the_state_is_refused.lxcrun_only("runc 1.1 fails without a reason"),
@@ -389,7 +396,7 @@ fn a_memory_limit_that_is_too_small_is_refused() {
     Bundle::busybox().resource("memory", json!({ "limit": 4096 })).refused(&["memory"]);
 }
 
-/// A cgroup that is there before, with `guest` in it, is refused, and stays as it is.
+/// A cgroup that is there before, with `guest` in it or frozen, is refused, and stays as it is.
 fn foreign_cgroup_is_refused(name: &str, guest: Option<Child>) {
     let path = format!("{}/{name}", cgroup_parent());
     let dirs: Vec<PathBuf> = hierarchies().iter().map(|h| h.mount.join(&path[1..])).collect();
@@ -399,6 +406,8 @@ fn foreign_cgroup_is_refused(name: &str, guest: Option<Child>) {
             fill_cpuset(dir.parent().expect("the suite's cgroup"));
             fill_cpuset(dir);
             fs::write(dir.join("cgroup.procs"), guest.id().to_string()).expect("a process for the cgroup");
+        } else if dir.join("freezer.state").exists() {
+            fs::write(dir.join("freezer.state"), "FROZEN").expect("a frozen cgroup");
         }
     }
     let container = Bundle::busybox().set("/linux/cgroupsPath", path.as_str()).build();
@@ -422,8 +431,29 @@ fn fill_cpuset(dir: &Path) {
     }
 }
 
-fn a_cgroup_that_exists_is_refused_and_stays() {
-    foreign_cgroup_is_refused("existing", None);
+fn a_frozen_cgroup_that_exists_is_refused_and_stays() {
+    foreign_cgroup_is_refused("frozen", None);
+}
+
+/// Whoever manages cgroups makes them before. A failure leaves them as they were.
+fn an_empty_cgroup_that_exists_is_used() {
+    for (name, fails) in [("created", false), ("failed", true)] {
+        let path = format!("{}/{name}", cgroup_parent());
+        let dirs: Vec<PathBuf> = hierarchies().iter().map(|h| h.mount.join(&path[1..])).collect();
+        dirs.iter().for_each(|dir| fs::create_dir_all(dir).expect("a cgroup"));
+        let bundle = Bundle::busybox().set("/linux/cgroupsPath", path.as_str()).sh("cat /proc/self/cgroup");
+        let bundle = if fails { bundle.mount("/data", "tmpfs", "tmpfs", &["nosuch=option"]) } else { bundle };
+        let container = bundle.build();
+        let run = container.run();
+        let left = dirs.iter().filter(|dir| fs::remove_dir(dir).is_ok()).count();
+        if fails {
+            run.assert_fails();
+            assert_eq!(left, dirs.len(), "a failure removes what was there before");
+        } else {
+            run.assert_ok().assert_stdout_contains(&format!(":{path}\n"));
+            assert_eq!(left, 0, "delete removes the container's cgroups");
+        }
+    }
 }
 
 fn a_cgroup_with_processes_is_refused_and_stays() {

@@ -30,6 +30,10 @@ tests![
     completions_are_complete.lxcrun_only("others ship a file"),
     manual_pages_are_complete.lxcrun_only("others ship files"),
     help_lists_the_commands,
+    help_and_errors_say_the_name_of_the_call.lxcrun_only("others have one name"),
+    errors_of_the_init_are_in_runcs_words.not_on("crun", "it has its own"),
+    a_debug_log_names_the_steps.not_on("crun", "it has its own"),
+    spec_has_a_cgroup_namespace_with_version_two_alone.not_on("crun", "it has one always"),
     errors_go_to_the_log_as_json,
     errors_go_to_the_log_as_text,
     errors_in_the_log_are_on_stderr_too,
@@ -319,6 +323,77 @@ fn help_lists_the_commands() {
     for command in ["create", "start", "state", "kill", "delete", "run", "exec"] {
         help.assert_ok().assert_stdout_contains(command);
     }
+}
+
+/// Callers look for runc's layout, with the name that they called.
+fn help_and_errors_say_the_name_of_the_call() {
+    let container = bare();
+    let link = container.path("runc");
+    std::os::unix::fs::symlink(Runtime::get().path(), &link).expect("a link");
+    let call = |args: &[&str]| {
+        let mut call = std::process::Command::new(&link);
+        let output = call.arg("--root").arg(container.path("root")).args(args).output();
+        lxcrun_test::Output::new("runc", &output.expect("the runtime"))
+    };
+    let lines = |args: &[&str]| {
+        let output = call(args);
+        let lines: Vec<String> = output.assert_ok().lines().into_iter().map(str::to_owned).collect();
+        (lines[0].clone(), lines[1].clone())
+    };
+    let (first, second) = lines(&["--help"]);
+    assert!(first == "NAME:" && second.contains("runc - Open Container Initiative runtime"), "{second}");
+    for verb in ["list", "exec", "checkpoint"] {
+        let (first, second) = lines(&[verb, "-h"]);
+        assert!(first == "NAME:" && second.contains(&format!("runc {verb} - ")), "{second}");
+    }
+    let (first, second) = lines(&["--version"]);
+    assert!(first.starts_with("runc version ") && second.starts_with("commit: "), "{first} {second}");
+    let missing = call(&["run", "--bundle", "/no/such/bundle", container.id()]);
+    missing.assert_fails().assert_stderr_contains("runc run failed: ");
+    call(&["foo", "-h"]).assert_exit(3).assert_stderr_contains("No help topic for 'foo'");
+}
+
+fn errors_of_the_init_are_in_runcs_words() {
+    let container = Bundle::busybox().mount("/data", "tmpfs", "tmpfs", &["nosuch=option"]).build();
+    let words = "run failed: unable to start container process: error during container init: error mounting \"tmpfs\" to \
+                 rootfs at \"/data\": ";
+    container.refuses(container.run(), &[words, "invalid argument"]);
+    let container = Bundle::busybox().args(["no-such-program"]).build();
+    let words = "run failed: unable to start container process: ";
+    let found = "exec: \"no-such-program\": executable file not found in $PATH";
+    container.refuses(container.run(), &[words, found]);
+    let container = Bundle::busybox().args(["sleep", "100"]).start();
+    container.exec(["no-such-program"]).assert_fails().assert_stderr_contains("exec failed: ");
+    container.exec(["no-such-program"]).assert_stderr_contains(found);
+}
+
+fn a_debug_log_names_the_steps() {
+    let container = Bundle::busybox().args(["sleep", "100"]).build();
+    let log = container.path("the.log");
+    let debug =
+        |verb: &str| container.global(["--debug".as_ref(), "--log".as_ref(), log.as_os_str()]).arg(verb);
+    debug("create").arg("--bundle").arg(container.dir()).arg(container.id()).output().assert_ok();
+    container.start().assert_ok();
+    debug("exec").arg(container.id()).arg("true").output().assert_ok();
+    let text = fs::read_to_string(log).expect("the log");
+    for step in [
+        "nsexec container setup",
+        "child process in init()",
+        "init: closing the pipe to signal completion",
+        "setns_init: about to exec",
+    ] {
+        assert!(text.contains(step), "{step} in {text}");
+    }
+}
+
+fn spec_has_a_cgroup_namespace_with_version_two_alone() {
+    let container = bare();
+    fs::remove_file(container.path("config.json")).expect("our config");
+    container.call("spec").arg("--bundle").arg(container.dir()).output().assert_ok();
+    let text = fs::read_to_string(container.path("config.json")).expect("a config");
+    let spec: Value = serde_json::from_str(&text).expect("JSON");
+    let namespaces = spec["linux"]["namespaces"].as_array().expect("namespaces");
+    assert_eq!(namespaces.iter().any(|n| n["type"] == "cgroup"), lxcrun_test::is_v2(), "{namespaces:?}");
 }
 
 /// Fails with this format of log, and returns what was logged.

@@ -186,6 +186,9 @@ fn stats_have_runcs_fields() {
     let output = container.call("events").arg("--stats").arg(container.id()).output();
     assert_eq!(output.assert_ok().lines().len(), 1, "{output}");
     let event: Value = serde_json::from_str(&output.stdout).expect("JSON");
+    // Some read it as text.
+    let start = format!("{{\"type\":\"stats\",\"id\":\"{}\",\"data\":", container.id());
+    assert!(output.stdout.starts_with(&start), "{output}");
     assert_eq!((&event["type"], &event["id"]), (&"stats".into(), &container.id().into()));
     let usage = json!({ "limit": 0, "failcnt": 0 });
     let mut shape = json!({

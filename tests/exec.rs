@@ -22,7 +22,7 @@ tests![
     exec_is_in_the_cgroups_of_the_container,
     exec_passes_stdin,
     exec_of_a_missing_program_says_so,
-    exec_of_a_missing_program_is_127.lxcrun_only("runc's code for it is 255"),
+    exec_of_a_missing_program_is_255.not_on("crun", "it has other codes"),
     exec_adds_capabilities_to_what_the_container_hands_on.not_on("runc", "1.1 leaves ambient ones out"),
     exec_says_which_cgroup_it_cannot_enter,
     exec_in_a_paused_container_is_refused,
@@ -194,8 +194,8 @@ fn exec_of_a_missing_program_says_so() {
     run.assert_fails().assert_stderr_contains("no-such-program");
 }
 
-fn exec_of_a_missing_program_is_127() {
-    sleeper().exec(["no-such-program"]).assert_exit(127).assert_stderr_contains("executable file not found");
+fn exec_of_a_missing_program_is_255() {
+    sleeper().exec(["no-such-program"]).assert_exit(255).assert_stderr_contains("executable file not found");
 }
 
 fn exec_in_a_created_container_works() {

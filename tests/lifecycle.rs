@@ -29,6 +29,10 @@ tests![
     the_root_may_be_an_absolute_path_elsewhere,
     two_containers_of_one_bundle_live_side_by_side,
     an_id_may_have_every_allowed_character,
+    one_id_may_be_in_two_roots
+        .not_on("runc", "both have the same cgroup")
+        .not_on("crun", "both have the same cgroup"),
+    an_init_at_its_gate_has_no_file_open,
 ];
 
 fn sleeper() -> Bundle {
@@ -228,4 +232,27 @@ fn an_id_may_have_every_allowed_character() {
     let id = format!("{}-A_z.+9", bundle.key());
     let container = bundle.id(&id).create();
     assert_eq!(container.state()["id"], id);
+}
+
+fn one_id_may_be_in_two_roots() {
+    let (one, other) = (sleeper(), sleeper());
+    let id = one.key().to_owned();
+    let (one, other) = (one.id(&id).start(), other.id(&id).start());
+    assert_ne!(one.pid(), other.pid());
+    one.delete_force().assert_ok();
+    assert_eq!(other.status(), "running");
+    other.delete_force().assert_ok();
+}
+
+/// Nothing of the host that a program could get hold of.
+fn an_init_at_its_gate_has_no_file_open() {
+    let container = sleeper().create();
+    for entry in fs::read_dir(format!("/proc/{}/fd", container.pid())).expect("its descriptors") {
+        let path = entry.expect("a descriptor").path();
+        let number: i32 = path.file_name().and_then(|n| n.to_str()?.parse().ok()).expect("a number");
+        let target = fs::read_link(&path).expect("its target");
+        let target = target.to_string_lossy();
+        let plain = ["socket:", "pipe:", "anon_inode:"].iter().any(|kind| target.starts_with(kind));
+        assert!(number <= 2 || plain, "{number} is {target}");
+    }
 }

@@ -26,6 +26,7 @@ tests![
     a_tmpfs_has_its_size_and_mode,
     a_tmpfs_has_the_mode_of_what_it_covers,
     mounts_nest_in_their_order,
+    mounts_are_listed_in_their_order,
     a_later_mount_covers_an_earlier_one,
     flags_of_mounts_are_set,
     flags_of_bind_mounts_are_set,
@@ -55,6 +56,17 @@ tests![
     a_remount_changes_what_is_there,
     a_remount_of_what_is_no_mount_is_an_error,
 ];
+
+/// The kernel lists mounts in the order in which they were made.
+fn mounts_are_listed_in_their_order() {
+    let bundle = Bundle::busybox();
+    let first = bundle.make_dir("first");
+    let second = bundle.make_file("second", "");
+    let bundle = bundle.bind(first, "/mnt/a", &["rbind", "rw"]).mount("/mnt/b", "tmpfs", "tmpfs", &[]);
+    let bundle = bundle.bind(second, "/mnt/c", &["ro"]).mount("/mnt/d", "tmpfs", "tmpfs", &[]);
+    let run = bundle.sh("cut -d' ' -f5 /proc/self/mountinfo | grep ^/mnt/").run();
+    run.assert_ok().assert_stdout("/mnt/a\n/mnt/b\n/mnt/c\n/mnt/d\n");
+}
 
 /// A directory of the host with a file in it, for binding.
 fn with_source(bundle: Bundle) -> (Bundle, PathBuf) {

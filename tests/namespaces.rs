@@ -10,6 +10,7 @@ use serde_json::json;
 tests![
     a_time_namespace_has_its_offsets.not_on("runc", "1.1 does not know it"),
     a_time_namespace_needs_no_offsets.not_on("runc", "1.1 does not know it"),
+    a_time_namespace_with_a_path_is_entered.not_on("runc", "1.1 does not know it"),
     offsets_that_are_none_are_refused.not_on("runc", "1.1 does not know them"),
     a_listed_namespace_is_new,
     an_omitted_namespace_is_the_hosts,
@@ -195,6 +196,14 @@ fn a_time_namespace_has_its_offsets() {
     let offsets = container.exec(["cat", "/proc/self/timens_offsets"]);
     let words: Vec<&str> = offsets.assert_ok().stdout.split_whitespace().collect();
     assert_eq!(words, ["monotonic", "-1", "0", "boottime", "1000000", "5"]);
+}
+
+fn a_time_namespace_with_a_path_is_entered() {
+    let first = sleeper(Bundle::busybox().namespace("time", None));
+    let path = format!("/proc/{}/ns/time", first.pid());
+    let second = sleeper(Bundle::busybox().namespace("time", Some(&path)));
+    assert_eq!(init_link(&second, "time"), init_link(&first, "time"));
+    assert_ne!(init_link(&second, "time"), link("self", "time"));
 }
 
 fn a_time_namespace_needs_no_offsets() {

@@ -10,6 +10,10 @@ tests![
     kill_of_a_stopped_container_fails,
     kill_all_reaches_every_process,
     kill_without_a_pid_namespace_reaches_the_init,
+    kill_by_force_without_a_pid_namespace_reaches_every_process
+        .not_on("runc", "new in 1.2")
+        .not_on("crun", "it kills the init"),
+    signal_zero_asks_whether_it_runs,
     delete_ends_all_processes_without_a_pid_namespace,
     run_passes_signals_on,
     a_stopped_program_can_be_continued,
@@ -85,6 +89,31 @@ fn kill_all_reaches_every_process() {
     container.leaks(); // waits for all of them
     assert_eq!(container.processes_on_host(), [0u32; 0]);
     container.delete().assert_ok();
+}
+
+/// The end of the init is not theirs.
+fn kill_by_force_without_a_pid_namespace_reaches_every_process() {
+    let bundle = Bundle::busybox().without_namespace("pid");
+    let meeting = bundle.make_dir("meeting");
+    let mut told = Fifo::new(meeting.join("told"));
+    let script = "sleep 1000 & sleep 1000 & echo ready > /meeting/told; wait";
+    let container = bundle.bind(meeting, "/meeting", &[]).sh(script).start();
+    assert_eq!(told.line(), "ready");
+    container.kill("KILL").assert_ok();
+    container.leaks(); // waits for all of them
+    assert_eq!(container.processes_on_host(), [0u32; 0]);
+    container.kill("KILL").assert_fails().assert_stderr_contains("container not running");
+    container.delete().assert_ok();
+}
+
+fn signal_zero_asks_whether_it_runs() {
+    let container = Bundle::busybox().args(["sleep", "1000"]).start();
+    container.kill("0").assert_ok();
+    assert_eq!(container.status(), "running");
+    container.delete_force().assert_ok();
+    let container = Bundle::busybox().start();
+    container.until_stopped();
+    container.kill("0").assert_fails().assert_stderr_contains("container not running");
 }
 
 fn kill_without_a_pid_namespace_reaches_the_init() {

@@ -8,7 +8,7 @@ mod update;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use checkpoint::{CgroupsMode, Checkpoint, Criu, Restore};
 pub use configure::{Configure, EngineName};
@@ -25,7 +25,19 @@ pub fn given(path: &Option<PathBuf>) -> Option<&Path> {
     path.as_deref().filter(|path| !path.as_os_str().is_empty())
 }
 
-/// An OCI runtime that relies on LXC
+/// The name that this program was called by. As in runc it is the one that help, version and errors say.
+pub fn program() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let name = called.as_deref().and_then(Path::file_name).filter(|name| !name.is_empty());
+    name.map_or_else(|| "lxcrun".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Help in the order of runc's.
+fn help_template(name: &str) -> String {
+    format!("NAME:\n   {name} - {{about}}\n\nUSAGE:\n   {{usage}}\n\n{{all-args}}{{after-help}}\n")
+}
+
+/// Open Container Initiative runtime that relies on LXC
 // As in runc the last of an option's values counts: podman gives some twice.
 #[derive(Debug, Parser)]
 #[command(
@@ -40,6 +52,18 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+impl Cli {
+    /// What this process was called with.
+    pub fn of_caller() -> Result<Self, clap::Error> {
+        let program = program();
+        let command = Self::command().help_template(help_template(&program)).mut_subcommands(|command| {
+            let name = format!("{program} {}", command.get_name());
+            command.help_template(help_template(&name))
+        });
+        Self::from_arg_matches(&command.try_get_matches()?)
+    }
 }
 
 /// Options before the command.

@@ -40,7 +40,7 @@ impl Log {
 
     /// The reason why the command failed: for the person and for the engine.
     pub fn error(&self, message: &str) {
-        eprintln!("lxcrun: {message}");
+        eprintln!("{message}");
         if self.file.is_some() {
             self.write("error", message);
         }

@@ -10,20 +10,19 @@ mod rootfs;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::of_caller() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     let log = match log::Log::open(&cli.global) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("lxcrun: {error:#}");
+            eprintln!("{}: {error:#}", cli::program());
             return ExitCode::FAILURE;
         }
     };
@@ -34,7 +33,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            log.error(&format!("{error:#}"));
+            log.error(&failed(cli.command.as_ref(), &error));
             ExitCode::from(exit_code(cli.command.as_ref(), &error))
         }
     }
@@ -50,6 +49,9 @@ fn usage(error: &clap::Error) -> ExitCode {
         kind => {
             // A reader that is gone has read enough.
             let _ = error.print();
+            if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) {
+                eprintln!("No help topic for '{name}'");
+            }
             return ExitCode::from(if kind == ErrorKind::InvalidSubcommand { 3 } else { 1 });
         }
     };
@@ -57,11 +59,22 @@ fn usage(error: &clap::Error) -> ExitCode {
     code
 }
 
-/// 127 and 126 for a program that isn't there or can't be executed; else 1, and 255 for exec, as in runc.
+/// What failed, in the words that runc's callers look for.
+fn failed(command: Option<&Command>, error: &anyhow::Error) -> String {
+    let program = cli::program();
+    match command {
+        Some(Command::Create(_)) => format!("{program} create failed: {error:#}"),
+        Some(Command::Run(_)) => format!("{program} run failed: {error:#}"),
+        Some(Command::Exec(_)) => format!("{program} exec failed: {error:#}"),
+        _ => format!("{program}: {error:#}"),
+    }
+}
+
+/// 127 and 126 for a program of `run` that isn't there or can't be executed; else 1, and 255 for exec, as in runc.
 fn exit_code(command: Option<&Command>, error: &anyhow::Error) -> u8 {
     let program = error.downcast_ref::<lxcrun::Error>().and_then(lxcrun::Error::exit_code);
     match (program, command) {
-        (Some(code), Some(Command::Run(_) | Command::Exec(_))) => code,
+        (Some(code), Some(Command::Run(_))) => code,
         (_, Some(Command::Exec(_))) => 255,
         _ => 1,
     }

@@ -36,6 +36,10 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     if let Some(offsets) = &plan.time_namespace {
         enter_time_namespace(&proc, offsets)?;
     }
+    if let Some(namespace) = plan.joined_time_namespace {
+        move_into_link_name_space(fds[namespace].as_fd(), Some(LinkNameSpaceType::Time))
+            .map_err(|e| fail("linux.namespaces: time", e))?;
+    }
     if let Some(namespace) = plan.mount_namespace {
         move_into_link_name_space(fds[namespace].as_fd(), Some(LinkNameSpaceType::Mount))
             .map_err(|e| fail("linux.namespaces: mount", e))?;
@@ -74,6 +78,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     mounts::finish(&mounted)?;
     drop(mounted);
     change_root(plan, &root, &proc)?;
+    drop(root);
     name_host(plan)?;
     for (key, value) in &plan.sysctl {
         set_sysctl(&proc, key, value)
@@ -86,7 +91,6 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     labels::set_for_exec(&plan.process, &proc)?;
     let set_groups = proc.allows_setgroups();
     drop(proc);
-    let step = SharedNumber::new().map_err(|e| fail("memory to share with start", e))?;
     let gate = fds[plan.gate].try_clone().map_err(|e| fail("the gate", e))?;
     drop(fds);
 
@@ -98,7 +102,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     if !may_proceed(control) {
         return Ok(());
     }
-    wait_and_become_program(gate, step, plan, &program, preserved, set_groups)
+    wait_and_become_program(gate, plan, &program, preserved, set_groups)
 }
 
 /// Makes a time namespace and enters it. Its offsets can be set only while it is empty.
@@ -223,14 +227,13 @@ fn prepare_process(
 /// Waits for `lxcrun start` and becomes the program.
 fn wait_and_become_program(
     gate: OwnedFd,
-    (step, step_fd): (SharedNumber, OwnedFd),
     plan: &Container,
     program: &Path,
     preserved: Vec<OwnedFd>,
     set_groups: bool,
 ) -> Result<()> {
-    let starter = wait_for_start(&gate, &step_fd)?;
-    drop((gate, step_fd));
+    let (starter, step) = wait_for_start(&gate)?;
+    drop(gate);
     let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
     let starter = rustix::io::fcntl_dupfd_cloexec(&starter, count.saturating_add(3));
     let starter = Channel::from(starter.map_err(|e| fail("the gate", e))?);
@@ -254,19 +257,21 @@ fn wait_and_become_program(
     end(failure.kind)
 }
 
-/// Accepts connections until one says `Start`: others only asked whether we still wait.
-fn wait_for_start(gate: &OwnedFd, step: &OwnedFd) -> Result<OwnedFd> {
+/// Accepts connections until one says `Start`: others only asked whether we still wait. Each gets memory to read our
+/// step from; until then we hold no descriptor but the gate's.
+fn wait_for_start(gate: &OwnedFd) -> Result<(OwnedFd, SharedNumber)> {
     loop {
         let connection = match accept_with(gate, SocketFlags::CLOEXEC) {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
             accepted => accepted.map_err(|e| fail("the gate", e))?,
         };
         let channel = Channel::from(connection);
-        if channel.send(&FromGate::Ack, &[step.as_fd()]).is_err() {
+        let (step, fd) = SharedNumber::new().map_err(|e| fail("memory to share with start", e))?;
+        if channel.send(&FromGate::Ack, &[fd.as_fd()]).is_err() {
             continue;
         }
         if let Ok(Some(Received { message: ToGate::Start, .. })) = channel.receive() {
-            return Ok(channel.into());
+            return Ok((channel.into(), step));
         }
     }
 }

@@ -20,7 +20,10 @@ use crate::root::{Missing, Root};
 
 /// Attaches one mount below `root`, and returns it.
 pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
-    let name = || format!("{} ({})", mount.field, mount.destination.display());
+    let name = || {
+        let (source, destination) = (&mount.shown_source, mount.destination.display());
+        format!("error mounting {source:?} to rootfs at \"{destination}\": {}", mount.field)
+    };
     let (detached, directory) = match &mount.source {
         Source::Mounted { options } => return change(root, mount, options).map_err(|e| fail(name(), e)),
         Source::Tree { tree } => {

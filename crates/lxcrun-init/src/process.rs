@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::failure::{Result, fail, refuse};
+use crate::failure::{Result, fail, refuse, words};
 
 /// How much of a passwd is read: nobody has more users.
 const MAX_PASSWD: u64 = 4 << 20;
@@ -88,7 +88,7 @@ pub fn find_program(process: &Process) -> Result<PathBuf> {
             Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
                 Err(not(FailureKind::NotExecutable, "permission denied"))
             }
-            Err(e) => Err(not(FailureKind::NotFound, &format!("stat {name}: {}", reason(&e)))),
+            Err(e) => Err(not(FailureKind::NotFound, &format!("stat {name}: {}", words(&e.to_string())))),
         };
     }
     let path = process.env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default();
@@ -97,13 +97,6 @@ pub fn find_program(process: &Process) -> Result<PathBuf> {
         .find(|p| p.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
         .filter(|_| !name.is_empty())
         .ok_or_else(|| not(FailureKind::NotFound, "executable file not found in $PATH"))
-}
-
-fn reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "no such file or directory".into(),
-        _ => error.to_string(),
-    }
 }
 
 /// What a program needs besides its rights.
@@ -210,17 +203,12 @@ fn execute(process: &Process, program: &Path, env: &[CString]) -> Failure {
     let path = CString::new(OsString::from(program).into_encoded_bytes());
     let (Ok(args), Ok(path)) = (args, path) else { return refuse("process.args: contains a NUL byte") };
     let Err(errno) = nix::unistd::execve(&path, &args, env);
-    let error = std::io::Error::from(errno);
     let kind = match errno {
         nix::errno::Errno::ENOENT => FailureKind::NotFound,
         nix::errno::Errno::EACCES | nix::errno::Errno::ENOEXEC => FailureKind::NotExecutable,
         _ => FailureKind::Other,
     };
-    let why = match errno {
-        nix::errno::Errno::EACCES => "permission denied".into(),
-        nix::errno::Errno::ENOEXEC => "exec format error".into(),
-        _ => reason(&error),
-    };
+    let why = words(&std::io::Error::from(errno).to_string());
     Failure { kind, message: format!("exec: {name:?}: exec {}: {why}", program.display()) }
 }
 

@@ -77,6 +77,12 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     let mut plan = Plan::new(id, bundle.path(), spec, &host, &options.lxc_config)?;
     check_terminal(id, &plan, &options)?;
     let user_namespace = rootless::user_namespace(id, &plan)?;
+    let named = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
+    if named.is_none_or(|path| path.as_os_str().is_empty())
+        && Cgroup::new(id, host.hierarchies.clone(), &plan.cgroup.container()).is_there()
+    {
+        plan.cgroup = CgroupPath::of_root(id, root);
+    }
     if options.systemd_cgroup {
         plan.cgroup = systemd_cgroup(id, spec, &host)?;
     } else if rootless::is_ordinary_user() {
@@ -169,6 +175,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     }
     creation.proceed()?;
     let terminal = creation.expect(|m| matches!(m, FromInit::Ready))?.into_iter().next();
+    tracing::debug!("the init waits at its gate; init: closing the pipe to signal completion");
 
     process::reset_affinity(init);
     process::set_rlimits(id, init, &plan.rlimits)?;
@@ -252,6 +259,8 @@ struct Creation {
     directory: Option<StateDir>,
     state: State,
     cgroup: Cgroup,
+    /// Whether somebody has made it before: then a failure does not remove it.
+    cgroup_existed: bool,
     /// Whether we make them, and liblxc doesn't know.
     own_cgroups: bool,
     /// Whether liblxc leaves its monitor in the cgroups that it is in.
@@ -282,9 +291,11 @@ impl Creation {
         let monitor_stays = Plan::monitor_stays(host);
         let monitor_cgroups = plan.cgroup.monitor(monitor_stays);
         let directory = StateDir::create(root, id)?;
-        // liblxc wants to make it itself; somebody else's may hold processes, and limits that are not ours.
-        if let Some(existing) = cgroup.existing() {
-            return Err(refuse(id, "linux.cgroupsPath", format!("{} exists already", existing.display())));
+        let existing = cgroup.existing()?;
+        let own_cgroups = plan.makes_cgroups(host) && (!monitored || existing.is_some());
+        if let (Some(existing), false) = (&existing, own_cgroups) {
+            let reason = format!("{} exists already, and liblxc wants to make it itself", existing.display());
+            return Err(refuse(id, "linux.cgroupsPath", reason));
         }
         let (init, init_end) = Channel::pair().at(id, "no channel for the init")?;
         init.learn_senders().at(id, "no channel for the init")?;
@@ -300,13 +311,13 @@ impl Creation {
             lxc_settings: !plan.raw.items.is_empty(),
             ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
         };
-        let own_cgroups = !monitored && plan.makes_cgroups(host);
         let monitor_cgroups = monitor_cgroups.map(|path| Cgroup::new(id, hierarchies.clone(), &path));
         let creation = Self {
             id: id.clone(),
             directory: Some(directory),
             state,
             cgroup,
+            cgroup_existed: existing.is_some(),
             own_cgroups,
             monitor_stays,
             monitor_cgroups,
@@ -392,6 +403,7 @@ impl Creation {
     fn meet_init(&mut self, config: &[Item]) -> Result<Pid> {
         let (_, sender) = self.receive(|m| matches!(m, FromInit::Hello))?;
         let pid = sender.ok_or_else(|| self.gone("init's pid"))?;
+        tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
         self.state.init = Some(ProcessId::of(pid).at(&self.id, "the init has ended")?);
         if self.own_cgroups {
             self.cgroup.enter(pid, &[])?
@@ -496,7 +508,8 @@ impl Drop for Creation {
             let _ = monitor.retire();
         }
         let _ = self.cgroup.kill_all();
-        for cgroup in std::iter::once(&self.cgroup).chain(&self.monitor_cgroups) {
+        let own = (!self.cgroup_existed).then_some(&self.cgroup);
+        for cgroup in own.into_iter().chain(&self.monitor_cgroups) {
             for problem in cgroup.remove() {
                 tracing::warn!("container {}: {problem}", self.id);
             }
@@ -548,11 +561,13 @@ fn init_request(
         None => Ok(None),
     };
     let (cgroup_namespace, mount_namespace) = (to_join("cgroup")?, to_join("mount")?);
+    let joined_time_namespace = to_join("time")?;
     Ok(protocol::init::Container {
         cgroups_hidden: creation.own_cgroups,
         cgroup_namespace,
         mount_namespace,
         time_namespace: plan.time_namespace.clone(),
+        joined_time_namespace,
         rootfs: Rootfs {
             tree,
             path: plan.rootfs.clone(),

@@ -142,8 +142,9 @@ pub enum Error {
         /// CRIU's reason, with the errors of its log.
         reason: String,
     },
-    /// The container's init could not do its work, or the program can't be executed.
-    #[error("container {id}: {}", failure.message)]
+    /// The container's init could not do its work, or the program can't be executed. The words are runc's: engines
+    /// look for them.
+    #[error("unable to start container process: {}{} (container {id})", during(failure), failure.message)]
     Init {
         /// The container.
         id: ContainerId,
@@ -167,6 +168,14 @@ pub enum Error {
         /// What is left, and why.
         problems: Vec<String>,
     },
+}
+
+/// Where it happened: a program that can't be executed says so itself.
+fn during(failure: &Failure) -> &'static str {
+    match failure.kind {
+        FailureKind::Other => "error during container init: ",
+        FailureKind::NotFound | FailureKind::NotExecutable => "",
+    }
 }
 
 impl Error {

@@ -138,6 +138,7 @@ impl Container {
         }
         let (_, sender) = expect(id, &channel, |m| matches!(m, FromInit::Hello))?;
         let pid = sender.ok_or_else(|| refuse(id, "exec", "its pid is unknown"))?;
+        tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).at(id, "the exec has ended")?;
         helper.wait().at(id, "cannot wait for a helper process")?;
         cleanup.0 = Some(pid);
@@ -162,6 +163,7 @@ impl Container {
         if let Some(file) = &options.pid_file {
             write_pid_file(id, file, pid.as_raw_nonzero().get())?;
         }
+        tracing::debug!("setns_init: about to exec {:?}", wanted.args().as_deref().unwrap_or_default());
         channel.send(&ToInit::Proceed, &[]).at(id, "the exec does not listen")?;
         while let Some(received) = channel.receive::<FromInit>().at(id, "the exec's message")? {
             match (received.message, received.fds.first()) {
@@ -208,8 +210,12 @@ fn cpu_affinity(id: &ContainerId, spec: &Spec, wanted: &Process) -> Result<CpuAf
 
 fn set_affinity(id: &ContainerId, pid: Pid, which: &str, cpus: Option<&CpuSet>) -> Result<()> {
     let Some(cpus) = cpus else { return Ok(()) };
-    sched_setaffinity(Some(pid), cpus)
-        .map_err(|e| refuse(id, format!("process.execCPUAffinity.{which}"), io::Error::from(e).to_string()))
+    sched_setaffinity(Some(pid), cpus).map_err(|e| {
+        refuse(id, format!("process.execCPUAffinity.{which}"), io::Error::from(e).to_string())
+    })?;
+    let mask = (0..128).filter(|cpu| cpus.is_set(*cpu)).fold(0_u128, |mask, cpu| mask | 1 << cpu);
+    tracing::debug!("nsexec has set the {which} processors: affinity: {mask:#x}");
+    Ok(())
 }
 
 /// Waits for one message of the init; its failure is the error.

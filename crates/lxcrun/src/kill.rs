@@ -2,17 +2,33 @@
 
 use std::str::FromStr;
 
+use oci_spec::runtime::LinuxNamespaceType;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::error::Context;
 use crate::{Container, Error, Result};
 
 impl Container {
-    /// Sends a signal to the init. By pidfd: never to a later process with its number.
+    /// Fails when the init has ended.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]
+    pub fn check_running(&self) -> Result<()> {
+        match self.init_pidfd() {
+            Some(_) => Ok(()),
+            None => Err(Error::NotRunning { id: self.id().clone() }),
+        }
+    }
+
+    /// Sends a signal to the init. By pidfd: never to a later process with its number. Where the end of the init is not
+    /// the end of its PID namespace, KILL goes to every process of the container, as in runc.
     ///
     /// # Errors
     /// [`Error::NotRunning`] when it has ended.
     pub fn kill(&self, signal: Signal) -> Result<()> {
+        if signal == Signal::KILL && self.shares_pids()? && !self.cgroup()?.pids().is_empty() {
+            return self.kill_all(signal);
+        }
         let Some(init) = self.state.init.and_then(crate::ProcessId::open) else {
             return Err(Error::NotRunning { id: self.id().clone() });
         };
@@ -21,6 +37,20 @@ impl Container {
             sent => sent.at(self.id(), "cannot signal the init")?,
         }
         self.thaw_killed(signal)
+    }
+
+    /// Whether its PID namespace outlives it. One that is being made may not have its specification yet.
+    fn shares_pids(&self) -> Result<bool> {
+        if self.cgroup()?.is_none() {
+            return Ok(false);
+        }
+        let Ok(spec) = self.directory.spec() else { return Ok(false) };
+        let mut namespaces = spec.linux().iter().filter_map(|l| l.namespaces().as_ref()).flatten();
+        let own = namespaces.any(|n| {
+            let path = n.path().as_ref().filter(|path| !path.as_os_str().is_empty());
+            n.typ() == LinuxNamespaceType::Pid && path.is_none()
+        });
+        Ok(!own)
     }
 
     /// Sends a signal to every process in it, also when its init has ended and others live on in a shared PID

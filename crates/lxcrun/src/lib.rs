@@ -66,4 +66,4 @@ pub use restore::{RestoreOptions, restore};
 pub use rootless::is_ordinary_user;
 pub use rustix::process::Signal;
 pub use state::{OciState, ProcessId, Status};
-pub use template::{DEFAULT_SPEC, default_spec, rootless_spec};
+pub use template::{DEFAULT_SPEC, default_spec, fit_to_host, rootless_spec};

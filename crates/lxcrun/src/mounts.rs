@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use kernel::{MountAttr, set_mount_attributes};
 use protocol::init::{Attributes, Mount, Propagation, Source, Tree};
+use protocol::monitor::CGROUPS;
 use rustix::io::Errno;
 
 use crate::cgroup::{Cgroup, Layout};
@@ -14,6 +15,9 @@ use crate::config::{IdMap, Plan, PlannedMount, Sharing, UserNamespace, What};
 use crate::create::{FdTable, clone_tree};
 use crate::error::refuse;
 use crate::{ContainerId, Result};
+
+/// Places that the init does not see as the host has them: liblxc mounts a procfs, and `create` may hide the cgroups.
+const DIFFERENT_FOR_INIT: [&str; 2] = ["/proc", CGROUPS];
 
 /// Everything of the host that the container is to see.
 pub(crate) struct Sources {
@@ -26,14 +30,15 @@ pub(crate) struct Sources {
 pub(crate) enum HostTree {
     /// Cloned.
     Cloned(OwnedFd),
-    /// For the init to clone: an ordinary user has no right to, but in a user namespace of their own.
+    /// For the init to clone.
     Path { path: PathBuf, recursive: bool },
     /// For the init to clone from the container's root, where earlier mounts may have put it.
     InRoot { path: PathBuf, recursive: bool },
 }
 
 impl HostTree {
-    /// Clones a tree, or leaves that to the init of a container with a user namespace.
+    /// Clones a tree, or leaves that to the init of a container with a user namespace: an ordinary user has no right to,
+    /// but in there.
     pub(crate) fn open(plan: &Plan, path: &Path, recursive: bool) -> io::Result<Self> {
         match clone_tree(path, recursive) {
             Err(Errno::PERM) if plan.namespaces.is_new("user") => {
@@ -42,6 +47,22 @@ impl HostTree {
             }
             cloned => Ok(Self::Cloned(cloned?)),
         }
+    }
+
+    /// The source of a bind mount: cloned by the init in its turn where that finds the same there.
+    fn open_bind(plan: &Plan, path: &Path, recursive: bool, mount: &PlannedMount) -> io::Result<Self> {
+        // A user namespace may not go where the runtime may, and a mount namespace by path is another host.
+        let same_host = plan.namespaces.is_new("mount") && !plan.namespaces.has_user();
+        // The init's mounts only follow the host's.
+        let follows = mount.propagation.is_empty() && follows_host(plan);
+        let real = std::fs::canonicalize(path)?;
+        let different = |place: &Path| place.starts_with(&real) || real.starts_with(place);
+        let same = !DIFFERENT_FOR_INIT.iter().any(|place| different(Path::new(place)))
+            && !plan.rootfs.starts_with(&real);
+        if same_host && follows && same && mount.idmap.is_none() {
+            return Ok(Self::Path { path: path.into(), recursive });
+        }
+        Self::open(plan, path, recursive)
     }
 
     /// As the init gets it.
@@ -75,7 +96,7 @@ pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>>
             binds.push(HostTree::InRoot { path: path.into(), recursive: *recursive });
             continue;
         }
-        let opened = HostTree::open(plan, source, *recursive)
+        let opened = HostTree::open_bind(plan, source, *recursive, mount)
             .map_err(|e| refuse(id, &field, format!("{}: {e}", source.display())))?;
         match (&opened, &mount.idmap) {
             (HostTree::Cloned(tree), idmap) => {
@@ -117,10 +138,11 @@ fn map_owners(id: &ContainerId, tree: &OwnedFd, idmap: &IdMap, field: &str) -> R
 
 /// Without a wish for the contrary a container sees what the host mounts later, but not the other way round.
 fn follow_host(id: &ContainerId, plan: &Plan, tree: &OwnedFd, field: &str) -> Result<()> {
-    if matches!(plan.rootfs_propagation, Some((Propagation::Shared, _))) {
-        return Ok(());
-    }
-    make_slave(id, tree, field)
+    if follows_host(plan) { make_slave(id, tree, field) } else { Ok(()) }
+}
+
+fn follows_host(plan: &Plan) -> bool {
+    !matches!(plan.rootfs_propagation, Some((Propagation::Shared, _)))
 }
 
 fn make_slave(id: &ContainerId, tree: &OwnedFd, field: &str) -> Result<()> {
@@ -145,7 +167,7 @@ pub(crate) fn for_init(
                 let Some(tree) = binds.next() else {
                     return Err(refuse(id, &planned.field, "was not opened"));
                 };
-                mounts.push(tree_mount(planned, tree, fds));
+                mounts.push(of_planned(planned, Source::Tree { tree: tree.for_init(fds) }));
             }
             What::Filesystem { fstype, source, options, copy_up } => {
                 let source = Source::Filesystem {
@@ -168,8 +190,15 @@ pub(crate) fn for_init(
 }
 
 fn of_planned(planned: &PlannedMount, source: Source) -> Mount {
+    let shown_source = match &planned.what {
+        What::Bind { source, .. } => source.display().to_string(),
+        What::Filesystem { fstype, source, .. } => source.as_ref().unwrap_or(fstype).clone(),
+        What::Remount { .. } => String::new(),
+        What::Cgroup { .. } => "cgroup".into(),
+    };
     Mount {
         field: planned.field.clone(),
+        shown_source,
         destination: planned.destination.clone(),
         source,
         attributes: planned.attributes,
@@ -179,14 +208,6 @@ fn of_planned(planned: &PlannedMount, source: Source) -> Mount {
         label: planned.label.clone(),
         links: Vec::new(),
     }
-}
-
-fn tree_mount(planned: &PlannedMount, tree: HostTree, fds: &mut FdTable) -> Mount {
-    let mut mount = of_planned(planned, Source::Tree { tree: tree.for_init(fds) });
-    if let What::Bind { source, .. } = &planned.what {
-        mount.field = format!("{}: {}", planned.field, source.display());
-    }
-    mount
 }
 
 /// `type: cgroup`: the container's own part of every hierarchy. With a cgroup namespace of its own the container
@@ -217,7 +238,7 @@ fn cgroup_mounts(
                 let path = mountpoint.join(cgroup.path());
                 let tree = HostTree::open(plan, &path, cgroup.is_none())
                     .map_err(|e| refuse(id, &planned.field, format!("{}: {e}", path.display())))?;
-                tree_mount(planned, tree, fds)
+                of_planned(planned, Source::Tree { tree: tree.for_init(fds) })
             };
             mount.destination = destination.into();
             mount.attributes = Attributes { set: bits.bits(), clear: 0 };

@@ -239,7 +239,7 @@ impl Restoration {
         let poststop = hooks(id, bundle.spec(), HookKind::Poststop)?;
         let directory = StateDir::create(root, id)?;
         let cgroup = Cgroup::new(id, host.hierarchies.clone(), &plan.cgroup.container());
-        if let Some(existing) = cgroup.existing() {
+        if let Some(existing) = cgroup.existing()? {
             return Err(refuse(id, "linux.cgroupsPath", format!("{} exists already", existing.display())));
         }
         let state = State {

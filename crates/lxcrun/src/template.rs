@@ -2,6 +2,8 @@
 
 use oci_spec::runtime::{LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Spec};
 
+use crate::cgroup::{Hierarchies, Layout};
+
 /// What `lxcrun spec` prints: the same as `runc spec`, for the bundle's `rootfs` directory.
 pub const DEFAULT_SPEC: &str = include_str!("default-spec.json");
 
@@ -44,6 +46,17 @@ pub fn rootless_spec((uid, gid): (u32, u32)) -> Spec {
         mount.set_options(Some(options).filter(|o| !o.is_empty()));
     }
     spec
+}
+
+/// Leaves out what a specification for this host doesn't begin with: as in runc, a cgroup namespace where there is
+/// version 1.
+pub fn fit_to_host(spec: &mut Spec) {
+    let unified = Hierarchies::probe().is_ok_and(|found| found.layout() == Layout::Unified);
+    if let (false, Some(linux)) = (unified, spec.linux_mut()) {
+        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+        namespaces.retain(|n| n.typ() != LinuxNamespaceType::Cgroup);
+        linux.set_namespaces(Some(namespaces));
+    }
 }
 
 #[cfg(test)]

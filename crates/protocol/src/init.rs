@@ -158,6 +158,8 @@ pub struct Container {
     /// The offsets of a new time namespace, as /proc/PID/timens_offsets takes them: time_namespaces(7). The init makes
     /// the namespace itself, because liblxc knows seconds or nanoseconds, not both.
     pub time_namespace: Option<String>,
+    /// A time namespace to join.
+    pub joined_time_namespace: Option<FdIndex>,
     /// The root file system.
     pub rootfs: Rootfs,
     /// In the order of the specification.
@@ -214,6 +216,8 @@ pub struct Rootfs {
 pub struct Mount {
     /// The field it came from, for instance `mounts[3]`.
     pub field: String,
+    /// Its source in the words of the specification, for errors.
+    pub shown_source: String,
     /// Resolved in the container's root, symbolic links included.
     pub destination: PathBuf,
     /// What is mounted.
@@ -246,8 +250,8 @@ pub struct Attributes {
 pub enum Tree {
     /// Cloned by the runtime and attached nowhere.
     Cloned(FdIndex),
-    /// To be cloned by the init, because the runtime is an ordinary user: only in the user namespace that the two have
-    /// made may they clone mounts.
+    /// To be cloned by the init, when its turn comes: the kernel lists mounts in the order in which they were made.
+    /// Also what an ordinary user's runtime may not clone outside of the user namespace that the two have made.
     Path {
         /// On the host.
         path: PathBuf,

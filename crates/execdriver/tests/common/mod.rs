@@ -266,7 +266,7 @@ fn ends_with(path: &Path, id: &ContainerId) -> bool {
 /// One value of a container's cgroup: `controller` and file of version 1, or the file of version 2.
 #[track_caller]
 pub fn cgroup_value(id: &ContainerId, controller: &str, v1: &str, v2: &str) -> String {
-    let name = format!("lxc.payload.{id}");
+    let name = id.to_string();
     let dirs: Vec<PathBuf> = cgroups_named(&name).into_iter().filter(|d| d.ends_with(&name)).collect();
     let legacy = dirs.iter().map(|d| d.join(v1)).find(|f| f.exists());
     let file = legacy.or_else(|| dirs.iter().map(|d| d.join(v2)).find(|f| f.exists()));

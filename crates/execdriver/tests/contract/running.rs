@@ -165,7 +165,7 @@ fn row_20_pids_are_all_of_them() {
     let pids = bed.driver.pids(&running.id).unwrap();
     assert!(pids.len() >= 3 && pids.contains(&running.pid), "{pids:?}");
     // One that the container has put into a cgroup below its own counts, too.
-    let name = format!("lxc.payload.{}", running.id);
+    let name = running.id.to_string();
     for cgroup in cgroups_named(&name).iter().filter(|c| c.ends_with(&name)) {
         let below = cgroup.join("below");
         fs::create_dir(&below).unwrap();
@@ -310,7 +310,7 @@ fn row_24_a_later_process_can_manage_it() {
     assert_eq!(state["version"], 1);
     assert_eq!(state["init"]["pid"], running.pid);
     assert!(state["init"]["start_time"].is_u64());
-    assert_eq!(state["cgroup"], format!("lxc.payload.{}", running.id));
+    assert_eq!(state["cgroup"], running.id.as_str());
     let output = role_command("later", bed.path(), &[]).env("ROLE_ID", running.id.as_str()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));

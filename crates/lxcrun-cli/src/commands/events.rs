@@ -4,21 +4,27 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use anyhow::Context;
-use lxcrun::Container;
+use lxcrun::{Container, ResourceStats};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use serde_json::json;
+use serde::Serialize;
 
 use super::print_line;
 use crate::cli;
 
+/// A line of `events`: its fields are in runc's order.
+#[derive(Serialize)]
+struct Event<'a> {
+    r#type: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<ResourceStats>,
+}
+
 pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
-    let print = |kind: &str, data: serde_json::Value| {
-        let mut event = json!({ "type": kind, "id": container.id() });
-        if !data.is_null() {
-            event["data"] = data;
-        }
-        print_line(&event.to_string())
+    let id = container.id().to_string();
+    let print = |kind: &str, data: Option<ResourceStats>| {
+        print_line(&serde_json::to_string(&Event { r#type: kind, id: &id, data })?)
     };
     let interval =
         humantime::parse_duration(&args.interval).with_context(|| format!("--interval {}", args.interval))?;
@@ -26,7 +32,7 @@ pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
     let Some(end) = container.init_pidfd() else {
         anyhow::bail!("container {}: container is not running", container.id());
     };
-    let stats = || -> anyhow::Result<()> { print("stats", serde_json::to_value(container.stats()?)?) };
+    let stats = || -> anyhow::Result<()> { print("stats", Some(container.stats()?)) };
     if args.stats {
         return stats();
     }
@@ -42,7 +48,7 @@ pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
         };
         let ended = !fds[0].revents().is_empty();
         if !fds[1].revents().is_empty() && oom.next()? {
-            print("oom", serde_json::Value::Null)?;
+            print("oom", None)?;
         }
         if ended {
             return Ok(());

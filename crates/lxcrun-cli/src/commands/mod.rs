@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use lxcrun::{Bundle, Container, ContainerId, CreateOptions, DEFAULT_SPEC};
+use lxcrun::{Bundle, Container, ContainerId, CreateOptions};
 
 use self::activation::Notice;
 use crate::cli::{self, Cli, Command};
@@ -65,9 +65,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 
 /// As runc prints it, because engines read it.
 fn version() -> anyhow::Result<ExitCode> {
+    let version = env!("CARGO_PKG_VERSION");
     print_line(&format!(
-        "lxcrun version {}\nspec: {}\nliblxc: {}\nlibseccomp: {}",
-        env!("CARGO_PKG_VERSION"),
+        "{} version {version}\ncommit: v{version}\nspec: {}\nliblxc: {}\nlibseccomp: {}",
+        cli::program(),
         lxcrun::OCI_VERSION,
         lxcrun::liblxc_version(),
         lxcrun::libseccomp_version()
@@ -148,6 +149,10 @@ fn preserve_fds(count: u32) -> anyhow::Result<Vec<OwnedFd>> {
 }
 
 fn kill(container: &Container, args: &cli::Kill) -> anyhow::Result<()> {
+    // As in kill(2): no signal, but it is an error when there is nobody.
+    if args.signal == "0" {
+        return if args.all { Ok(()) } else { Ok(container.check_running()?) };
+    }
     let signal = lxcrun::parse_signal(&args.signal)
         .map_err(|reason| anyhow::anyhow!("container {}: kill: {reason}", container.id()))?;
     if args.all {
@@ -160,12 +165,10 @@ fn kill(container: &Container, args: &cli::Kill) -> anyhow::Result<()> {
 
 fn spec(args: &cli::Spec) -> anyhow::Result<()> {
     let path = directory(&args.bundle).join("config.json");
-    let text = if args.rootless {
-        let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        serde_json::to_string_pretty(&lxcrun::rootless_spec(ids))? + "\n"
-    } else {
-        DEFAULT_SPEC.to_owned()
-    };
+    let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut spec = if args.rootless { lxcrun::rootless_spec(ids) } else { lxcrun::default_spec() };
+    lxcrun::fit_to_host(&mut spec);
+    let text = serde_json::to_string_pretty(&spec)? + "\n";
     let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
     file.and_then(|mut f| f.write_all(text.as_bytes())).with_context(|| path.display().to_string())
 }

@@ -70,8 +70,25 @@ impl Cgroup {
     }
 
     /// Whether a directory of this name is there in any hierarchy.
-    pub(crate) fn existing(&self) -> Option<PathBuf> {
-        self.directories().find(|d| d.exists())
+    pub(crate) fn is_there(&self) -> bool {
+        self.directories().any(|d| d.exists())
+    }
+
+    /// The directory of this name in any hierarchy, if there is one. Fails when somebody uses it: the container would share
+    /// its limits and its end. The words are runc's.
+    pub(crate) fn existing(&self) -> Result<Option<PathBuf>> {
+        let existing = self.directories().find(|d| d.exists());
+        if existing.is_none() {
+            return Ok(None);
+        }
+        let refuse = |reason: String| Err(refuse(&self.id, "linux.cgroupsPath", reason));
+        match self.pids_of_anybody().len() {
+            0 if self.is_frozen() => {
+                refuse(format!("/{}: container's cgroup unexpectedly frozen", self.path))
+            }
+            0 => Ok(existing),
+            n => refuse(format!("/{}: container's cgroup is not empty: {n} process(es) found", self.path)),
+        }
     }
 
     /// The container's directory in each hierarchy.

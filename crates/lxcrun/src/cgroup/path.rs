@@ -1,5 +1,6 @@
 //! `linux.cgroupsPath` and the directories beside it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Component, Path};
 
 use crate::error::refuse;
@@ -13,6 +14,8 @@ pub(crate) struct CgroupPath {
     base: String,
     container: String,
     id: ContainerId,
+    /// At the end of names that are made of the id.
+    suffix: String,
     unit: Option<Unit>,
 }
 
@@ -20,10 +23,10 @@ pub(crate) struct CgroupPath {
 const IN_UNIT: &str = "container";
 
 impl CgroupPath {
-    /// The path asked for, or liblxc's own default, `lxc.payload.ID`.
+    /// The path asked for, or runc's default, `ID`.
     pub(crate) fn new(id: &ContainerId, wanted: Option<&Path>) -> Result<Self> {
         let Some(wanted) = wanted.filter(|p| !p.as_os_str().is_empty()) else {
-            return Ok(Self::below_root(id, format!("lxc.payload.{id}")));
+            return Ok(Self::below_root(id, id.to_string()));
         };
         let refuse =
             |reason: &str| Err(refuse(id, "linux.cgroupsPath", format!("{}: {reason}", wanted.display())));
@@ -45,7 +48,15 @@ impl CgroupPath {
     }
 
     fn below_root(id: &ContainerId, container: String) -> Self {
-        Self { base: String::new(), container, id: id.clone(), unit: None }
+        Self { base: String::new(), container, id: id.clone(), suffix: String::new(), unit: None }
+    }
+
+    /// The default where the id is the name of something else, for instance of a container in another state root.
+    pub(crate) fn of_root(id: &ContainerId, root: &Path) -> Self {
+        let mut hasher = DefaultHasher::new();
+        root.hash(&mut hasher);
+        let suffix = format!("-{:016x}", hasher.finish());
+        Self { suffix: suffix.clone(), ..Self::below_root(id, format!("lxc.payload.{id}{suffix}")) }
     }
 
     /// The cgroup of a container in a unit of systemd.
@@ -92,7 +103,7 @@ impl CgroupPath {
         if stays {
             return [self.container.clone(), self.container.clone()];
         }
-        [format!("lxc.monitor.{}", self.id), format!("lxc.pivot.{}", self.id)]
+        ["monitor", "pivot"].map(|what| format!("lxc.{what}.{}{}", self.id, self.suffix))
     }
 }
 
@@ -109,8 +120,8 @@ mod tests {
     fn a_path_is_below_the_root_and_stays_there() {
         assert_eq!(path(Some("/docker/abc")).unwrap(), "docker/abc");
         assert_eq!(path(Some("a//b/./c/")).unwrap(), "a/b/c");
-        assert_eq!(path(None).unwrap(), "lxc.payload.x");
-        assert_eq!(path(Some("")).unwrap(), "lxc.payload.x");
+        assert_eq!(path(None).unwrap(), "x");
+        assert_eq!(path(Some("")).unwrap(), "x");
         assert!(path(Some("/a/../../b")).is_err());
         assert!(path(Some("/")).is_err());
     }

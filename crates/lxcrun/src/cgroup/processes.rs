@@ -8,6 +8,7 @@ use rustix::fs::inotify;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::hierarchies::Hierarchy;
 use super::{Cgroup, NO_CGROUP, read, write};
 use crate::Result;
 use crate::error::{Context, refuse};
@@ -15,14 +16,23 @@ use crate::error::{Context, refuse};
 impl Cgroup {
     /// Every process in it and in the cgroups below, in the order of the kernel's files.
     pub(crate) fn pids(&self) -> Vec<Pid> {
+        // Any hierarchy has them all: a container can move its processes below its own cgroups but not out of them.
+        // Only while liblxc is at work the unified one is ahead of the others, because clone3(2) enters it.
+        let unified = self.hierarchies.unified();
+        self.pids_in(unified.into_iter().chain(self.hierarchies.legacy().next()))
+    }
+
+    /// The same for a directory that is not the container's yet: somebody may be in a single hierarchy.
+    pub(super) fn pids_of_anybody(&self) -> Vec<Pid> {
+        self.pids_in(self.hierarchies.all())
+    }
+
+    fn pids_in<'a>(&self, hierarchies: impl Iterator<Item = &'a Hierarchy>) -> Vec<Pid> {
         let mut pids = Vec::new();
         if self.is_none() {
             return pids;
         }
-        // Any hierarchy has them all: a container can move its processes below its own cgroups but not out of them.
-        // Only while liblxc is at work the unified one is ahead of the others, because clone3(2) enters it.
-        let unified = self.hierarchies.unified();
-        for hierarchy in unified.into_iter().chain(self.hierarchies.legacy().next()) {
+        for hierarchy in hierarchies {
             collect(&hierarchy.mountpoint.join(&self.path), &mut pids);
         }
         pids.sort_by_key(|pid| pid.as_raw_nonzero());
@@ -39,7 +49,7 @@ impl Cgroup {
         for given in below {
             let (controllers, path) = given.split_once(':').unwrap_or(("", given));
             if path.split('/').any(|part| part == "..") {
-                return Err(wrong(format!("bad cgroup path: {path} is not a sub cgroup path")));
+                return Err(wrong(format!("bad sub cgroup path: {path} is not a sub cgroup path")));
             }
             if !controllers.is_empty() && !self.hierarchies.all().any(|h| h.is_called(controllers)) {
                 return Err(wrong(format!("unknown controller {controllers} in {given:?}")));

@@ -48,7 +48,10 @@ pub(super) fn settings(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Ve
     }
     all.extend(rdma_settings(resources));
     if resources.unified().as_ref().is_some_and(|u| !u.is_empty()) {
-        return Err(("linux.resources.unified", "needs cgroup v2, this host has v1".into()));
+        return Err((
+            "linux.resources.unified",
+            "invalid configuration: needs cgroup v2, this host has v1".into(),
+        ));
     }
     if let Some(rules) = resources.devices() {
         all.extend(devices::v1_settings(rules)?);

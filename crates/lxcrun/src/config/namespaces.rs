@@ -163,8 +163,9 @@ impl Namespaces {
         }
     }
 
-    /// A namespace for the init to join: of cgroups, because liblxc (5.0.2) takes the setting and does nothing, and of
-    /// mounts, because its own preparations need the host's.
+    /// A namespace for the init to join: of cgroups, because liblxc (5.0.2) takes the setting and does nothing, of
+    /// mounts, because its own preparations need the host's, and of time, because the kernel wants a process that shares
+    /// its memory with nobody (EUSERS), and liblxc's does.
     pub(crate) fn to_join(&self, name: &str) -> Option<&Path> {
         match self.get(name) {
             Some(Sharing::Path(path)) => Some(path),
@@ -212,7 +213,9 @@ impl Namespaces {
         let new = new.map(|(n, _)| kernel(n)).collect();
         let joined = ours
             .filter_map(|(n, s)| match s {
-                Sharing::Path(path) if !matches!(*n, "cgroup" | "mount") => Some((kernel(n), path.as_path())),
+                Sharing::Path(path) if !matches!(*n, "cgroup" | "mount" | "time") => {
+                    Some((kernel(n), path.as_path()))
+                }
                 _ => None,
             })
             .collect();
