@@ -7,7 +7,7 @@ LXCRUN := $(TARGET)/release/lxcrun
 SHIM := $(TARGET)/release/containerd-shim-lxcrun-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-root vm-test vm-shell lint bench bindings bindings-check man install clean
+.PHONY: help build demo test test-root vm-test vm-smoke vm-shell lint bench bindings bindings-check man install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -45,6 +45,11 @@ vm-test: ## the suites on today's host, a virtual machine; ends with their numbe
 	scripts/install-deps vm
 	$(MAKE) --no-print-directory build
 	VM_PROFILE=release scripts/vm/test
+
+vm-smoke: ## the part of it that differs most from other hosts, in a few minutes (root)
+	scripts/install-deps vm
+	$(MAKE) --no-print-directory build
+	VM_PROFILE=release scripts/vm/test --smoke
 
 vm-shell: ## a shell on today's host, a virtual machine with lxcrun in it (root)
 	scripts/install-deps vm

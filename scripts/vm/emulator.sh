@@ -2,12 +2,14 @@
 # The emulator, for `image` and `vm`.
 
 # emulate IMAGE snapshot=on|off FORWARD CONSOLE OPTION...: without KVM, which may hang where it is nested. The network
-# ends at this machine, but for one forwarded port. A kernel that panics ends the emulator. Call it in a subshell: it
-# becomes the emulator, so that who ends the one ends the other.
+# ends at this machine, but for one forwarded port. A kernel that panics ends the emulator. Left out is what an emulator
+# pays for at each access to memory or change of context, and no test looks at: a fifth level of page tables, protection
+# keys, and the kernel's own guard against user memory. Call it in a subshell: it becomes the emulator, so that who ends
+# the one ends the other.
 emulate() {
 	local image=$1 snapshot=$2 forward=${3:+,$3} console=$4
 	shift 4
-	exec qemu-system-x86_64 -name lxcrun-vm -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
+	exec qemu-system-x86_64 -name lxcrun-vm -machine q35 -accel tcg,thread=multi -cpu max,-la57,-smap,-pku -smp 2 -m 3072 \
 		-kernel "$image/vmlinuz" -initrd "$image/initrd.img" \
 		-append 'root=/dev/vda rw console=ttyS0 panic=-1 oops=panic mitigations=off' \
 		-drive "file=$image/disk,if=virtio,format=raw,$snapshot,cache=unsafe" \
@@ -15,10 +17,11 @@ emulate() {
 		-nodefaults -no-reboot -display none -serial "file:$console" "$@"
 }
 
-# await_ready PID CONSOLE: until the machine says that all is up. Else, with an error, the emulator's end or a deadline.
+# await_ready PID CONSOLE: until the machine says that all is up. Else, with an error, the emulator's end or a deadline,
+# which is that of a machine on which much else is going on.
 await_ready() {
 	# The pipe's status tells only who was first.
-	timeout --foreground 240 tail --pid="$1" -n +1 -F "$2" 2>/dev/null | grep -q -m1 'vm: ready' || true
+	timeout --foreground 900 tail --pid="$1" -n +1 -F "$2" 2>/dev/null | grep -q -m1 'vm: ready' || true
 	grep -q 'vm: ready' "$2" || {
 		tail -n 40 "$2" >&2
 		return 1

@@ -13,6 +13,7 @@ use protocol::Hook;
 use rustix::fs::CWD;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::set_thread_groups;
 
 use crate::cgroup::Cgroup;
 use crate::checkpoint::{self, DESCRIPTORS};
@@ -280,6 +281,8 @@ impl Restoration {
             mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).at(id, what)?;
             move_mount(tree.as_fd(), "", CWD, &root, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(id, what)?;
             join_keyring(id)?;
+            // CRIU gives groups to a process that had some, and leaves one that had none with its own.
+            set_thread_groups(&[]).at(id, "cannot give up this process's groups")?;
             let images = Directory::open(id, images)?;
             let work = checkpoint::work_directory(id, work, state)?;
             Ok((Criu::spawn(id, "restore", inherited)?, images, work))

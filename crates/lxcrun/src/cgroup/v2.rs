@@ -34,10 +34,15 @@ pub(super) fn settings(cgroup: Option<&Cgroup>, resources: &LinuxResources) -> R
         };
         all.extend([set("max"), set("rsvd.max").optional()]);
     }
-    if let Some(network) = resources.network()
-        && (network.class_id().is_some() || network.priorities().as_ref().is_some_and(|p| !p.is_empty()))
-    {
-        return Err(("linux.resources.network", "cgroup v2 has no network controller".into()));
+    if let Some(network) = resources.network() {
+        for (field, asked) in [
+            ("linux.resources.network.classID", network.class_id().is_some()),
+            ("linux.resources.network.priorities", network.priorities().iter().flatten().next().is_some()),
+        ] {
+            if asked {
+                return Err((field, "cgroup v2 has no network controller".into()));
+            }
+        }
     }
     all.extend(v1::rdma_settings(resources));
     // Last, so that they have the last word.
@@ -147,8 +152,13 @@ fn weight_of_shares(shares: u64) -> u64 {
 }
 
 fn cpu_settings(cpu: &LinuxCpu, now: &impl Fn(&str) -> Option<String>) -> Result<Vec<Setting>, Refusal> {
-    if cpu.realtime_period().is_some_and(|p| p != 0) || cpu.realtime_runtime().is_some_and(|r| r != 0) {
-        return Err(("linux.resources.cpu.realtimeRuntime", "cgroup v2 has no realtime limits".into()));
+    for (field, asked) in [
+        ("linux.resources.cpu.realtimePeriod", cpu.realtime_period().is_some_and(|p| p != 0)),
+        ("linux.resources.cpu.realtimeRuntime", cpu.realtime_runtime().is_some_and(|r| r != 0)),
+    ] {
+        if asked {
+            return Err((field, "cgroup v2 has no realtime limits".into()));
+        }
     }
     let mut all = Vec::new();
     let weight = cpu
@@ -329,8 +339,13 @@ mod tests {
     fn what_version_2_does_not_have_is_refused() {
         for (json, field) in [
             (r#"{"memory":{"swappiness":10}}"#, "linux.resources.memory.swappiness"),
-            (r#"{"network":{"classID":1}}"#, "linux.resources.network"),
+            (r#"{"network":{"classID":1}}"#, "linux.resources.network.classID"),
+            (
+                r#"{"network":{"priorities":[{"name":"lo","priority":3}]}}"#,
+                "linux.resources.network.priorities",
+            ),
             (r#"{"cpu":{"realtimeRuntime":1}}"#, "linux.resources.cpu.realtimeRuntime"),
+            (r#"{"cpu":{"realtimePeriod":1}}"#, "linux.resources.cpu.realtimePeriod"),
             (r#"{"blockIO":{"leafWeight":100}}"#, "linux.resources.blockIO.leafWeight"),
         ] {
             assert_eq!(values(json).unwrap_err().0, field);
