@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 mod activation;
+mod apparmor;
 mod bad_input;
 mod cgroups;
 mod checkpoint;
@@ -60,6 +61,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         devices::tests,
         cgroups::tests,
         labels::tests,
+        apparmor::tests,
         rootless::tests,
         delegation::tests,
         systemd::tests,

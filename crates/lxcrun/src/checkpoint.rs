@@ -176,6 +176,10 @@ pub(crate) fn check_restorable(id: &ContainerId, plan: &Plan, needs_liblxc: bool
         let reason = format!("{} is LXC's to set, and LXC takes no part in a restore", item.key);
         return Err(refuse(id, &item.field, reason));
     }
+    if plan.raw.wanted_profile.is_generated() {
+        let reason = "a generated AppArmor profile is not made again by a restore";
+        return Err(refuse(id, &plan.raw.wanted_profile.field, reason));
+    }
     if let Some(field) = &plan.raw.delegation {
         return Err(refuse(id, field, "a delegated cgroup is not made again by a restore"));
     }

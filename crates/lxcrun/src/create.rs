@@ -15,6 +15,7 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::apparmor::Generated;
 use crate::cgroup::{Cgroup, CgroupPath, Layout, NO_CGROUP};
 use crate::checkpoint::name_of;
 use crate::config::{self, HookKind, Plan, Surroundings, hooks};
@@ -97,6 +98,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
 
     let mut creation = Creation::begin(root, id, bundle, &plan, &host, options.keep_monitor)?;
     creation.state.resctrl.clone_from(&resctrl);
+    creation.generate_profile(&mut plan)?;
     if options.copy_rootfs {
         plan.rootfs = creation.copy_rootfs(&plan.rootfs)?;
     }
@@ -308,7 +310,7 @@ impl Creation {
             monitor: Some(monitor.process()?),
             liblxc_cleans_up: plan.raw.needs_liblxc_at_the_end(),
             apparmor_profile: plan.raw.apparmor_profile.clone(),
-            lxc_settings: !plan.raw.items.is_empty(),
+            lxc_settings: !plan.raw.items.is_empty() || plan.raw.wanted_profile.is_generated(),
             ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
         };
         let monitor_cgroups = monitor_cgroups.map(|path| Cgroup::new(id, hierarchies.clone(), &path));
@@ -362,6 +364,21 @@ impl Creation {
         plan.mounts.push(notify::mount(directory));
         plan.process.env.push(notify::VARIABLE.into());
         Ok(tree)
+    }
+
+    /// Makes the AppArmor profile that the program and every exec will have, if one is to be made.
+    fn generate_profile(&mut self, plan: &mut Plan) -> Result<()> {
+        let wanted = &plan.raw.wanted_profile;
+        if !wanted.is_generated() {
+            return Ok(());
+        }
+        let profile = Generated::new(&self.id, self.directory()?.root(), wanted);
+        let label = Some(profile.label());
+        plan.process.apparmor_profile.clone_from(&label);
+        self.state.apparmor_profile = label;
+        self.state.generated_profile = Some(profile.clone());
+        self.directory()?.write_state(&self.state)?;
+        profile.load(&self.id, self.directory()?, wanted)
     }
 
     fn bind_gate(&self) -> Result<OwnedFd> {
@@ -514,7 +531,8 @@ impl Drop for Creation {
                 tracing::warn!("container {}: {problem}", self.id);
             }
         }
-        for problem in self.state.resctrl.iter().flat_map(Resctrl::remove) {
+        let resctrl = self.state.resctrl.iter().flat_map(Resctrl::remove);
+        for problem in resctrl.chain(self.state.generated_profile.iter().flat_map(Generated::remove)) {
             tracing::warn!("container {}: {problem}", self.id);
         }
         if let Some(Err(e)) = self.state.unit.as_ref().map(|unit| unit.stop(&self.id)) {

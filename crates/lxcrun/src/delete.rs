@@ -6,6 +6,7 @@ use protocol::Hook;
 use rustix::fs::FlockOperation;
 use rustix::process::{Signal, pidfd_send_signal};
 
+use crate::apparmor::Generated;
 use crate::cgroup::wait_for_end;
 use crate::config::{HookKind, hooks};
 use crate::resctrl::Resctrl;
@@ -80,6 +81,7 @@ impl Container {
             Err(e) => problems.push(format!("cgroups: {e}")),
         }
         problems.extend(self.state.resctrl.iter().flat_map(Resctrl::remove));
+        problems.extend(self.state.generated_profile.iter().flat_map(Generated::remove));
         if let Some(Err(e)) = self.state.unit.as_ref().map(|unit| unit.stop(&id)) {
             problems.push(e.to_string());
         }

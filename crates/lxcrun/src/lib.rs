@@ -5,6 +5,7 @@
 //! [`Container::kill`] → [`delete`]; what is remembered meanwhile is in `state`, what it may use in `cgroup`.
 #![forbid(unsafe_code)]
 
+mod apparmor;
 mod bundle;
 mod cgroup;
 mod checkpoint;

@@ -21,6 +21,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::apparmor::Generated;
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::error::Context;
 use crate::resctrl::Resctrl;
@@ -131,6 +132,9 @@ pub(crate) struct State {
     /// `lxc.apparmor.profile` of the raw settings, which execs have, too.
     #[serde(default)]
     pub apparmor_profile: Option<String>,
+    /// The AppArmor profile that was made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated_profile: Option<Generated>,
     /// Whether LXC has settings of its own for it, which no specification knows.
     #[serde(default)]
     pub lxc_settings: bool,
@@ -163,6 +167,7 @@ impl State {
             init: None,
             liblxc_cleans_up: false,
             apparmor_profile: None,
+            generated_profile: None,
             lxc_settings: false,
             stdio: Vec::new(),
             resctrl: None,
@@ -295,6 +300,11 @@ impl StateDir {
     pub(crate) fn lock(&self, operation: FlockOperation) -> Result<()> {
         rustix::io::retry_on_intr(|| flock(&self.fd, operation))
             .at(&self.id, format!("cannot lock {}", self.path.display()))
+    }
+
+    /// The descriptor that has the lock, for a process that must have ended before anybody else gets it.
+    pub(crate) fn duplicate_lock(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
     }
 
     /// Whether somebody else holds the lock.

@@ -12,6 +12,7 @@ mod mounts;
 mod namespaces;
 mod netdevices;
 mod process;
+mod profile;
 mod raw;
 mod resctrl;
 mod scheduling;
@@ -33,6 +34,7 @@ pub(crate) use mounts::{IdMap, PlannedMount, What, is_mount_option};
 pub(crate) use namespaces::{Namespaces, Sharing, UserNamespace, namespace_names};
 pub(crate) use netdevices::NetDevice;
 pub(crate) use process::{DESCRIPTORS_OF_INIT, Rlimit, exec_process};
+pub(crate) use profile::WantedProfile;
 pub(crate) use raw::RawSettings;
 pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
 pub(crate) use resctrl::IntelRdt;
@@ -98,6 +100,7 @@ impl Plan {
     ) -> Result<Self> {
         unsupported::check(id, spec)?;
         let raw = RawSettings::new(id, spec, lxc_config)?;
+        raw.check_cgroup_version(id, host.cgroup_layout())?;
         let nothing = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&nothing);
         let namespaces = Namespaces::new(id, linux)?;

@@ -10,6 +10,8 @@ use oci_spec::runtime::{Mount, Spec};
 use protocol::monitor::Item;
 use serde::Deserialize;
 
+use super::profile::{GENERATED, WantedProfile};
+use crate::cgroup::Layout;
 use crate::error::refuse;
 use crate::{ContainerId, Result};
 
@@ -18,12 +20,8 @@ pub const ANNOTATION_PREFIX: &str = "org.linuxcontainers.lxc.";
 /// Where an administrator allows more settings in annotations.
 pub const SYSTEM_CONFIG: &str = "/etc/lxcrun/lxcrun.toml";
 
-/// liblxc loads a profile that it generates only for an init that it confines, and ours must not be confined yet.
-const NOT_GENERATED: &str =
-    "generated profiles are not supported by this version of lxcrun: load one and name it";
-
 /// Keys that can't be had at all, with what to use instead.
-const REFUSED: [(&str, &str); 24] = [
+const REFUSED: [(&str, &str); 22] = [
     ("lxc.rootfs.", "the root file system is root.path"),
     ("lxc.init.", "the program is process.args"),
     ("lxc.execute.cmd", "the program is process.args"),
@@ -44,9 +42,7 @@ const REFUSED: [(&str, &str); 24] = [
     ("lxc.include", "a file of settings can't be checked"),
     ("lxc.mount.fstab", "mounts are mounts, or lxc.mount.entry"),
     ("lxc.mount.auto", "mounts are mounts, or lxc.mount.entry"),
-    ("lxc.apparmor.allow_nesting", NOT_GENERATED),
-    ("lxc.apparmor.allow_incomplete", NOT_GENERATED),
-    ("lxc.apparmor.raw", NOT_GENERATED),
+    ("lxc.apparmor.allow_incomplete", "a kernel that can't enforce the whole profile enforces what it can"),
     ("lxc.selinux.", "the label is process.selinuxLabel"),
 ];
 
@@ -102,6 +98,8 @@ pub(crate) struct RawSettings {
     pub mounts: Vec<Mount>,
     /// `lxc.apparmor.profile`: the program's, like `process.apparmorProfile`, and the last word.
     pub apparmor_profile: Option<String>,
+    /// What `lxc.apparmor.profile=generated` and the settings beside it ask for.
+    pub wanted_profile: WantedProfile,
     /// The field that asks for a cgroup of the container's own to change.
     pub delegation: Option<String>,
 }
@@ -148,6 +146,7 @@ impl RawSettings {
         for (key, value) in trusted {
             settings.add(id, "lxc_config", &full_name(key), value)?;
         }
+        settings.wanted_profile.check(id)?;
         Ok(settings)
     }
 
@@ -170,10 +169,11 @@ impl RawSettings {
                 parse_mount_entry(value).map_err(|reason| refuse(id, field, format!("{key}: {reason}")))?;
             self.mounts.push(mount);
         } else if key == "lxc.apparmor.profile" {
-            if value == "generated" {
-                return Err(refuse(id, field, format!("{key} can't be {value}: {NOT_GENERATED}")));
-            }
             self.apparmor_profile = Some(value.into()).filter(|name: &String| !name.is_empty());
+            self.wanted_profile.generate(field, value == GENERATED);
+        } else if let Some(setting) = key.strip_prefix("lxc.apparmor.") {
+            let set = self.wanted_profile.set(field, setting, value);
+            set.map_err(|reason| refuse(id, field, format!("{key}: {reason}")))?;
         } else {
             self.items.push(Item { key, value: value.into(), field: field.into() });
         }
@@ -218,6 +218,23 @@ impl RawSettings {
     pub(crate) fn sets_rlimit(&self, name: &str) -> bool {
         let key = format!("lxc.prlimit.{}", name.trim_start_matches("RLIMIT_").to_lowercase());
         self.items.iter().any(|item| item.key == key)
+    }
+
+    /// Fails for limits of a cgroup version that this host does not have: liblxc passes them over in silence.
+    pub(crate) fn check_cgroup_version(&self, id: &ContainerId, layout: Layout) -> Result<()> {
+        let (wrong, instead) = match layout {
+            Layout::Unified => {
+                ("lxc.cgroup.", "this host has cgroup v2 alone: lxc.cgroup2.* are its settings")
+            }
+            Layout::Legacy => {
+                ("lxc.cgroup2.", "this host's controllers are of cgroup v1: it is lxc.cgroup.*")
+            }
+            Layout::None => ("lxc.cgroup", "this host has no cgroup file system mounted"),
+        };
+        match self.items.iter().find(|item| item.key.starts_with(wrong)) {
+            Some(Item { key, field, .. }) => Err(refuse(id, field, format!("{key} can't be set: {instead}"))),
+            None => Ok(()),
+        }
     }
 
     /// Whether liblxc has something to do when the container has ended: network devices to give back, hooks to run.
@@ -356,12 +373,34 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_the_other_cgroup_version_are_refused() {
+        let check = |key: &str, layout| {
+            settings(&[(key, "1")]).unwrap().check_cgroup_version(&"x".parse().unwrap(), layout)
+        };
+        let error = check("cgroup.pids.max", Layout::Unified).unwrap_err().to_string();
+        assert!(error.contains("lxc.cgroup.pids.max can't be set"), "{error}");
+        assert!(check("cgroup2.pids.max", Layout::Legacy).is_err());
+        assert!(check("cgroup2.pids.max", Layout::None).is_err());
+        assert!(check("cgroup2.pids.max", Layout::Unified).is_ok());
+        assert!(check("cgroup.pids.max", Layout::Legacy).is_ok());
+    }
+
+    #[test]
     fn an_apparmor_profile_is_the_programs_and_not_for_liblxc() {
         let named = settings(&[("lxc.aa_profile", "b")]).unwrap();
         assert_eq!((named.apparmor_profile.as_deref(), named.items.as_slice()), (Some("b"), [].as_slice()));
-        for (key, value) in [("apparmor.profile", "generated"), ("apparmor.raw", "deny /x w,")] {
-            let error = settings(&[(key, value)]).unwrap_err().to_string();
-            assert!(error.contains("generated profiles are not supported"), "{error}");
+    }
+
+    #[test]
+    fn settings_of_a_generated_profile_need_one() {
+        let raw = ("apparmor.raw", "deny /x w,");
+        let wanted = settings(&[raw, ("apparmor.profile", "generated")]).unwrap().wanted_profile;
+        assert_eq!(
+            (wanted.is_generated(), wanted.rules.as_slice()),
+            (true, ["deny /x w,".to_owned()].as_slice())
+        );
+        for wrong in [&[raw][..], &[("apparmor.allow_nesting", "2")], &[("apparmor.other", "1")]] {
+            assert!(settings(wrong).is_err(), "{wrong:?}");
         }
     }
 
