@@ -57,14 +57,45 @@ macro_rules! docker_like_tests {
     };
 }
 
+/// The same for containerd with its own client: by one shim or another.
+macro_rules! ctr_tests {
+    ($engine:ident has [$($own:tt)*]) => {
+        ctr_tests! { $engine: [
+            a_program_that_is_missing_is_an_error,
+            the_spec_is_as_the_options_say,
+            mounts_are_writable_or_not,
+            a_namespace_is_joined_by_path,
+            kill_ends_a_task_in_the_background,
+            the_memory_limit_is_in_the_cgroup,
+            exec_runs_a_program_and_passes_its_exit_code,
+            pause_freezes_and_resume_thaws,
+            metrics_are_those_of_the_cgroup,
+        ] and [$($own)*] }
+    };
+    ($engine:ident: [$($name:ident,)*] and [$($own:tt)*]) => {
+        $(fn $name() { super::ctr::$name($engine::get()); })*
+        engine_tests! { $engine shares [
+            what_the_program_prints_comes_through,
+            the_exit_code_is_the_programs,
+            a_terminal_has_the_size_of_ours,
+            the_pid_is_that_of_the_programs_process,
+            many_containers_run_at_once,
+            nothing_is_left_of_any_container.alone(),
+        ] and has [$($name,)* $($own)*] }
+    };
+}
+
 use lxcrun_test::engines::Container;
 use lxcrun_test::{Need, Test};
 
 mod containerd;
 mod cri;
+mod ctr;
 mod docker;
+mod docker_shim;
 mod podman;
 mod shared;
+mod shim;
 
 /// Counts, and waits for somebody to ask for the next number: `/next` is a pipe. It stays open on both ends, or an asker
 /// that has not gone yet would be taken for the next one.
@@ -82,13 +113,14 @@ fn counts(container: &Container<'_>, number: u32) {
 
 /// All tests of all engines.
 pub fn tests() -> Vec<Test> {
-    let engines =
-        [("dockerd", docker::tests()), ("podman", podman::tests()), ("containerd", containerd::tests())];
-    let with_needs = |(program, tests): (&'static str, Vec<Test>)| {
-        tests.into_iter().map(move |test| test.needs(Need::Program(program)))
+    let with = |needs: &'static [Need], tests: Vec<Test>| {
+        tests.into_iter().map(move |test| needs.iter().cloned().fold(test, Test::needs))
     };
-    let cri = cri::tests()
-        .into_iter()
-        .map(|test| test.needs(Need::Program("containerd")).needs(Need::File("/usr/lib/cni/bridge")));
-    engines.into_iter().flat_map(with_needs).chain(cri).collect()
+    with(&[Need::Program("dockerd")], docker::tests())
+        .chain(with(&[Need::Docker(23), Need::Shim], docker_shim::tests()))
+        .chain(with(&[Need::Program("podman")], podman::tests()))
+        .chain(with(&[Need::Program("containerd")], containerd::tests()))
+        .chain(with(&[Need::Program("containerd"), Need::Shim], shim::tests()))
+        .chain(with(&[Need::Program("containerd"), Need::File("/usr/lib/cni/bridge")], cri::tests()))
+        .collect()
 }

@@ -50,6 +50,11 @@ impl Runtime {
         &self.path
     }
 
+    /// lxcrun's containerd shim, which is built beside it.
+    pub fn shim(&self) -> Option<PathBuf> {
+        on_path(self.path.with_file_name("containerd-shim-lxcrun-v2"))
+    }
+
     /// What has to be done to the host, in a mount namespace of our own, for this runtime to work at all.
     fn host_script(&self) -> &'static str {
         // crun refuses a cgroup2 mount beside cgroup v1 ones.

@@ -55,6 +55,10 @@ pub enum Need {
     NoFile(&'static str),
     /// A program on the PATH.
     Program(&'static str),
+    /// lxcrun's containerd shim, beside the runtime under test.
+    Shim,
+    /// Docker of this release or newer.
+    Docker(u32),
     /// A CRIU that works on this kernel.
     Criu,
     /// The same, with a feature that `criu check --feature` knows.
@@ -100,6 +104,8 @@ impl Need {
             Need::Program(name) => {
                 crate::runtime::on_path(name).is_none().then(|| format!("needs the program {name}"))
             }
+            Need::Shim => runtime.shim().is_none().then(|| "needs containerd-shim-lxcrun-v2".to_owned()),
+            Need::Docker(release) => docker_is_older(release),
             Need::Criu => criu_fails(&[]),
             Need::CriuFeature(name) => criu_fails(&["--feature", name]),
             Need::SysResource => {
@@ -123,6 +129,15 @@ fn has_systemd() -> bool {
     let user = rustix::process::geteuid();
     Path::new("/run/systemd/system").is_dir()
         && (user.is_root() || Path::new(&format!("/run/user/{}/systemd", user.as_raw())).is_dir())
+}
+
+/// Says so when this Docker is older than `release`, or none.
+fn docker_is_older(release: u32) -> Option<String> {
+    let output = Command::new("docker").arg("--version").output();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let own =
+        text.strip_prefix("Docker version ").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    own.is_none_or(|own| own < release).then(|| format!("needs Docker {release}"))
 }
 
 /// Why CRIU does not work here, if so.

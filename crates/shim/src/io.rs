@@ -1,8 +1,9 @@
 //! Standard input, output and error of a process: where containerd's URIs lead.
 //!
-//! Fifos are handed to the process itself, so what it writes passes through nobody: a shim that is killed or busy never
-//! stands in its way. A terminal needs somebody who copies ([`Terminal`]), and so does a file of the host's, which must
-//! not become the container's.
+//! Fifos are handed to the container's program itself, so what it writes passes through nobody: a shim that is killed or
+//! busy never stands in its way. A terminal needs somebody who copies ([`Terminal`]), and so does a file of the host's,
+//! which must not become the container's, and an exec: containerd reads until nobody writes, and what an exec has left
+//! behind in the container may write for ever.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -32,6 +33,8 @@ pub struct Owner<'a> {
     pub id: &'a str,
     pub uid: u32,
     pub gid: u32,
+    /// Whether nobody of its processes outlives it.
+    pub ends_with_it: bool,
 }
 
 /// The ends that the process gets, and what is held for it.
@@ -51,7 +54,7 @@ pub struct Io {
     logger: Option<Logger>,
     /// For the terminal, until there is one.
     ends: Option<(File, File)>,
-    /// What is on its way to files.
+    /// What is on its way elsewhere.
     copies: Vec<Copying>,
     pub terminal: Option<Terminal>,
 }
@@ -126,6 +129,9 @@ impl Io {
         }
         self.readers.push(open_end(OpenOptions::new().read(true), path)?);
         let file = open_end(OpenOptions::new().write(true), path)?;
+        if !owner.ends_with_it {
+            return self.copy_to(file, owner);
+        }
         give(&file, owner)?;
         Ok(file)
     }
@@ -155,7 +161,7 @@ impl Io {
         if let Some(terminal) = self.terminal.take() {
             terminal.close();
         }
-        self.copies.drain(..).for_each(Copying::wait);
+        self.copies.drain(..).for_each(Copying::close);
         let logger = self.logger.take();
         *self = Self::default();
         if let Some(logger) = logger {

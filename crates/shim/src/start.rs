@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
 use command_fds::{CommandFdExt, FdMapping};
@@ -30,10 +30,11 @@ pub fn start(flags: &Flags) -> anyhow::Result<()> {
     let socket = socket_path(&flags.address, &flags.namespace, &group);
     let address = format!("unix://{}", socket.display());
     if let Some(listener) = listen(&socket)? {
-        let pid = spawn(flags, listener)?;
-        adjust_oom_score(pid);
-        if let Err(e) = options.join_shim_cgroup(pid) {
+        let mut server = spawn(flags, listener)?;
+        adjust_oom_score(server.id());
+        if let Err(e) = options.join_shim_cgroup(server.id()) {
             let _ = fs::remove_file(&socket);
+            let _ = server.kill();
             return Err(e);
         }
     }
@@ -82,8 +83,8 @@ fn listen(path: &Path) -> anyhow::Result<Option<UnixListener>> {
 }
 
 /// Starts the process that serves. It needs no word of ours: connections wait at the socket until it takes them.
-fn spawn(flags: &Flags, listener: UnixListener) -> anyhow::Result<u32> {
-    let mut command = Command::new("/proc/self/exe");
+fn spawn(flags: &Flags, listener: UnixListener) -> anyhow::Result<Child> {
+    let mut command = Command::new(std::env::current_exe().context("our own path")?);
     command.arg0("containerd-shim-lxcrun-v2");
     command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &flags.address]);
     if flags.debug {
@@ -92,7 +93,7 @@ fn spawn(flags: &Flags, listener: UnixListener) -> anyhow::Result<u32> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     let mapping = FdMapping { parent_fd: OwnedFd::from(listener), child_fd: SOCKET_FD };
     command.fd_mappings(vec![mapping])?;
-    Ok(command.spawn().context("cannot start the serving process")?.id())
+    command.spawn().context("cannot start the serving process")
 }
 
 /// The kernel shall end a shim rather than containerd, which is our parent. Less than we have can't always be had, and

@@ -220,11 +220,13 @@ impl Task {
     }
 
     pub fn owner(&self) -> Owner<'_> {
+        let Options { io_uid, io_gid, .. } = self.options;
         Owner {
             namespace: &self.namespace,
             id: self.id.as_str(),
-            uid: self.options.io_uid,
-            gid: self.options.io_gid,
+            uid: io_uid,
+            gid: io_gid,
+            ends_with_it: true,
         }
     }
 
@@ -317,7 +319,7 @@ impl Task {
 
     fn execute(&self, exec: &Exec) -> anyhow::Result<Arc<ExecProcess>> {
         ensure!(!exec.process.is_started(), "exec {}: was started before", exec.id);
-        let opened = exec.process.uris.open(self.owner())?;
+        let opened = exec.process.uris.open(Owner { ends_with_it: false, ..self.owner() })?;
         *exec.process.io() = opened.io;
         let options = ExecOptions { stdio: opened.stdio, ..ExecOptions::default() };
         let mut running = self.container()?.exec(&exec.spec, options)?;

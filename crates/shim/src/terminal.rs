@@ -17,23 +17,28 @@ const STACK: usize = 64 << 10;
 
 /// What a process prints, on its way to where it belongs.
 pub struct Copying {
+    /// Closed, it ends the copying.
+    stop: OwnedFd,
     /// The other end is dropped when all is copied.
     done: Receiver<()>,
 }
 
 impl Copying {
     pub fn start(from: File, to: File) -> anyhow::Result<Self> {
+        let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let (copying, done) = channel::<()>();
         spawn("output", move || {
             let _copying = copying;
-            print(from, to);
+            copy(from, to, &stopped);
         })?;
-        Ok(Self { done })
+        Ok(Self { stop, done })
     }
 
-    /// Waits, for a bounded time, until all is copied.
-    pub fn wait(self) {
+    /// The process has ended: waits, for a bounded time, until all is copied. What others print that it has left behind is
+    /// not waited for.
+    pub fn close(self) {
         let _ = self.done.recv_timeout(PATIENCE);
+        drop(self.stop);
     }
 }
 
@@ -50,7 +55,7 @@ impl Terminal {
     pub fn connect(master: File, input: File, output: File) -> anyhow::Result<Self> {
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let typist = master.try_clone()?;
-        spawn("input", move || type_in(input, typist, &stopped))?;
+        spawn("input", move || copy(input, typist, &stopped))?;
         let output = Copying::start(master.try_clone()?, output)?;
         Ok(Self { master, stop, output })
     }
@@ -64,7 +69,7 @@ impl Terminal {
     /// The process has ended.
     pub fn close(self) {
         drop(self.stop);
-        self.output.wait();
+        self.output.close();
     }
 }
 
@@ -73,18 +78,9 @@ fn spawn(name: &str, copy: impl FnOnce() + Send + 'static) -> anyhow::Result<()>
     thread.map(drop).context("cannot start a thread")
 }
 
-/// Ends when the last process has closed the terminal, or nobody reads what is printed.
-fn print(mut from: File, mut to: File) {
+/// Ends at the end of what is read, when nobody takes it, or when it is stopped.
+fn copy(mut from: File, mut to: File, stopped: &OwnedFd) {
     let mut buffer = [0; 8192];
-    while let Ok(count @ 1..) = read(&mut from, &mut buffer) {
-        if to.write_all(&buffer[..count]).is_err() {
-            return;
-        }
-    }
-}
-
-fn type_in(mut from: File, mut to: File, stopped: &OwnedFd) {
-    let mut buffer = [0; 4096];
     loop {
         let mut fds = [PollFd::new(&from, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
         let polled = rustix::io::retry_on_intr(|| poll(&mut fds, None));

@@ -1,4 +1,4 @@
-//! containerd, driven by its own client ctr through containerd-shim-runc-v2.
+//! containerd, driven by its own client ctr through containerd-shim-runc-v2, or through lxcrun's own shim.
 
 use std::fs;
 use std::process::Stdio;
@@ -11,30 +11,59 @@ use crate::{Output, Runtime};
 #[derive(Debug)]
 pub struct Containerd {
     sandbox: Sandbox,
+    run_options: Vec<String>,
 }
 
 pub(super) static SHARED: OnceLock<Result<Containerd, String>> = OnceLock::new();
+pub(super) static WITH_SHIM: OnceLock<Result<Containerd, String>> = OnceLock::new();
+
+const CONFIG: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
+const DAEMON: [&str; 3] = ["containerd", "--config", "/run/containerd.toml"];
 
 impl Containerd {
     /// The one that the tests share.
     #[track_caller]
     pub fn get() -> &'static Containerd {
-        SHARED.get_or_init(Containerd::start).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+        let options = || vec!["--runc-binary".into(), Runtime::get().to_string()];
+        let shared = SHARED.get_or_init(|| Containerd::start(options()));
+        shared.as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// One that the tests of lxcrun's own shim share.
+    #[track_caller]
+    pub fn with_shim() -> &'static Containerd {
+        let shared = WITH_SHIM.get_or_init(Containerd::of_its_own_with_shim);
+        shared.as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// One more with lxcrun's own shim, which a test may do anything to.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub fn of_its_own_with_shim() -> Result<Containerd, String> {
+        Containerd::start(vec!["--runtime".into(), "io.containerd.lxcrun.v2".into()])
     }
 
     /// Starts one.
-    fn start() -> Result<Containerd, String> {
+    fn start(run_options: Vec<String>) -> Result<Containerd, String> {
         let sandbox = Sandbox::start("containerd")?;
-        let config = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
-        fs::write(sandbox.path("/run/containerd.toml"), config).map_err(|e| e.to_string())?;
-        sandbox.daemon(&["containerd", "--config", "/run/containerd.toml"], || {
-            let mut client = sandbox.command("ctr");
-            client.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
-            client.status().is_ok_and(|status| status.success())
-        })?;
-        let containerd = Containerd { sandbox };
+        fs::write(sandbox.path("/run/containerd.toml"), CONFIG).map_err(|e| e.to_string())?;
+        let containerd = Containerd { sandbox, run_options };
+        containerd.start_daemon()?;
         let imported = containerd.call(&["images", "import", "/run/image/image.tar"]);
         if imported.code() == 0 { Ok(containerd) } else { Err(format!("cannot import the image{imported}")) }
+    }
+
+    /// Starts the daemon, the first time or after somebody has ended it.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub fn start_daemon(&self) -> Result<(), String> {
+        self.sandbox.daemon(&DAEMON, || {
+            let mut client = self.sandbox.command("ctr");
+            client.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
+            client.status().is_ok_and(|status| status.success())
+        })
     }
 }
 
@@ -49,7 +78,7 @@ impl Engine for Containerd {
     }
 
     fn run_options(&self) -> Vec<String> {
-        vec!["--runc-binary".into(), Runtime::get().to_string()]
+        self.run_options.clone()
     }
 
     fn terminal_options(&self) -> &'static str {

@@ -11,15 +11,26 @@ use crate::{Output, Runtime};
 #[derive(Debug)]
 pub struct Docker {
     sandbox: Sandbox,
+    /// The name by which `docker run` asks for the runtime.
+    runtime: &'static str,
 }
 
 pub(super) static SHARED: OnceLock<Result<Docker, String>> = OnceLock::new();
+pub(super) static WITH_SHIM: OnceLock<Result<Docker, String>> = OnceLock::new();
 
 impl Docker {
     /// The one that the tests share.
     #[track_caller]
     pub fn get() -> &'static Docker {
-        SHARED.get_or_init(Docker::start).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+        let shared = SHARED.get_or_init(|| Docker::start("lxcrun"));
+        shared.as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// One that the tests of lxcrun's own shim share.
+    #[track_caller]
+    pub fn with_shim() -> &'static Docker {
+        let shared = WITH_SHIM.get_or_init(|| Docker::start("io.containerd.lxcrun.v2"));
+        shared.as_ref().unwrap_or_else(|reason| panic!("{reason}"))
     }
 
     /// One of its own, with this daemon.json.
@@ -32,7 +43,7 @@ impl Docker {
                 .and_then(|()| fs::write(directory.join("daemon.json"), text))
                 .map_err(|e| format!("{}: {e}", directory.display()))?;
             sandbox.daemon(&["dockerd"], || answers(&sandbox))?;
-            Ok::<_, String>(Docker { sandbox })
+            Ok::<_, String>(Docker { sandbox, runtime: "lxcrun" })
         };
         start().unwrap_or_else(|reason| panic!("{reason}"))
     }
@@ -44,7 +55,7 @@ impl Docker {
     }
 
     /// Starts one.
-    fn start() -> Result<Docker, String> {
+    fn start(name: &'static str) -> Result<Docker, String> {
         let sandbox = Sandbox::start("docker")?;
         let runtime = format!("lxcrun={}", Runtime::get());
         let parent = format!("/{}", sandbox.name());
@@ -62,7 +73,7 @@ impl Docker {
             ],
             || answers(&sandbox),
         )?;
-        let docker = Docker { sandbox };
+        let docker = Docker { sandbox, runtime: name };
         let loaded = docker.call(&["load", "--input", "/run/image/image.tar"]);
         if loaded.code() == 0 { Ok(docker) } else { Err(format!("cannot load the image{loaded}")) }
     }
@@ -84,6 +95,6 @@ impl Engine for Docker {
     }
 
     fn run_options(&self) -> Vec<String> {
-        vec!["--runtime".into(), "lxcrun".into()]
+        vec!["--runtime".into(), self.runtime.into()]
     }
 }

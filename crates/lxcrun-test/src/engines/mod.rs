@@ -36,7 +36,13 @@ pub fn end() {
     fn sandbox<E: Engine>(engine: &OnceLock<Result<E, String>>) -> Option<&Sandbox> {
         Some(engine.get()?.as_ref().ok()?.sandbox())
     }
-    let all = [sandbox(&docker::SHARED), sandbox(&podman::SHARED), sandbox(&containerd::SHARED)];
+    let all = [
+        sandbox(&docker::SHARED),
+        sandbox(&docker::WITH_SHIM),
+        sandbox(&podman::SHARED),
+        sandbox(&containerd::SHARED),
+        sandbox(&containerd::WITH_SHIM),
+    ];
     all.into_iter().flatten().for_each(Sandbox::end);
     if let Some(Ok(cri)) = cri::SHARED.get() {
         cri.sandbox().end();

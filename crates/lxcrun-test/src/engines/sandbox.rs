@@ -115,6 +115,26 @@ impl Sandbox {
         found.unwrap_or_else(|| panic!("no process {inside} in the cgroups of {}", self.name))
     }
 
+    /// The pids, as the sandbox counts, of processes whose command line contains all of `parts`.
+    pub fn pids_of(&self, parts: &[&str]) -> Vec<String> {
+        let entries = fs::read_dir(self.path("/proc")).into_iter().flatten().flatten();
+        let matches = |entry: &fs::DirEntry| {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            parts.iter().all(|part| command.contains(part))
+        };
+        let number =
+            |entry: fs::DirEntry| entry.file_name().into_string().ok().filter(|n| n.parse::<u32>().is_ok());
+        entries.filter(matches).filter_map(number).collect()
+    }
+
+    /// Kills a process inside by its pid there.
+    #[track_caller]
+    pub fn kill(&self, pid: &str) {
+        let status = self.command("kill").args(["-KILL", pid]).status();
+        assert!(status.is_ok_and(|status| status.success()), "cannot kill the process {pid}");
+    }
+
     /// A command that runs inside, and gives up at the deadline.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");

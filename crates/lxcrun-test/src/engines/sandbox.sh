@@ -14,6 +14,16 @@ rm -rf /etc/docker /etc/containerd
 case $runtime in */crun) ! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified ;; esac # it refuses both
 ip link set lo up
 
+# A new cpuset of cgroup v1 is empty: filled now, it is so for whichever container comes first.
+if [ -e /sys/fs/cgroup/cpuset/cpuset.cpus ]; then
+	cpuset=/sys/fs/cgroup/cpuset
+	mkdir -p "$cpuset/$cgroup"
+	for file in cpuset.cpus cpuset.mems; do
+		cat "$cpuset/$file" >"$cpuset/$cgroup/$file"
+	done
+	echo 1 >"$cpuset/$cgroup/cgroup.clone_children"
+fi
+
 # The image that every test uses, as `docker save` would write it.
 mkdir -p /run/image/rootfs
 cd /run/image/rootfs

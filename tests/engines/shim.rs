@@ -1,0 +1,291 @@
+//! containerd with lxcrun's own shim, by `ctr`.
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use lxcrun_test::Need;
+use lxcrun_test::engines::{Container, Containerd, Engine, IDLE, IMAGE, until};
+
+struct Shim;
+
+impl Shim {
+    fn get() -> &'static Containerd {
+        Containerd::with_shim()
+    }
+}
+
+ctr_tests! { Shim has [
+    a_hundred_containers_run_in_parallel,
+    events_come_in_the_order_of_runcs_shim.needs(Need::Program("runc")),
+    an_oom_kill_is_an_event.needs(Need::Controller("memory")),
+    a_killed_shim_takes_its_container_along,
+    a_killed_monitor_takes_its_container_along,
+    containers_outlive_a_killed_containerd,
+    a_pod_has_one_shim,
+    an_idle_shim_does_not_wake_up,
+    a_file_gets_what_is_printed,
+    a_logger_gets_what_is_printed,
+    options_are_runcs,
+    options_that_cannot_be_had_are_refused,
+] }
+
+/// A path in the sandbox that no other test uses.
+fn path(kind: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("/run/{kind}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What containerd says of a task; nothing when it knows none.
+fn status(ctr: &Containerd, name: &str) -> String {
+    let tasks = ctr.call(&["task", "list"]);
+    let own = tasks.lines().into_iter().find(|line| line.split_whitespace().next() == Some(name));
+    own.and_then(|line| line.split_whitespace().last()).unwrap_or_default().to_owned()
+}
+
+/// The process that serves a container, unless it is another one's, too.
+fn shims(ctr: &Containerd, container: &Container<'_>) -> Vec<String> {
+    ctr.sandbox().pids_of(&["containerd-shim-lxcrun-v2 -namespace", &format!("-id {container} ")])
+}
+
+fn monitors(ctr: &Containerd, container: &Container<'_>) -> Vec<String> {
+    ctr.sandbox().pids_of(&[&format!("lxcrun: monitor of {container} ")])
+}
+
+#[track_caller]
+fn the_one(pids: &[String]) -> &str {
+    assert_eq!(pids.len(), 1, "{pids:?}");
+    &pids[0]
+}
+
+fn a_hundred_containers_run_in_parallel() {
+    let next = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while let number @ 0..100 = next.fetch_add(1, Ordering::Relaxed) {
+                    let output = Shim::get().run("", &format!("echo {number}; exit {number}"));
+                    output.assert_exit(number.cast_signed()).assert_stdout(&format!("{number}\n"));
+                }
+            });
+        }
+    });
+}
+
+/// `ctr events`, listening.
+struct Events {
+    child: Child,
+    file: std::path::PathBuf,
+}
+
+impl Events {
+    #[track_caller]
+    fn listen(ctr: &Containerd) -> Events {
+        let file = ctr.sandbox().path(path("events"));
+        let output = fs::File::create(&file).expect("a file for events");
+        let child = ctr.command(&["events"]).stdin(Stdio::null()).stdout(output).spawn().expect("ctr events");
+        let events = Events { child, file };
+        // It says nothing until there is something to say.
+        let mut number = 0;
+        let listening = until(|| {
+            number += 1;
+            let label = format!("probe={number}");
+            ctr.call(&["namespaces", "label", ctr.sandbox().name(), &label]);
+            !events.text().is_empty()
+        });
+        assert!(listening, "ctr events prints nothing");
+        events
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.file).unwrap_or_default()
+    }
+
+    /// The topics of a container's task, in order.
+    fn of(&self, name: &str) -> Vec<String> {
+        let text = self.text();
+        let own = text.lines().filter(|line| line.contains(&format!("\"{name}\"")));
+        own.filter_map(|line| line.split(' ').find(|word| word.starts_with("/tasks/")).map(str::to_owned))
+            .collect()
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All that can happen to a task, and the events of it.
+fn life(ctr: &Containerd, runtime: &str, name: &str) -> Vec<String> {
+    let events = Events::listen(ctr);
+    let run = ["run", "--detach", "--null-io", "--runtime", runtime, IMAGE, name, "sh", "-c", IDLE];
+    ctr.call(&run).assert_ok();
+    ctr.call(&["task", "pause", name]).assert_ok();
+    ctr.call(&["task", "resume", name]).assert_ok();
+    ctr.call(&["task", "exec", "--exec-id", "one", name, "true"]).assert_ok();
+    ctr.call(&["task", "kill", "--signal", "SIGKILL", name]).assert_ok();
+    assert!(until(|| status(ctr, name) == "STOPPED"), "{}", status(ctr, name));
+    ctr.call(&["task", "rm", name]);
+    ctr.call(&["container", "rm", name]).assert_ok();
+    let _ = until(|| events.of(name).last().is_some_and(|topic| topic == "/tasks/delete"));
+    events.of(name)
+}
+
+fn events_come_in_the_order_of_runcs_shim() {
+    let ctr = Shim::get();
+    let theirs = life(ctr, "io.containerd.runc.v2", "events-of-runc");
+    let ours = life(ctr, "io.containerd.lxcrun.v2", "events-of-lxcrun");
+    let topics =
+        ["create", "start", "paused", "resumed", "exec-added", "exec-started", "exit", "exit", "delete"];
+    assert_eq!(ours, topics.map(|topic| format!("/tasks/{topic}")));
+    assert_eq!(ours, theirs);
+}
+
+fn an_oom_kill_is_an_event() {
+    let ctr = Shim::get();
+    let events = Events::listen(ctr);
+    let container = ctr.start("--memory-limit 33554432", "tail /dev/zero; exec sleep 1000");
+    let name = container.to_string();
+    assert!(until(|| events.of(&name).contains(&"/tasks/oom".to_owned())), "{:?}", events.of(&name));
+    assert_eq!(status(ctr, &name), "RUNNING");
+}
+
+/// As under runc's shim: containerd removes what has lost its shim.
+fn a_killed_shim_takes_its_container_along() {
+    let ctr = Shim::get();
+    let container = ctr.start("", IDLE);
+    ctr.sandbox().kill(the_one(&shims(ctr, &container)));
+    let name = container.to_string();
+    assert!(until(|| matches!(&*status(ctr, &name), "" | "STOPPED")), "{}", status(ctr, &name));
+    assert!(until(|| monitors(ctr, &container).is_empty()));
+}
+
+fn a_killed_monitor_takes_its_container_along() {
+    let ctr = Shim::get();
+    let container = ctr.start("", IDLE);
+    ctr.sandbox().kill(the_one(&monitors(ctr, &container)));
+    let name = container.to_string();
+    assert!(until(|| status(ctr, &name) == "STOPPED"), "{}", status(ctr, &name));
+    container.call(&["task", "rm"]).assert_ok().assert_stderr_contains("137");
+}
+
+fn containers_outlive_a_killed_containerd() {
+    let ctr = Containerd::of_its_own_with_shim().unwrap_or_else(|reason| panic!("{reason}"));
+    let [lasting, ended, orphan] = [(); 3].map(|()| ctr.start("", IDLE));
+    let [ended_init, orphan_init] = [&ended, &orphan].map(Container::init);
+    let orphans_shim = shims(&ctr, &orphan);
+    ctr.sandbox().kill(the_one(&ctr.sandbox().pids_of(&["containerd --config"])));
+    assert!(until(|| ctr.sandbox().pids_of(&["containerd --config"]).is_empty()));
+    ctr.sandbox().kill(&ended_init);
+    // Nobody cleans up now, so the container lives on.
+    ctr.sandbox().kill(the_one(&orphans_shim));
+    assert!(until(|| shims(&ctr, &orphan).is_empty()));
+    assert!(ctr.sandbox().path(format!("/proc/{orphan_init}/root/bin")).exists());
+
+    ctr.start_daemon().unwrap_or_else(|reason| panic!("{reason}"));
+    assert_eq!(status(&ctr, &lasting.to_string()), "RUNNING");
+    lasting.exec("", "echo there; sleep 0.2").assert_ok().assert_stdout("there\n");
+    assert!(until(|| status(&ctr, &ended.to_string()) == "STOPPED"));
+    ended.call(&["task", "rm"]).assert_ok().assert_stderr_contains("137");
+    assert!(until(|| monitors(&ctr, &orphan).is_empty()));
+    lasting.call(&["task", "kill"]).assert_ok();
+    assert!(until(|| status(&ctr, &lasting.to_string()) == "STOPPED"));
+}
+
+fn a_pod_has_one_shim() {
+    let ctr = Shim::get();
+    let pod = path("pod").replace('/', "");
+    let options = format!("--annotation io.kubernetes.cri.sandbox-id={pod}");
+    let [first, second] = [(); 2].map(|()| ctr.start(&options, IDLE));
+    let shim = shims(ctr, &first);
+    assert!(shims(ctr, &second).is_empty());
+    for container in [&first, &second] {
+        let status = ctr.sandbox().read(format!("/proc/{}/status", the_one(&monitors(ctr, container))));
+        assert!(status.contains(&format!("PPid:\t{}\n", the_one(&shim))), "{status}");
+    }
+    drop(second);
+    first.exec("", "sleep 0.2; exit 3").assert_exit(3);
+    drop(first);
+    assert!(until(|| !ctr.sandbox().path(format!("/proc/{}", shim[0])).exists()));
+}
+
+fn an_idle_shim_does_not_wake_up() {
+    let ctr = Shim::get();
+    let container = ctr.start("", "exec sleep 1000");
+    let shim = shims(ctr, &container);
+    let tasks = ctr.sandbox().path(format!("/proc/{}/task", the_one(&shim)));
+    let switches = || -> Vec<String> {
+        let threads = fs::read_dir(&tasks).expect("the shim's threads").flatten();
+        let status =
+            threads.map(|thread| fs::read_to_string(thread.path().join("status")).unwrap_or_default());
+        let line = |text: String| text.lines().find(|line| line.starts_with("voluntary")).map(str::to_owned);
+        status.filter_map(line).collect()
+    };
+    // What has to do with the start may still go on.
+    let quiet = until(|| {
+        let before = switches();
+        thread::sleep(std::time::Duration::from_secs(1));
+        before == switches()
+    });
+    assert!(quiet, "{:?}", switches());
+}
+
+fn a_file_gets_what_is_printed() {
+    let ctr = Shim::get();
+    let file = format!("{}/deep/log", path("logs"));
+    for _ in 0..2 {
+        ctr.run(&format!("--log-uri file://{file}"), "echo out; echo err >&2").assert_ok().assert_stdout("");
+    }
+    let mut lines: Vec<String> = ctr.sandbox().read(&file).lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines, ["err", "err", "out", "out"]);
+}
+
+fn a_logger_gets_what_is_printed() {
+    let ctr = Shim::get();
+    let (program, log) = (path("logger"), path("logged"));
+    // It closes what says that it is ready, in itself and in the shell that reads on.
+    let script = "#!/bin/sh\nexec 5>&-\n{ echo \"$1 $CONTAINER_NAMESPACE\"; cat <&3; cat <&4; } >\"$2\"\n";
+    fs::write(ctr.sandbox().path(&program), script).expect("a logger");
+    ctr.sandbox().command("chmod").args(["755", &program]).status().expect("chmod");
+    let uri = format!("--log-uri binary://{program}?into={log}");
+    ctr.run(&uri, "echo out; echo err >&2").assert_ok().assert_stdout("");
+    let wanted = format!("into {}\nout\nerr\n", ctr.sandbox().name());
+    assert_eq!(ctr.sandbox().read(&log), wanted);
+    let output = ctr.run("--log-uri binary:///nothere", "echo out");
+    output.assert_fails().assert_stderr_contains("nothere");
+}
+
+/// `ctr run` with options of the runtime.
+fn options(ctr: &Containerd, toml: &str) -> String {
+    let file = path("options");
+    fs::write(ctr.sandbox().path(&file), toml).expect("a file of options");
+    format!("--runtime-config-path {file}")
+}
+
+fn options_are_runcs() {
+    let ctr = Shim::get();
+    let root = path("root");
+    let options = options(ctr, &format!("Root = \"{root}\"\nIoUid = 7\nIoGid = 8\nNoPivotRoot = true\n"));
+    let container = ctr.start(&options, IDLE);
+    let state = ctr.sandbox().path(format!("{root}/{}/{container}/state.json", ctr.sandbox().name()));
+    assert!(state.exists(), "{}", state.display());
+    // Also by whoever cleans up after a killed one.
+    ctr.sandbox().kill(the_one(&shims(ctr, &container)));
+    assert!(until(|| !state.exists()));
+}
+
+fn options_that_cannot_be_had_are_refused() {
+    let ctr = Shim::get();
+    for (toml, reason) in [
+        ("BinaryName = \"/usr/bin/runc\"", "BinaryName"),
+        ("Root = \"relative\"", "no absolute path"),
+        ("Nonsense = true", "Nonsense"),
+        ("ShimCgroup = \"/no/such/cgroup\"", "no such cgroup"),
+    ] {
+        ctr.run(&options(ctr, toml), "true").assert_fails().assert_stderr_contains(reason);
+    }
+}
