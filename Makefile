@@ -71,11 +71,11 @@ lint: ## format, clippy, shell scripts, licences and sources of dependencies
 	cargo fetch --locked
 	cargo deny --offline check $(if $(ADVISORIES),advisories) bans licenses sources
 
-bench: ## lxcrun beside its peers; BENCH_RUNS=31 rounds (root)
+bench: ## lxcrun beside its peers; BENCH_RUNS=15 rounds; writes docs/performance.md (root)
 	scripts/install-deps bench
 	$(MAKE) --no-print-directory build
 	cargo build --release -p lxcrun-bench
-	$(TARGET)/release/lxcrun-bench
+	RUNTIME=$(LXCRUN) $(TARGET)/release/lxcrun-bench --docs docs
 
 bindings: ## crates/lxc/src/sys.rs anew, from the installed header
 	scripts/install-deps bindings

@@ -39,15 +39,49 @@ impl Bundles {
             lxc: dir.join("lxc.conf"),
             rootfs,
         };
-        for (bundle, args) in [(&bundles.ends, &["/bin/true"][..]), (&bundles.stays, &["/bin/sleep", "3600"])]
-        {
-            fs::create_dir(bundle)?;
-            fs::write(bundle.join("config.json"), spec(&bundles.rootfs, args).to_string())?;
-        }
+        bundles.write(&bundles.ends, &spec(&bundles.rootfs, ENDS))?;
+        bundles.write(&bundles.stays, &spec(&bundles.rootfs, STAYS))?;
         fs::write(&bundles.lxc, lxc_config(&bundles.rootfs))?;
         Ok(bundles)
     }
+
+    /// A bundle that ends at once, in a cgroup of its own.
+    pub fn ending_in(&self, cgroup: &str) -> Result<PathBuf> {
+        self.in_cgroup(ENDS, cgroup)
+    }
+
+    /// A bundle that stays, in a cgroup of its own.
+    pub fn staying_in(&self, cgroup: &str) -> Result<PathBuf> {
+        self.in_cgroup(STAYS, cgroup)
+    }
+
+    fn in_cgroup(&self, args: &[&str], cgroup: &str) -> Result<PathBuf> {
+        let mut spec = spec(&self.rootfs, args);
+        spec["linux"]["cgroupsPath"] = format!("/lxcrun-bench-{cgroup}").into();
+        self.variant(cgroup, &spec)
+    }
+
+    /// A bundle that ends at once, with so many bytes of memory at most.
+    pub fn limited_to(&self, bytes: u64) -> Result<PathBuf> {
+        let mut spec = spec(&self.rootfs, ENDS);
+        spec["linux"]["resources"]["memory"] = json!({ "limit": bytes });
+        self.variant("limited", &spec)
+    }
+
+    fn variant(&self, name: &str, spec: &Value) -> Result<PathBuf> {
+        let bundle = self.dir.join("variants").join(name);
+        self.write(&bundle, spec)?;
+        Ok(bundle)
+    }
+
+    fn write(&self, bundle: &Path, spec: &Value) -> Result<()> {
+        fs::create_dir_all(bundle)?;
+        Ok(fs::write(bundle.join("config.json"), spec.to_string())?)
+    }
 }
+
+const ENDS: &[&str] = &["/bin/true"];
+const STAYS: &[&str] = &["/bin/sleep", "3600"];
 
 const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
 

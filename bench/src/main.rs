@@ -2,10 +2,19 @@
 #![forbid(unsafe_code)]
 
 mod bundle;
+mod commands;
+mod crowd;
+mod document;
+mod engines;
+mod instructions;
+mod machine;
+mod memory;
 mod peer;
+mod plot;
 mod report;
 mod sandbox;
 mod stopwatch;
+mod throughput;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,8 +24,9 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use crate::bundle::Bundles;
-use crate::peer::{Group, Peer};
-use crate::report::Report;
+use crate::machine::Machine;
+use crate::peer::{OURS, Peer, Worker};
+use crate::report::{Group, Report};
 use crate::sandbox::Sandbox;
 use crate::stopwatch::Stopwatch;
 
@@ -24,17 +34,23 @@ use crate::stopwatch::Stopwatch;
 #[derive(Parser)]
 struct Args {
     /// How often everything is measured
-    #[arg(long, env = "BENCH_RUNS", default_value_t = 31, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "BENCH_RUNS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Who takes part; all but lxcrun and floor are looked for on PATH
-    #[arg(long, value_delimiter = ',', default_value = "lxcrun,crun,runc,youki,lxc-execute,floor")]
+    #[arg(long, value_delimiter = ',', default_values = peer::ORDER)]
     peers: Vec<String>,
-    /// The lxcrun to measure [default: the one built beside this program]
-    #[arg(long)]
-    lxcrun: Option<PathBuf>,
+    /// The lxcrun to measure; the engines of the test harness look for it in the variable, too
+    #[arg(long = "lxcrun", env = "RUNTIME")]
+    lxcrun: PathBuf,
+    /// What is measured [default: everything]
+    #[arg(long, value_delimiter = ',', value_enum)]
+    only: Vec<Group>,
     /// Where the JSON goes
     #[arg(long, default_value = "bench/runs")]
     out: PathBuf,
+    /// Where performance.md and its plots go, after a run of everything
+    #[arg(long)]
+    docs: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -55,36 +71,76 @@ fn run(args: &Args) -> Result<bool> {
         "run as root: containers with cgroups are what it measures"
     );
     let peers = find_peers(args)?;
+    let machine = Machine::probe(args.runs, &peers)?;
     let out = std::path::absolute(&args.out)?;
     std::fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
 
     let sandbox = Sandbox::enter()?;
-    let stopwatch = Stopwatch::new(sandbox.dir())?;
+    let watch = Stopwatch::new(sandbox.dir())?;
     let bundles = Bundles::create(sandbox.dir())?;
-    let mut report = Report::new(args.runs, &peers);
-
-    for group in Group::ALL {
-        let mut fit: Vec<&Peer> = peers.iter().filter(|peer| peer.takes_part_in(group)).collect();
-        // Round 0 warms the caches and doesn't count. Each round begins with another peer.
-        for round in 0..=args.runs {
-            for turn in 0..fit.len() {
-                let peer = fit[(round as usize + turn) % fit.len()];
-                match peer.measure(group, &bundles, &stopwatch) {
-                    Ok(samples) if round > 0 => report.add(peer, &samples),
-                    Ok(_) => {}
-                    Err(err) => {
-                        report.failed(group, peer, &err);
-                        stopwatch.settle()?; // what it left would be counted as the next one's
-                    }
-                }
-            }
-            fit.retain(|peer| !report.has_failed(group, peer));
+    let bench = Bench { runs: args.runs, peers, watch, bundles };
+    let mut report = Report::default();
+    let wanted = |group: &Group| args.only.is_empty() || args.only.contains(group);
+    for group in Group::ALL.into_iter().filter(wanted) {
+        let measured = match group {
+            Group::Warm | Group::Cold => commands::measure(&bench, group, &mut report),
+            Group::Engines => engines::measure(&bench, &mut report),
+            Group::Crowd => crowd::measure(&bench, &mut report),
+            Group::Throughput => throughput::measure(&bench, &mut report),
+            Group::Memory => memory::measure(&bench, &mut report),
+            Group::Instructions => instructions::measure(&bench, &mut report),
+        };
+        if let Err(err) = measured {
+            report.failed(group, OURS, &err);
         }
+        writeln!(std::io::stdout(), "{}\n\n{}", group.title(), report.table(group)?)?;
     }
 
-    let path = report.write(&out)?;
-    writeln!(std::io::stdout(), "{report}\n{}", path.display())?;
+    let path = report.write(&out, &machine)?;
+    if let (Some(docs), true) = (&args.docs, args.only.is_empty() && report.is_complete()) {
+        document::write(docs, &report, &machine)?;
+    }
+    report.failures().try_for_each(|failure| writeln!(std::io::stdout(), "failed: {failure}"))?;
+    writeln!(std::io::stdout(), "{}", path.display())?;
     Ok(report.is_complete())
+}
+
+/// Who takes part, and what they work with.
+struct Bench {
+    runs: u32,
+    peers: Vec<Peer>,
+    watch: Stopwatch,
+    bundles: Bundles,
+}
+
+impl Bench {
+    fn worker<'a>(&'a self, peer: &'a Peer) -> Worker<'a> {
+        Worker::new(peer, &self.bundles, &self.watch)
+    }
+
+    /// Has peers take turns; each round begins with another. Round 0 warms the caches and doesn't count. Who fails takes
+    /// no further part.
+    fn rounds(
+        &self,
+        group: Group,
+        peers: &[&Peer],
+        report: &mut Report,
+        mut measure: impl FnMut(&Peer, &mut Report) -> Result<()>,
+    ) {
+        let mut warmed = Report::default();
+        for round in 0..=self.runs {
+            for turn in 0..peers.len() {
+                let peer = peers[(round as usize + turn) % peers.len()];
+                if report.has_failed(group, &peer.name) {
+                    continue;
+                }
+                let counts = if round == 0 { &mut warmed } else { &mut *report };
+                if let Err(err) = measure(peer, counts) {
+                    report.failed(group, &peer.name, &err);
+                }
+            }
+        }
+    }
 }
 
 fn find_peers(args: &Args) -> Result<Vec<Peer>> {
@@ -93,7 +149,7 @@ fn find_peers(args: &Args) -> Result<Vec<Peer>> {
     let mut peers = Vec::new();
     for name in &args.peers {
         let program = match name.as_str() {
-            "lxcrun" => args.lxcrun.clone().unwrap_or_else(|| beside("lxcrun")),
+            "lxcrun" => args.lxcrun.clone(),
             "floor" => beside("lxcrun-bench-floor"),
             other => match on_path(other) {
                 Some(program) => program,

@@ -100,7 +100,7 @@ pub unsafe extern "C" fn lxcrun_write(fd: c_int, buffer: *const c_void, count: s
     }
     // SAFETY: the caller's promise is what the kernel asks for.
     let written = unsafe { libc::syscall(libc::SYS_write, fd, buffer, count) };
-    written as ssize_t
+    ssize_t::try_from(written).unwrap_or(-1)
 }
 
 /// # Safety
