@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use lxcrun_test::{Bundle, Cgroups, Container, Need, tests};
+use lxcrun_test::{Bundle, Cgroups, Container, Fifo, Need, tests};
 use serde_json::json;
 
 tests![
@@ -15,6 +15,9 @@ tests![
         .needs(Need::CgroupV2)
         .lxcrun_only("it is an annotation of lxcrun's"),
     every_command_works_with_a_delegated_cgroup
+        .needs(Need::CgroupV2)
+        .lxcrun_only("it is an annotation of lxcrun's"),
+    an_exec_goes_to_where_the_container_has_moved_itself
         .needs(Need::CgroupV2)
         .lxcrun_only("it is an annotation of lxcrun's"),
     a_delegated_cgroup_needs_version_two
@@ -102,6 +105,17 @@ fn every_command_works_with_a_delegated_cgroup() {
     assert_eq!(container.status(), "paused");
     container.verb("resume").assert_ok();
     container.exec(["mkdir", "/sys/fs/cgroup/another"]).assert_ok();
+    container.finish();
+}
+
+/// What systemd does as pid 1: with controllers for those below no process may be in the cgroup itself.
+fn an_exec_goes_to_where_the_container_has_moved_itself() {
+    let bundle = delegated();
+    let mut moved = Fifo::new(bundle.path("moved"));
+    let script = format!("{USE} echo moved >/moved; exec sleep 1000");
+    let container = bundle.bind(moved.path(), "/moved", &["bind"]).sh(&script).start();
+    assert_eq!(moved.line(), "moved");
+    container.exec(["cat", "/proc/self/cgroup"]).assert_ok().assert_stdout("0::/below\n");
     container.finish();
 }
 

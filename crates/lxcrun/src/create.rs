@@ -423,7 +423,7 @@ impl Creation {
         tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
         self.state.init = Some(ProcessId::of(pid).at(&self.id, "the init has ended")?);
         if self.own_cgroups {
-            self.cgroup.enter(pid, &[])?
+            self.cgroup.enter(pid, &[], None)?
         } else {
             self.cgroup.check_member(pid)?
         }

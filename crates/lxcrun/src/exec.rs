@@ -121,7 +121,8 @@ impl Container {
         let mut cleanup = KillOnDrop(Some(Pid::from_child(&helper)));
         let pid = Pid::from_child(&helper);
         set_affinity(id, pid, "initial", affinity.initial.as_ref())?;
-        self.cgroup()?.enter(pid, &options.cgroups)?;
+        let beside = self.state.init.and_then(|init| Pid::from_raw(init.pid));
+        self.cgroup()?.enter(pid, &options.cgroups, beside)?;
         if let Some(resctrl) = &self.state.resctrl {
             resctrl.enter(id, pid)?;
         }

@@ -130,7 +130,7 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
         ..criu::options(&images, &work, LOG)
     };
     criu.check(Features { lazy_pages: options.lazy_pages.then_some(true), ..Features::default() })?;
-    restoration.cgroup.enter(criu.pid(), &[])?;
+    restoration.cgroup.enter(criu.pid(), &[], None)?;
     let mut terminal = None;
     let mut devices = MovedDevices::default();
     criu.run(Kind::Restore, request, &work.path.join(LOG), |news| match news.script.as_str() {

@@ -23,15 +23,26 @@ impl Cgroup {
             if members.is_empty() {
                 return Ok(());
             }
-            // Who forks faster than it is killed is stopped for that.
-            if let (true, Some((freezer, false))) = (again, self.directory("freezer")) {
-                let _ = freeze_v1(&freezer, true);
+            if again {
+                self.outrun();
             }
             for (pid, pidfd) in &members {
                 kill(pidfd).at(&self.id, format!("cannot kill process {}", pid.as_raw_nonzero()))?;
             }
             self.wait_for_killed(members.into_iter().map(|(_, pidfd)| pidfd).collect())?;
             again = true;
+        }
+    }
+
+    /// For who forks faster than it is killed: version 1 can stop it for that, version 2 kills all at once, which must not
+    /// hit a process that asks for its own container's end. What does not help is no failure: the rest goes on.
+    fn outrun(&self) {
+        match self.directory("freezer") {
+            Some((freezer, false)) => drop(freeze_v1(&freezer, true)),
+            Some((directory, true)) if !self.pids().contains(&rustix::process::getpid()) => {
+                drop(write(&directory, "cgroup.kill", "1"));
+            }
+            _ => {}
         }
     }
 

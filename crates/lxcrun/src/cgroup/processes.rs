@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify;
 use rustix::io::Errno;
@@ -41,8 +41,9 @@ impl Cgroup {
     }
 
     /// Puts a process into every hierarchy: into the container's own cgroup, or into one below it where `below` says
-    /// so, as `PATH` (all hierarchies) or `CONTROLLER[,CONTROLLER]:PATH`.
-    pub(crate) fn enter(&self, pid: Pid, below: &[String]) -> Result<()> {
+    /// so, as `PATH` (all hierarchies) or `CONTROLLER[,CONTROLLER]:PATH`. Where the container has moved itself below, and
+    /// passes controllers on to there, no process may be beside: then it goes to where `init` is.
+    pub(crate) fn enter(&self, pid: Pid, below: &[String], init: Option<Pid>) -> Result<()> {
         // The words are runc's.
         let wrong = |reason: String| refuse(&self.id, "exec --cgroup", reason);
         let text = pid.as_raw_nonzero().to_string();
@@ -74,8 +75,14 @@ impl Cgroup {
                 }
             }
             if directory.exists() {
-                write(&directory, "cgroup.procs", &text)
-                    .at(&self.id, format!("cannot enter cgroup {}", directory.display()))?;
+                let entered = match (write(&directory, "cgroup.procs", &text), init) {
+                    (Err(e), Some(init)) if e.kind() == io::ErrorKind::ResourceBusy && below.is_empty() => {
+                        directory_of(init, &hierarchy.mountpoint, &home)
+                            .and_then(|directory| write(&directory, "cgroup.procs", &text))
+                    }
+                    (entered, _) => entered,
+                };
+                entered.at(&self.id, format!("cannot enter cgroup {}", directory.display()))?;
             }
         }
         Ok(())
@@ -129,6 +136,17 @@ impl Cgroup {
         let what = format!("cannot {} {}", if frozen { "freeze" } else { "thaw" }, directory.display());
         if unified { freeze_v2(&directory, frozen) } else { freeze_v1(&directory, frozen) }.at(&self.id, what)
     }
+}
+
+/// Where `pid` is in the unified hierarchy, which must be below `home`.
+fn directory_of(pid: Pid, mountpoint: &Path, home: &Path) -> io::Result<PathBuf> {
+    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero()))?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let directory = mountpoint.join(path);
+    if directory.starts_with(home) {
+        return Ok(directory);
+    }
+    Err(io::Error::other(format!("the init is in {}", directory.display())))
 }
 
 /// Pidfds of the processes that `list` lists, but not of this one. A number that was free and taken again between reading

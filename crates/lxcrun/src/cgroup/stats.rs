@@ -148,7 +148,10 @@ impl Cgroup {
             .map(|size| {
                 let file = |name: &str| number(&directory, &format!("hugetlb.{size}.{name}"));
                 let stats = if unified {
-                    HugetlbStats { usage: file("current"), max: 0, failcnt: 0 }
+                    // There is no record of the most that was used.
+                    let events = pairs(&directory, &format!("hugetlb.{size}.events"));
+                    let failcnt = events.get("max").copied().unwrap_or(0);
+                    HugetlbStats { usage: file("current"), max: 0, failcnt }
                 } else {
                     HugetlbStats {
                         usage: file("usage_in_bytes"),
