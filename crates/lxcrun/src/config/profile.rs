@@ -12,7 +12,7 @@ pub(crate) struct WantedProfile {
     /// The field that said the last word about it.
     pub field: String,
     /// Whether there is to be one.
-    generated: bool,
+    pub generated: bool,
     /// `allow_nesting`: whether there will be containers in the container.
     pub nesting: bool,
     /// `raw`: rules to be added, a line each.
