@@ -7,8 +7,7 @@ use crate::config::WantedProfile;
 /// What a container may do whatever else it asks for: nearly everything, because its namespaces, capabilities and
 /// cgroups confine it already, but not reach the host through the kernel's files. The pinned version of the rules
 /// leaves out what later ones would forbid unless it is named.
-const BASE: &str = "\
-  capability,
+const BASE: &str = "  capability,
   dbus,
   file,
   network,
@@ -28,8 +27,7 @@ const BASE: &str = "\
 ";
 
 /// New file systems that hold nothing of the host's.
-const MOUNTS: &str = "\
-  mount fstype=(tmpfs, ramfs, mqueue, hugetlbfs, devpts, overlay, fuse, fuse.*),
+const MOUNTS: &str = "  mount fstype=(tmpfs, ramfs, mqueue, hugetlbfs, devpts, overlay, fuse, fuse.*),
   mount fstype=proc -> /proc/,
   mount fstype=sysfs -> /sys/,
   mount fstype=cgroup2 -> /sys/fs/cgroup/,
@@ -37,8 +35,7 @@ const MOUNTS: &str = "\
 
 /// For containers in the container: they mount what they like, trace and signal each other, and load profiles into
 /// the container's own namespace of policies.
-const NESTING: &str = "\
-  mount,
+const NESTING: &str = "  mount,
   pivot_root,
   ptrace,
   signal,
