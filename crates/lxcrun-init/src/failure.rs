@@ -21,6 +21,11 @@ pub fn words(reason: &str) -> String {
     format!("{before}{first}{}", rest.as_str())
 }
 
+/// A failure that needs no reason from below.
+pub fn refuse(message: impl Into<String>) -> Failure {
+    Failure { kind: FailureKind::Other, message: message.into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::words;
@@ -31,9 +36,4 @@ mod tests {
         assert_eq!(words("option X: No such device (os error 19)"), "option X: no such device");
         assert_eq!(words("Our own"), "Our own");
     }
-}
-
-/// A failure that needs no reason from below.
-pub fn refuse(message: impl Into<String>) -> Failure {
-    Failure { kind: FailureKind::Other, message: message.into() }
 }

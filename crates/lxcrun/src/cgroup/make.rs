@@ -19,8 +19,8 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Makes the cgroups above it fit for processes, where there are some: whoever made a cpuset of version 1 may have
-    /// left it empty. liblxc makes those below, and relies on the kernel to fill them from above.
+    /// Makes the cgroups above it fit for processes: whoever made a cpuset of version 1 may have left it empty. liblxc
+    /// relies on what is above, which may this moment be made by another liblxc: so it is made here, and filled, too.
     pub(crate) fn fill_parents(&self) -> Result<()> {
         let Some(hierarchy) = self.hierarchies.legacy().find(|h| h.is_called("cpuset")) else {
             return Ok(());
@@ -29,10 +29,8 @@ impl Cgroup {
         for name in Path::new(&self.path).parent().into_iter().flatten() {
             let above = directory.clone();
             directory.push(name);
-            if !directory.exists() {
-                break;
-            }
-            fill_cpuset(&above, &directory)
+            make_directory(&directory)
+                .and_then(|()| fill_cpuset(&above, &directory))
                 .and_then(|()| write(&directory, "cgroup.clone_children", "1"))
                 .at(&self.id, format!("cannot fill cpuset {}", directory.display()))?;
         }
@@ -48,15 +46,20 @@ fn make(hierarchy: &Hierarchy, path: &str) -> io::Result<()> {
         }
         let above = directory.clone();
         directory.push(name);
-        match fs::create_dir(&directory) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made?,
-        }
+        make_directory(&directory)?;
         if hierarchy.is_called("cpuset") {
             fill_cpuset(&above, &directory)?;
         }
     }
     Ok(())
+}
+
+/// It may be there already.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
 }
 
 /// One that can't be passed on (its cgroup has processes) is missed by the limit that needs it, which names its field.
