@@ -131,9 +131,9 @@ fn has_systemd() -> bool {
         && (user.is_root() || Path::new(&format!("/run/user/{}/systemd", user.as_raw())).is_dir())
 }
 
-/// Says so when this Docker is older than `release`, or none.
+/// Says so when the daemon (clients may be of another release) is older than `release`, or none.
 fn docker_is_older(release: u32) -> Option<String> {
-    let output = Command::new("docker").arg("--version").output();
+    let output = Command::new("dockerd").arg("--version").output();
     let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
     let own =
         text.strip_prefix("Docker version ").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
