@@ -41,14 +41,20 @@ pub fn create(root: &Root, device: &Device) -> Result<()> {
     // Held open, so that nobody can put a link to something else in its place.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let node = openat(&parent, file, flags, Mode::empty()).map_err(|e| fail(name(), e))?;
-    if !is(&rustix::fs::fstat(&node).map_err(|e| fail(name(), e))?, device.kind) {
+    let stat = rustix::fs::fstat(&node).map_err(|e| fail(name(), e))?;
+    if !is(&stat, device.kind) {
         return Err(refuse(format!("{}: the image has another file there", name())));
     }
-    // The mode given to mknod(2) is cut by the umask, and the owner is always the caller.
-    let path = format!("/proc/self/fd/{}", node.as_raw_fd());
-    rustix::fs::chmod(path, mode).map_err(|e| fail(name(), e))?;
-    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-    chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(|e| fail(name(), e))
+    // The image may have made it, and the owner of a new one is the caller.
+    if Mode::from_raw_mode(stat.st_mode) != mode {
+        let path = format!("/proc/self/fd/{}", node.as_raw_fd());
+        rustix::fs::chmod(path, mode).map_err(|e| fail(name(), e))?;
+    }
+    if (stat.st_uid, stat.st_gid) != (device.uid, device.gid) {
+        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+        chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(|e| fail(name(), e))?;
+    }
+    Ok(())
 }
 
 /// Mounts the host's node of the same path over an empty file.

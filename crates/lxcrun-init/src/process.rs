@@ -290,15 +290,27 @@ fn set_user(process: &Process, set_groups: bool) -> Result<()> {
         .map_err(|e| fail(format!("process.user.uid {}", process.uid), e))
 }
 
-/// Capabilities of this kernel: the numbers that have a bounding set.
-fn capabilities() -> impl Iterator<Item = CapabilitySet> {
-    (0..64)
-        .map(|n| CapabilitySet::from_bits_retain(1 << n))
-        .take_while(|c| rustix::thread::capability_is_in_bounding_set(*c).is_ok())
+/// How many capabilities this kernel has: their numbers are those that have a bounding set.
+fn capability_count() -> u32 {
+    let known = |number: u32| {
+        rustix::thread::capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << number)).is_ok()
+    };
+    // Half of what is left is asked at a time: there are no holes in the numbers.
+    let (mut count, mut unknown) = (0, u64::BITS);
+    while count < unknown {
+        let middle = u32::midpoint(count, unknown);
+        if known(middle) { count = middle + 1 } else { unknown = middle }
+    }
+    count
+}
+
+/// Those of `count` whose bits are set.
+fn capabilities(count: u32, bits: u64) -> impl Iterator<Item = CapabilitySet> {
+    (0..count).map(|n| 1 << n).filter(move |bit| bits & bit != 0).map(CapabilitySet::from_bits_retain)
 }
 
 fn drop_bounding(wanted: Capabilities) -> Result<()> {
-    for capability in capabilities().filter(|c| wanted.bounding & c.bits() == 0) {
+    for capability in capabilities(capability_count(), !wanted.bounding) {
         rustix::thread::remove_capability_from_bounding_set(capability)
             .map_err(|e| fail("process.capabilities.bounding", e))?;
     }
@@ -306,9 +318,8 @@ fn drop_bounding(wanted: Capabilities) -> Result<()> {
 }
 
 fn set_capabilities(wanted: Capabilities) -> Result<()> {
-    let known: BTreeSet<u64> = capabilities().map(|c| c.bits()).collect();
-    let known = known.into_iter().fold(0, |all, bit| all | bit);
-    let set = |bits: u64| CapabilitySet::from_bits_retain(bits & known);
+    let count = capability_count();
+    let set = |bits: u64| capabilities(count, bits).collect();
     let sets = CapabilitySets {
         effective: set(wanted.effective),
         permitted: set(wanted.permitted),
@@ -318,7 +329,7 @@ fn set_capabilities(wanted: Capabilities) -> Result<()> {
     rustix::thread::clear_ambient_capability_set().map_err(|e| fail("process.capabilities.ambient", e))?;
     // One that is not inheritable can't be ambient, and asking for it has no effect: `runc spec` does.
     let ambient = wanted.ambient & wanted.inheritable & wanted.permitted;
-    for capability in capabilities().filter(|c| ambient & c.bits() != 0) {
+    for capability in capabilities(count, ambient) {
         rustix::thread::configure_capability_in_ambient_set(capability, true)
             .map_err(|e| fail("process.capabilities.ambient", e))?;
     }

@@ -1,8 +1,10 @@
 //! Paths of an image, resolved so that nothing in the image can lead out of it.
 //!
-//! An image may be full of hostile links, and its files may change while we look. So a path is walked one
-//! component at a time, from descriptor to descriptor, never following a link in the kernel: `..` goes back
-//! along the way that we came, an absolute link starts again at the root, and what is found is held open.
+//! An image may be full of hostile links, and its files may change while we look. So the kernel is asked to resolve a
+//! path as if our root were the only one (openat2(2), `RESOLVE_IN_ROOT`). Where something is missing, or the kernel knows
+//! no such thing (before Linux 5.6), the path is walked one component at a time, from descriptor to descriptor, never
+//! following a link in the kernel: `..` goes back along the way that we came, an absolute link starts again at the root,
+//! and what is found is held open.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, openat, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat, statat,
+};
 use rustix::io::{Errno, Result};
 
 /// Links in one path, as in the kernel.
@@ -42,12 +46,18 @@ impl Root {
 
     /// Finds `path` and returns an `O_PATH` descriptor of it.
     pub fn resolve(&self, path: &Path, missing: Missing) -> Result<OwnedFd> {
-        self.walk(path, missing, MAX_LINKS)
+        self.find(path, ResolveFlags::empty()).or_else(|_| self.walk(path, missing, MAX_LINKS))
     }
 
     /// The same, for a path that must not go through any link.
     pub fn resolve_plain(&self, path: &Path, missing: Missing) -> Result<OwnedFd> {
-        self.walk(path, missing, 0)
+        self.find(path, ResolveFlags::NO_SYMLINKS).or_else(|_| self.walk(path, missing, 0))
+    }
+
+    /// What is there, if the kernel finds it without a magic link: those of /proc lead anywhere.
+    fn find(&self, path: &Path, more: ResolveFlags) -> Result<OwnedFd> {
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
+        openat2(&self.0, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)
     }
 
     fn walk(&self, path: &Path, missing: Missing, max_links: usize) -> Result<OwnedFd> {

@@ -10,6 +10,9 @@ use crate::{Error, Result};
 /// Nobody writes a config.json of this size: a larger one is a mistake or an attack.
 const MAX_CONFIG: u64 = 16 << 20;
 
+/// Most are smaller, and read in one go.
+const USUAL_CONFIG: usize = 16 << 10;
+
 /// The newest release of the runtime specification that this crate implements.
 pub const OCI_VERSION: &str = "1.3.0";
 
@@ -36,7 +39,7 @@ impl Bundle {
         let path = std::fs::canonicalize(directory).map_err(|e| refuse("directory", e.to_string()))?;
         let file = std::fs::File::open(path.join("config.json"))
             .map_err(|e| refuse("config.json", e.to_string()))?;
-        let mut config = Vec::new();
+        let mut config = Vec::with_capacity(USUAL_CONFIG);
         file.take(MAX_CONFIG + 1)
             .read_to_end(&mut config)
             .map_err(|e| refuse("config.json", e.to_string()))?;

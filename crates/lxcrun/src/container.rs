@@ -217,7 +217,7 @@ impl Container {
     /// # Errors
     /// [`Error::State`] for any other container.
     pub fn wait(&mut self) -> Result<Exit> {
-        match (self.monitor.as_mut(), &self.init) {
+        match (&self.monitor, &self.init) {
             (Some(monitor), _) => monitor.wait(),
             (None, Some(child)) => process::wait_for_child(&self.state.id, child),
             (None, None) => {

@@ -16,8 +16,8 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::config::{CpuAffinity, exec_process, labels};
 use crate::create::{FdTable, own_stdio, write_pid_file};
 use crate::error::{Context, refuse};
+use crate::helper::Helper;
 use crate::host::SecurityModules;
-use crate::monitor::spawn_helper;
 use crate::state::Status;
 use crate::{Container, ContainerId, Error, Result, console, embedded, listener, process};
 
@@ -116,10 +116,10 @@ impl Container {
         let (channel, helper_end) = Channel::pair().at(id, "no channel for the exec")?;
         channel.learn_senders().at(id, "no channel for the exec")?;
         let program = embedded::init().at(id, "cannot start a helper process")?;
-        let mut helper = spawn_helper(program, "lxcrun: exec", vec![(helper_end.into(), CONTROL_FD)], None)
+        let helper = Helper::spawn(program, "lxcrun: exec", vec![(helper_end.into(), CONTROL_FD)], None)
             .at(id, "cannot start a helper process")?;
-        let mut cleanup = KillOnDrop(Some(Pid::from_child(&helper)));
-        let pid = Pid::from_child(&helper);
+        let pid = helper.pid();
+        let mut cleanup = KillOnDrop(Some(pid));
         set_affinity(id, pid, "initial", affinity.initial.as_ref())?;
         let beside = self.state.init.and_then(|init| Pid::from_raw(init.pid));
         self.cgroup()?.enter(pid, &options.cgroups, beside)?;

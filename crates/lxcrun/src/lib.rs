@@ -22,6 +22,7 @@ mod exec;
 mod export;
 mod facts;
 mod features;
+mod helper;
 mod host;
 mod id;
 mod kill;

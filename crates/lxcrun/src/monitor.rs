@@ -1,30 +1,25 @@
 //! The monitor process, seen from outside.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
-use command_fds::{CommandFdExt, FdMapping};
 use protocol::Channel;
 use protocol::monitor::{
     AboutLiblxc, CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan, ToMonitor,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::Context;
+use crate::helper::Helper;
 use crate::state::ProcessId;
 use crate::{ContainerId, Error, Result, embedded, rootless};
-
-/// A file to execute keeps clear of the numbers that its process gives its descriptors.
-const ABOVE_CHILD_FDS: i32 = 16;
 
 /// A monitor, waiting for its plan or at work.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     id: ContainerId,
-    child: Child,
+    process: Helper,
     pidfd: OwnedFd,
     control: Channel,
 }
@@ -39,18 +34,17 @@ impl Monitor {
             vec![(child_control.into(), CONTROL_FD), (init_channel.into(), INIT_FD), (init, INIT_PROGRAM_FD)];
         let program = embedded::monitor().at(id, what)?;
         let name = format!("lxcrun: monitor of {id}");
-        let child = spawn_helper(program, &name, mappings, lock_directory(root)).at(id, what)?;
-        let pid = Pid::from_child(&child);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).at(id, what)?;
-        Ok(Self { id: id.clone(), child, pidfd, control })
+        let process = Helper::spawn(program, &name, mappings, lock_directory(root)).at(id, what)?;
+        let pidfd = pidfd_open(process.pid(), PidfdFlags::empty()).at(id, what)?;
+        Ok(Self { id: id.clone(), process, pidfd, control })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid().as_raw_pid().unsigned_abs()
     }
 
     pub(crate) fn process(&self) -> Result<ProcessId> {
-        ProcessId::of(Pid::from_child(&self.child)).at(&self.id, "the monitor has ended")
+        ProcessId::of(self.process.pid()).at(&self.id, "the monitor has ended")
     }
 
     pub(crate) fn start(&self, plan: Plan, user_namespace: Option<&OwnedFd>) -> Result<()> {
@@ -86,9 +80,9 @@ impl Monitor {
     }
 
     /// Waits for the end of the container.
-    pub(crate) fn wait(&mut self) -> Result<Exit> {
+    pub(crate) fn wait(&self) -> Result<Exit> {
         let said = self.control.receive::<FromMonitor>();
-        self.child.wait().at(&self.id, "cannot wait for the monitor")?;
+        self.process.wait().at(&self.id, "cannot wait for the monitor")?;
         match said {
             Ok(Some(received)) => match received.message {
                 FromMonitor::Exited(exit) => Ok(exit),
@@ -104,9 +98,9 @@ impl Monitor {
     }
 
     /// Ends it, and returns when it has ended. liblxc has nothing left to do once the init is at its gate.
-    pub(crate) fn retire(mut self) -> Result<()> {
+    pub(crate) fn retire(self) -> Result<()> {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-        self.child.wait().at(&self.id, "cannot wait for the monitor").map(drop)
+        self.process.wait().at(&self.id, "cannot wait for the monitor")
     }
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
@@ -131,31 +125,13 @@ pub(crate) fn run_directory(root: &Path) -> PathBuf {
 pub(crate) fn about_liblxc() -> io::Result<AboutLiblxc> {
     let (control, child_control) = Channel::pair()?;
     let mappings = vec![(child_control.into(), CONTROL_FD)];
-    let mut child = spawn_helper(embedded::monitor()?, "lxcrun: about liblxc", mappings, None)?;
+    let monitor = Helper::spawn(embedded::monitor()?, "lxcrun: about liblxc", mappings, None)?;
     control.send(&ToMonitor::About, &[])?;
     let answer = control.receive::<FromMonitor>()?;
-    child.wait()?;
+    monitor.wait()?;
     match answer.map(|received| received.message) {
         Some(FromMonitor::Liblxc(about)) => Ok(about),
         Some(FromMonitor::Failed(reason)) => Err(io::Error::other(reason)),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
-}
-
-/// Spawns the program in `file`, which sees `mappings` and nothing else, and no environment but `variable`.
-pub(crate) fn spawn_helper(
-    file: OwnedFd,
-    name: &str,
-    mappings: Vec<(OwnedFd, i32)>,
-    variable: Option<(&str, PathBuf)>,
-) -> io::Result<Child> {
-    // The path is opened in the child after its numbers are given, so the file must not be one of them.
-    let file = rustix::io::fcntl_dupfd_cloexec(file, ABOVE_CHILD_FDS)?;
-    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    command.arg0(name).env_clear().envs(variable);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mappings =
-        mappings.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
-    command.fd_mappings(mappings).map_err(io::Error::other)?;
-    command.spawn()
 }

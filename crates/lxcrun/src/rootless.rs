@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::io::Errno;
@@ -49,9 +50,12 @@ pub(crate) fn user_namespace(id: &ContainerId, plan: &Plan) -> Result<Option<Own
 /// Whether this process has no rights over the host: it is not root, or only in a user namespace.
 #[must_use]
 pub fn is_ordinary_user() -> bool {
-    let all = ["0", "0", "4294967295"];
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    !rustix::process::geteuid().is_root() || !map.split_whitespace().eq(all)
+    /// A process gets another user namespace only by leaving this one, which no program with threads can.
+    static ALL_USERS: LazyLock<bool> = LazyLock::new(|| {
+        let map = crate::host::read("/proc/self/uid_map").unwrap_or_default();
+        map.split_whitespace().eq(["0", "0", "4294967295"])
+    });
+    !rustix::process::geteuid().is_root() || !*ALL_USERS
 }
 
 /// One kind of ids: how the kernel maps them, and who may when an ordinary user may not.

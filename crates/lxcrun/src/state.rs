@@ -94,7 +94,7 @@ impl ProcessId {
 
 /// State and start time of a process.
 fn stat(pid: i32) -> io::Result<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let text = crate::host::read(format!("/proc/{pid}/stat"))?;
     // The name is in parentheses and may contain anything, so count from the last one.
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let state = fields.first().and_then(|s| s.chars().next());

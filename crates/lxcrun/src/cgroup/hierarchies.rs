@@ -43,7 +43,7 @@ pub(crate) struct Hierarchies(Vec<Hierarchy>);
 impl Hierarchies {
     /// Finds them in /proc/self/mountinfo.
     pub(crate) fn probe() -> io::Result<Self> {
-        Ok(Self::from_mountinfo(&std::fs::read_to_string("/proc/self/mountinfo")?))
+        Ok(Self::from_mountinfo(&crate::host::read("/proc/self/mountinfo")?))
     }
 
     fn from_mountinfo(mountinfo: &str) -> Self {
@@ -110,11 +110,11 @@ impl Hierarchies {
     /// has to be moved to the roots before: these are the files to write its pid to. `None` where there is no
     /// difference.
     pub(crate) fn roots_to_enter(&self) -> io::Result<Option<Vec<PathBuf>>> {
-        let init = std::fs::read_to_string("/proc/1/cgroup")?;
+        let init = crate::host::read("/proc/1/cgroup")?;
         if self.paths(&init).all(|(_, path)| matches!(path, "/" | "/init.scope")) {
             return Ok(None);
         }
-        let own = std::fs::read_to_string("/proc/self/cgroup")?;
+        let own = crate::host::read("/proc/self/cgroup")?;
         let elsewhere = self.paths(&own).filter(|(_, path)| *path != "/");
         Ok(Some(elsewhere.map(|(hierarchy, _)| hierarchy.mountpoint.join("cgroup.procs")).collect()))
     }

@@ -1,11 +1,12 @@
 //! `linux.resources`: each setting becomes writes to files, in an order that the kernel accepts.
 
-use std::io;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
-use super::{Cgroup, Layout, NO_CGROUP, devices, read, v1, v2, write};
+use super::{Cgroup, Layout, NO_CGROUP, devices, read, v1, v2};
 use crate::error::refuse;
 use crate::{Result, rootless, systemd};
 
@@ -56,15 +57,16 @@ impl Cgroup {
         // The kernel checks some values against others, quota against burst or memory against memory and swap: what it
         // refuses at first is set again when everything else is.
         let mut refused = Vec::new();
+        let mut files = LastFile::default();
         for setting in &settings {
-            match self.set(setting) {
+            match self.set(setting, &mut files) {
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused.push(setting),
                 Err(e) => return Err(self.explain(setting, &e)),
                 Ok(()) => {}
             }
         }
         for setting in refused {
-            self.set(setting).map_err(|e| self.explain(setting, &e))?;
+            self.set(setting, &mut files).map_err(|e| self.explain(setting, &e))?;
         }
         match (self.layout(), resources.devices()) {
             (Layout::Unified, Some(rules)) => self.restrict_devices(rules),
@@ -105,14 +107,14 @@ impl Cgroup {
     }
 
     /// Writes a setting: for a container in a unit of systemd also to the unit's own cgroup, so that both say the same.
-    fn set(&self, setting: &Setting) -> io::Result<()> {
+    fn set(&self, setting: &Setting, files: &mut LastFile) -> io::Result<()> {
         let Setting { controller, file, value, optional, .. } = setting;
         let Some((directory, _)) = self.directory(controller) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such hierarchy"));
         };
         for directory in self.outside(controller).iter().chain([&directory]) {
             for line in value.lines() {
-                match write(directory, file, line) {
+                match files.write(&directory.join(file), line) {
                     Err(e) if *optional && e.kind() == io::ErrorKind::NotFound => {}
                     written => written?,
                 }
@@ -141,6 +143,22 @@ impl Cgroup {
             _ => format!("cannot write {value:?} to {path}: {e}"),
         };
         refuse(&self.id, *field, reason)
+    }
+}
+
+/// The file that was written last, still open: rules for devices are a dozen writes to one.
+#[derive(Default)]
+struct LastFile(Option<(PathBuf, File)>);
+
+impl LastFile {
+    fn write(&mut self, path: &Path, line: &str) -> io::Result<()> {
+        if let Some((open, file)) = &mut self.0
+            && open == path
+        {
+            return file.write_all(line.as_bytes());
+        }
+        let file = File::options().write(true).open(path)?;
+        self.0.insert((path.to_owned(), file)).1.write_all(line.as_bytes())
     }
 }
 

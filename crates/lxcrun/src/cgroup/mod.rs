@@ -201,7 +201,7 @@ pub fn enter_cgroup(path: &str, pid: u32) -> io::Result<()> {
 
 /// Reads a file of a cgroup, without its last newline.
 fn read(directory: &Path, file: &str) -> io::Result<String> {
-    let text = std::fs::read_to_string(directory.join(file))?;
+    let text = crate::host::read(directory.join(file))?;
     Ok(text.trim_end().to_owned())
 }
 

@@ -92,7 +92,7 @@ impl Cgroup {
     /// and counted. Who has no right to that leaves it in.
     pub(crate) fn leave_to_container(&self, monitor: u32) -> io::Result<()> {
         let Some(unified) = self.hierarchies.unified() else { return Ok(()) };
-        let own = std::fs::read_to_string("/proc/self/cgroup")?;
+        let own = crate::host::read("/proc/self/cgroup")?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
         match write(&unified.mountpoint.join(own), "cgroup.procs", &monitor.to_string()) {
             Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => Ok(()),
@@ -140,7 +140,7 @@ impl Cgroup {
 
 /// Where `pid` is in the unified hierarchy, which must be below `home`.
 fn directory_of(pid: Pid, mountpoint: &Path, home: &Path) -> io::Result<PathBuf> {
-    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero()))?;
+    let text = crate::host::read(format!("/proc/{}/cgroup", pid.as_raw_nonzero()))?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     let directory = mountpoint.join(path);
     if directory.starts_with(home) {
