@@ -23,6 +23,9 @@ tests![
     a_frozen_cgroup_above_is_told
         .needs(Need::CgroupV1("freezer"))
         .lxcrun_only("others wait ten seconds and give up"),
+    a_process_frozen_in_a_foreign_cgroup_is_told
+        .needs(Need::CgroupV1("freezer"))
+        .lxcrun_only("others wait ten seconds and give up"),
     a_create_that_waits_for_a_hook_is_ended.lxcrun_only("others don't know of a create at work"),
     a_create_that_waits_for_a_hook_in_the_container_is_ended
         .lxcrun_only("others don't know of a create at work"),
@@ -120,6 +123,21 @@ fn a_container_that_is_paused_meanwhile_is_ended() {
         // Only now: while they work, there are always processes that name the container.
         container.assert_gone(deleted.assert_ok());
     }
+}
+
+fn a_process_frozen_in_a_foreign_cgroup_is_told() {
+    let container = Bundle::busybox().args(["sleep", "1000"]).start();
+    let own = freezer(&container);
+    let pid = container.pid().to_string();
+    let foreign = own.with_file_name(format!("lxcrun-test-foreign-{pid}"));
+    fs::create_dir(&foreign).expect("a cgroup");
+    fs::write(foreign.join("cgroup.procs"), &pid).expect("a process moved");
+    fs::write(foreign.join("freezer.state"), "FROZEN").expect("a frozen cgroup");
+    let deleted = container.delete_force();
+    fs::write(foreign.join("freezer.state"), "THAWED").expect("a thawed cgroup");
+    deleted.assert_fails().assert_stderr_contains("is frozen in").assert_stderr_contains(&pid);
+    ends(&container);
+    fs::remove_dir(&foreign).expect("the cgroup is empty");
 }
 
 fn a_frozen_cgroup_above_is_told() {

@@ -14,6 +14,7 @@ tests![
         .not_on("runc", "1.1 runs poststart hooks at the end of create"),
     the_state_on_stdin_names_the_container,
     hooks_get_exactly_the_environment_of_the_spec,
+    hooks_without_an_environment_have_that_of_the_runtime,
     hooks_get_their_arguments,
     two_hooks_of_a_kind_run_one_after_the_other,
     a_hook_need_not_read_the_state,
@@ -145,6 +146,15 @@ fn hooks_get_exactly_the_environment_of_the_spec() {
     hook["env"] = json!(["A=1", "B=x y"]);
     let _life = whole_life(bundle.push("/hooks/createRuntime", hook));
     assert_eq!(notes.read("env"), "A=1\nB=x y\n");
+}
+
+fn hooks_without_an_environment_have_that_of_the_runtime() {
+    let (bundle, notes) = Notes::new();
+    let mut hook = notes.hook("echo \"$MARK\" > env");
+    hook.as_object_mut().expect("a hook").remove("env");
+    let container = bundle.push("/hooks/createRuntime", hook).build();
+    container.call_with_bundle("create").env("MARK", "seen").arg(container.id()).output().assert_ok();
+    assert_eq!(notes.read("env"), "seen\n");
 }
 
 fn hooks_get_their_arguments() {

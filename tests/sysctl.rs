@@ -11,6 +11,7 @@ tests![
     the_hosts_parameter_stays_as_it_is,
     a_parameter_of_the_hosts_namespace_is_refused,
     a_parameter_of_no_namespace_is_refused,
+    the_host_name_as_a_parameter_is_refused,
     an_unknown_parameter_is_refused,
     a_value_that_the_kernel_refuses_is_refused,
 ];
@@ -51,6 +52,10 @@ fn a_parameter_of_the_hosts_namespace_is_refused() {
 
 fn a_parameter_of_no_namespace_is_refused() {
     with("vm.swappiness", "10").refused(&["vm.swappiness"]);
+}
+
+fn the_host_name_as_a_parameter_is_refused() {
+    with("kernel.hostname", "web").refused(&["kernel.hostname"]);
 }
 
 fn an_unknown_parameter_is_refused() {

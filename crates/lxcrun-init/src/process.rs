@@ -181,9 +181,7 @@ fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>)
 /// One without an environment of its own has that of the program, as in runc.
 fn run_start_hook(hook: &Hook, state: &str, env: &[String]) -> Result<()> {
     let mut hook = hook.clone();
-    if hook.env.is_empty() {
-        hook.env = env.to_vec();
-    }
+    hook.env.get_or_insert_with(|| env.to_vec());
     hook.run(state, Path::new("/")).map_err(|e| refuse(format!("error running hook: {e}")))
 }
 

@@ -27,8 +27,8 @@ pub struct Hook {
     pub path: PathBuf,
     /// Its arguments, the zeroth included.
     pub args: Vec<String>,
-    /// Its whole environment.
-    pub env: Vec<String>,
+    /// Its whole environment; without one that of who runs it.
+    pub env: Option<Vec<String>>,
     /// After this it is killed and has failed.
     pub timeout: Option<Duration>,
 }
@@ -80,7 +80,9 @@ impl Hook {
         if let Some((name, rest)) = self.args.split_first() {
             command.arg0(name).args(rest);
         }
-        command.env_clear().envs(self.env.iter().filter_map(|e| e.split_once('=')));
+        if let Some(env) = &self.env {
+            command.env_clear().envs(env.iter().filter_map(|e| e.split_once('=')));
+        }
         command.current_dir(directory);
         command.stdin(input);
         command.stdout(said.try_clone().map_err(text)?).stderr(said.try_clone().map_err(text)?);
@@ -158,7 +160,7 @@ mod tests {
             name: "prestart hook #0".into(),
             path: "/bin/sh".into(),
             args: vec!["sh".into(), "-c".into(), script.into()],
-            env: vec!["A=b".into()],
+            env: Some(vec!["A=b".into()]),
             timeout,
         }
     }

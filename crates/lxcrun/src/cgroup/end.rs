@@ -1,7 +1,7 @@
 //! The end of a container's processes, and then of its cgroups, whatever is done in them meanwhile.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -53,6 +53,7 @@ impl Cgroup {
     pub(crate) fn wait_for_killed(&self, mut killed: Vec<OwnedFd>) -> Result<()> {
         while !killed.is_empty() {
             self.thaw_all()?;
+            killed.iter().try_for_each(|pidfd| self.check_not_held(pidfd))?;
             let mut fds: Vec<PollFd<'_>> = killed.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
             rustix::io::retry_on_intr(|| poll(&mut fds, None))
                 .at(&self.id, "cannot wait for a killed process")?;
@@ -74,6 +75,29 @@ impl Cgroup {
         }
         Ok(())
     }
+
+    /// A process that somebody else has put into a frozen cgroup of his own takes no signal, and it's his to thaw.
+    fn check_not_held(&self, pidfd: &OwnedFd) -> Result<()> {
+        let Some((own, false)) = self.directory("freezer") else { return Ok(()) };
+        let Some(pid) = pid_of(pidfd) else { return Ok(()) };
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let mut paths = self.hierarchies.paths(&text);
+        let Some((freezer, path)) = paths.find(|(h, _)| h.is_called("freezer")) else { return Ok(()) };
+        let directory = freezer.mountpoint.join(path.trim_start_matches('/'));
+        let frozen = read(&directory, "freezer.state").is_ok_and(|state| state != "THAWED");
+        if directory.starts_with(own) || !frozen {
+            return Ok(());
+        }
+        let reason = format!("process {pid} is frozen in {}: thaw it first", directory.display());
+        Err(refuse(&self.id, "freezer", reason))
+    }
+}
+
+/// Which process it is; none when it has ended.
+fn pid_of(pidfd: &OwnedFd) -> Option<i32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    (pid > 0).then_some(pid)
 }
 
 fn thaw_tree(directory: &Path) -> io::Result<()> {

@@ -120,7 +120,7 @@ impl Hierarchies {
     }
 
     /// Hierarchies and paths of a /proc/PID/cgroup.
-    fn paths<'t>(&'t self, text: &'t str) -> impl Iterator<Item = (&'t Hierarchy, &'t str)> {
+    pub(super) fn paths<'t>(&'t self, text: &'t str) -> impl Iterator<Item = (&'t Hierarchy, &'t str)> {
         text.lines().filter_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
             Some((self.0.iter().find(|h| h.is_called(controllers))?, path))

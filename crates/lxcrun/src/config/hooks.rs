@@ -45,11 +45,16 @@ pub(crate) fn hooks(id: &ContainerId, spec: &Spec, kind: HookKind) -> Result<Vec
                     _ => return Err(refuse(id, format!("{field}.timeout"), "must be greater than zero")),
                 },
             };
+            // As in runc: a program of the host has the runtime's environment unless it is given one.
+            let env = match kind {
+                HookKind::CreateContainer => Some(hook.env().clone().unwrap_or_default()),
+                _ => hook.env().clone(),
+            };
             Ok(Hook {
                 name: format!("{name} hook #{index}"),
                 path: hook.path().clone(),
                 args: hook.args().clone().unwrap_or_default(),
-                env: hook.env().clone().unwrap_or_default(),
+                env,
                 timeout,
             })
         })

@@ -226,7 +226,10 @@ fn sysctl(id: &ContainerId, linux: &Linux, namespaces: &Namespaces) -> Result<Ve
         let namespace = match dotted.as_str() {
             k if k.starts_with("net.") => "network",
             k if k.starts_with("fs.mqueue.") || IPC_SYSCTLS.contains(&k) => "ipc",
-            "kernel.hostname" | "kernel.domainname" => "uts",
+            "kernel.hostname" => {
+                return Err(refuse(id, "linux.sysctl", format!("{key} is what \"hostname\" is for")));
+            }
+            "kernel.domainname" => "uts",
             k if k.starts_with("user.") => "user",
             _ => {
                 let reason = format!("{key} is not kept per namespace: it would change the host");
