@@ -19,6 +19,7 @@ tests![
     a_config_that_is_no_object_is_refused,
     a_huge_config_is_refused.lxcrun_only("others read all of it"),
     a_value_of_a_wrong_type_is_refused_by_name,
+    any_value_of_a_config_may_be_anything.lxcrun_only("others break in places"),
     an_unknown_major_version_is_refused.lxcrun_only("runc doesn't look at the version"),
     a_missing_version_is_refused.lxcrun_only("runc doesn't look at the version"),
     an_unknown_property_is_ignored,
@@ -140,6 +141,63 @@ fn a_value_of_a_wrong_type_is_refused_by_name() {
     for (field, value, word) in wrong {
         Bundle::busybox().set(field, value).refused(&[word]);
     }
+}
+
+/// The JSON pointers of everything in `value`.
+fn pointers(value: &Value, at: &str, all: &mut Vec<String>) {
+    let children: Vec<(String, &Value)> = match value {
+        Value::Array(items) => items.iter().enumerate().map(|(i, v)| (format!("{at}/{i}"), v)).collect(),
+        Value::Object(fields) => fields.iter().map(|(k, v)| (format!("{at}/{k}"), v)).collect(),
+        _ => Vec::new(),
+    };
+    for (pointer, child) in children {
+        pointers(child, &pointer, all);
+        all.push(pointer);
+    }
+}
+
+/// Whatever comes of it, it is said in words, and nothing is left.
+fn any_value_of_a_config_may_be_anything() {
+    let container = Bundle::busybox()
+        .resource("memory", json!({ "limit": 64 << 20, "swap": 64 << 20 }))
+        .resource("pids", json!({ "limit": 50 }))
+        .set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 64, "hard": 64 }]))
+        .set(
+            "/linux/seccomp",
+            json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "architectures": ["SCMP_ARCH_X86_64"],
+                "syscalls": [{ "names": ["chroot"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1 }],
+            }),
+        )
+        .build();
+    let file = container.path("config.json");
+    let config: Value = serde_json::from_slice(&fs::read(&file).expect("a config")).expect("JSON");
+    let mut all = Vec::new();
+    pointers(&config, "", &mut all);
+    let values = [
+        json!(null),
+        json!(-1),
+        json!(u64::MAX),
+        json!(1e300),
+        json!(""),
+        json!("a\u{0}b"),
+        json!([]),
+        json!({}),
+    ];
+    for (pointer, value) in all.iter().flat_map(|pointer| values.iter().map(move |value| (pointer, value))) {
+        let mut changed = config.clone();
+        *changed.pointer_mut(pointer).expect("it is there") = value.clone();
+        fs::write(&file, changed.to_string()).expect("the config is ours");
+        let create = container.create();
+        assert!(matches!(create.code(), 0 | 1), "{pointer} = {value}{create}");
+        if create.code() == 0 {
+            container.delete_force().assert_ok();
+        }
+        assert!(!container.path("root").join(container.id()).exists(), "{pointer} = {value}{create}");
+    }
+    let leaks = container.leaks();
+    assert!(leaks.is_empty(), "left behind: {leaks:#?}");
 }
 
 fn an_unknown_major_version_is_refused() {

@@ -1,13 +1,15 @@
-//! kill -9 of `create`, at any moment: `delete --force` leaves nothing.
+//! kill -9 of `create` and of what it starts, at any moment: `delete --force` leaves nothing.
 
 use std::time::{Duration, Instant};
 
-use lxcrun_test::{Bundle, Container, Fifo, Running, tests, until_exit};
-use rustix::process::{Pid, Signal, kill_process};
+use lxcrun_test::{Bundle, Container, Fifo, Running, pidfd, tests, until_exit};
+use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 use serde_json::json;
 
 tests![
     killed_at_twenty_moments_create_leaves_nothing_that_delete_does_not_remove.not_on("runc", RUNC_LEAVES),
+    a_monitor_killed_at_twenty_moments_leaves_nothing_that_delete_does_not_remove.lxcrun_only(MONITOR),
+    an_init_killed_at_twenty_moments_leaves_nothing_that_delete_does_not_remove.lxcrun_only(MONITOR),
     killed_during_a_hook_create_leaves_nothing_that_delete_does_not_remove.not_on("runc", RUNC_LEAVES),
     killed_during_a_hook_in_the_container_create_leaves_nothing_that_delete_does_not_remove
         .not_on("runc", RUNC_LEAVES),
@@ -57,6 +59,44 @@ fn killed_at_twenty_moments_create_leaves_nothing_that_delete_does_not_remove() 
         create.wait();
         delete(&container, &format!("after {after:?} of {whole:?}"));
     }
+}
+
+/// Kills the process that many generations below `ancestor`, if there is one now.
+fn kill_below(ancestor: u32, generations: u32) -> bool {
+    let child = |pid: u32| -> Option<u32> {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    };
+    let find = || (0..generations).try_fold(ancestor, |pid, _| child(pid));
+    let Some(pid) = find() else { return false };
+    let Some(held) = pidfd(pid) else { return false };
+    // The number may have been given away before it was held.
+    find() == Some(pid) && pidfd_send_signal(held, Signal::KILL).is_ok()
+}
+
+/// Create may fail or have got what it needs: but it ends, in words if it fails.
+fn killed_below_create(generations: u32) {
+    let whole = duration_of_create();
+    let mut killed = 0;
+    for moment in 0..MOMENTS {
+        let container = Bundle::busybox().set("/linux/cgroupsPath", json!(null)).build();
+        let after = whole * moment / (MOMENTS - 1);
+        let create = container.call_with_bundle("create").arg(container.id()).spawn();
+        std::thread::sleep(after); // time itself is what is tried here
+        killed += u32::from(kill_below(create.pid(), generations));
+        let create = create.wait();
+        assert!(matches!(create.code(), 0 | 1), "{create}");
+        delete(&container, &format!("after {after:?} of {whole:?}"));
+    }
+    assert!(killed > 0, "there was nothing to kill at any of {MOMENTS} moments of {whole:?}");
+}
+
+fn a_monitor_killed_at_twenty_moments_leaves_nothing_that_delete_does_not_remove() {
+    killed_below_create(1);
+}
+
+fn an_init_killed_at_twenty_moments_leaves_nothing_that_delete_does_not_remove() {
+    killed_below_create(2);
 }
 
 /// A container whose hook of this kind tells that it runs, and then waits for a line from the second pipe.
