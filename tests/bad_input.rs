@@ -43,7 +43,7 @@ tests![
     a_missing_process_is_refused,
     empty_args_are_refused,
     a_relative_working_directory_is_refused,
-    an_unknown_capability_is_a_warning,
+    an_unknown_capability_is_refused_by_name.lxcrun_only("runc only warns"),
     an_unknown_resource_limit_is_refused_by_name,
     a_resource_limit_with_soft_above_hard_is_refused
         .lxcrun_only("runc gives the limit's number, not its name"),
@@ -343,12 +343,11 @@ fn a_relative_working_directory_is_refused() {
     Bundle::busybox().cwd("").refused(&["cwd"]);
 }
 
-fn an_unknown_capability_is_a_warning() {
-    let sets = ["bounding", "effective", "permitted", "inheritable", "ambient"];
-    let none = sets.iter().map(|set| ((*set).to_owned(), json!(["CAP_NOPE"])));
-    let bundle = Bundle::busybox().set("/process/capabilities", Value::Object(none.collect()));
-    let run = bundle.args(["grep", "CapBnd", "/proc/self/status"]).run();
-    run.assert_ok().assert_stdout("CapBnd:\t0000000000000000\n").assert_stderr_contains("[CAP_NOPE]");
+fn an_unknown_capability_is_refused_by_name() {
+    for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+        let bundle = Bundle::busybox().push(&format!("/process/capabilities/{set}"), "CAP_NOPE");
+        bundle.refused(&["process.capabilities", "CAP_NOPE"]);
+    }
 }
 
 fn with_limit(name: &str, soft: u64, hard: u64) -> Bundle {

@@ -17,7 +17,7 @@ tests![
     exec_of_a_process_without_a_user_is_roots,
     exec_takes_a_umask_of_its_process_file.not_on("runc", "1.1 ignores it"),
     exec_has_the_capabilities_of_the_container,
-    exec_warns_of_an_unknown_capability,
+    exec_refuses_an_unknown_capability.lxcrun_only("runc only warns"),
     exec_has_a_terminal_over_the_console_socket,
     exec_detached_writes_its_pid_file,
     exec_is_in_the_cgroups_of_the_container,
@@ -122,9 +122,9 @@ fn exec_adds_capabilities_to_what_the_container_hands_on() {
     run.assert_ok().assert_stdout("CapAmb:\t0000000400000001\n");
 }
 
-fn exec_warns_of_an_unknown_capability() {
+fn exec_refuses_an_unknown_capability() {
     let run = sleeper().exec_with(&["--cap", "CAP_NOPE"], ["echo", "here"]);
-    run.assert_ok().assert_stdout("here\n").assert_stderr_contains("[CAP_NOPE]");
+    run.assert_fails().assert_stdout("").assert_stderr_contains("CAP_NOPE");
 }
 
 fn exec_says_which_cgroup_it_cannot_enter() {

@@ -1,12 +1,9 @@
 //! An OCI bundle: a directory with a config.json.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, Process, Spec};
-use serde::Deserialize;
-use serde_json::Value;
+use oci_spec::runtime::Spec;
 
 use crate::{Error, Result};
 
@@ -69,8 +66,7 @@ impl Bundle {
     pub(crate) fn from_config(path: PathBuf, config: Vec<u8>) -> Result<Self> {
         let refuse =
             |field: &str, reason: String| Error::Bundle { bundle: path.clone(), field: field.into(), reason };
-        let (spec, unknown) = parse(&config).map_err(|(field, reason)| refuse(&field, reason))?;
-        warn_of_unknown(&format!("bundle {}", path.display()), &unknown);
+        let spec = parse(&config).map_err(|(field, reason)| refuse(&field, reason))?;
         check_version(spec.version()).map_err(|reason| refuse("ociVersion", reason))?;
         Ok(Self { path, spec, config })
     }
@@ -96,43 +92,35 @@ impl Bundle {
 /// Field and reason of a config.json that can't be parsed.
 type ParseError = (String, String);
 
-/// Parses a specification, also for a container that was made from it before. With it come the capabilities that nobody
-/// knows: a runtime is to warn of them and to go on (runtime-spec, config.md, "Linux Process").
-pub(crate) fn parse(config: &[u8]) -> Result<(Spec, BTreeSet<String>), ParseError> {
+/// Parses a specification, also for a container that was made from it before.
+pub(crate) fn parse(config: &[u8]) -> Result<Spec, ParseError> {
     let whole = |e: serde_json::Error| ("config.json".to_owned(), e.to_string());
     // A platform that oci-spec (0.10) does not know.
     if contains(config, b"\"freebsd\"") {
-        let json: Value = serde_json::from_slice(config).map_err(whole)?;
+        let json: serde_json::Value = serde_json::from_slice(config).map_err(whole)?;
         if json.get("freebsd").is_some() {
             return Err(("freebsd".into(), "is not a property of a Linux container".into()));
         }
     }
     let misnamed = SCHEDULER_FLAGS.iter().any(|(name, _)| contains(config, name.as_bytes()));
-    let mut json = serde_json::Deserializer::from_slice(config);
-    match serde_path_to_error::deserialize(&mut json).map_err(name_field) {
-        Ok(spec) if !misnamed => {
-            json.end().map_err(whole)?;
-            Ok((spec, BTreeSet::new()))
-        }
-        Err((field, reason)) if !misnamed && !field.starts_with("process.capabilities.") => {
-            Err((field, reason))
-        }
-        _ => {
-            let mut json: Value = serde_json::from_slice(config).map_err(whole)?;
-            let unknown = json.get_mut("process").map(mend_process).unwrap_or_default();
-            let spec = serde_path_to_error::deserialize(json).map_err(name_field)?;
-            Ok((spec, unknown))
-        }
+    if misnamed {
+        let mut json: serde_json::Value = serde_json::from_slice(config).map_err(whole)?;
+        rename_scheduler_flags(json.pointer_mut("/process/scheduler/flags"));
+        return serde_path_to_error::deserialize(json).map_err(name_field);
     }
+    let mut json = serde_json::Deserializer::from_slice(config);
+    let spec = serde_path_to_error::deserialize(&mut json).map_err(name_field)?;
+    json.end().map_err(whole)?;
+    Ok(spec)
 }
 
 /// Parses the process of an exec, as `--process` has it.
 ///
 /// # Errors
 /// The field and the reason.
-pub fn parse_process(json: &[u8]) -> Result<Process, String> {
-    let mut json: Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
-    warn_of_unknown("exec", &mend_process(&mut json));
+pub fn parse_process(json: &[u8]) -> Result<oci_spec::runtime::Process, String> {
+    let mut json: serde_json::Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    rename_scheduler_flags(json.pointer_mut("/scheduler/flags"));
     // Clients of runc leave it out when they mean root.
     if let Some(process) = json.as_object_mut() {
         process.entry("user").or_insert_with(|| serde_json::json!({ "uid": 0, "gid": 0 }));
@@ -148,39 +136,14 @@ fn name_field(error: serde_path_to_error::Error<serde_json::Error>) -> ParseErro
     (field, error.into_inner().to_string())
 }
 
-/// Makes a process one that oci-spec (0.10) can parse. Returns the capabilities that were left out, for nobody knows them.
-fn mend_process(process: &mut Value) -> BTreeSet<String> {
-    rename_scheduler_flags(process.pointer_mut("/scheduler/flags"));
-    let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
-    let mut unknown = BTreeSet::new();
-    for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(Value::as_array_mut) {
-        set.retain(|name| match name {
-            Value::String(text) if Capability::deserialize(&*name).is_err() => {
-                unknown.insert(text.clone());
-                false
-            }
-            _ => true,
-        });
-    }
-    unknown
-}
-
-/// In the words of runc.
-fn warn_of_unknown(whose: &str, capabilities: &BTreeSet<String>) {
-    if !capabilities.is_empty() {
-        let names = capabilities.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
-        tracing::warn!("{whose}: ignoring unknown or unavailable capabilities: [{names}]");
-    }
-}
-
 /// The specification's names of `process.scheduler.flags` that oci-spec (0.10) has under others.
 const SCHEDULER_FLAGS: [(&str, &str); 2] = [
     ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
     ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
 ];
 
-fn rename_scheduler_flags(flags: Option<&mut Value>) {
-    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+fn rename_scheduler_flags(flags: Option<&mut serde_json::Value>) {
+    for flag in flags.and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
         if let Some((_, ours)) = SCHEDULER_FLAGS.iter().find(|(name, _)| flag == name) {
             *flag = (*ours).into();
         }

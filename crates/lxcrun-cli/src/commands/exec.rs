@@ -91,7 +91,7 @@ fn process(container: &Container, args: &cli::Exec) -> anyhow::Result<Process> {
     if args.no_new_privs {
         process.set_no_new_privileges(Some(true));
     }
-    add_capabilities(&mut process, &args.cap);
+    add_capabilities(&mut process, &args.cap)?;
     Ok(process)
 }
 
@@ -105,18 +105,16 @@ pub fn parse_user(text: &str, before: &User) -> anyhow::Result<User> {
     Ok(user)
 }
 
-fn add_capabilities(process: &mut Process, names: &[String]) {
+fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<()> {
     if names.is_empty() {
-        return;
+        return Ok(());
     }
     let mut sets = process.capabilities().clone().unwrap_or_default();
     for name in names {
         let upper = name.to_uppercase();
         let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        let Ok(capability) = serde_json::from_value::<Capability>(serde_json::Value::String(full)) else {
-            tracing::warn!("exec --cap: ignoring unknown or unavailable capabilities: [{name}]");
-            continue;
-        };
+        let capability: Capability = serde_json::from_value(serde_json::Value::String(full))
+            .map_err(|_| anyhow::anyhow!("--cap: unknown capability {name}"))?;
         let with = |set: &Option<std::collections::HashSet<Capability>>| {
             let mut set = set.clone().unwrap_or_default();
             set.insert(capability);
@@ -132,4 +130,5 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
         }
     }
     process.set_capabilities(Some(sets));
+    Ok(())
 }
