@@ -397,7 +397,6 @@ impl StateDir {
         let config = fs::read(self.path.join(SPEC))
             .at(&self.id, format!("cannot read {}", self.path.join(SPEC).display()))?;
         crate::bundle::parse(&config)
-            .map(|(spec, _)| spec)
             .map_err(|(field, reason)| self.damaged(format!("{SPEC}: {field}: {reason}")))
     }
 
