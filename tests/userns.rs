@@ -15,6 +15,7 @@ tests![
     files_of_an_id_mapped_mount_have_the_right_owner_on_both_sides.not_on("runc", "1.1 does not know them"),
     an_id_mapped_mount_may_have_mappings_of_its_own.not_on("runc", "1.1 does not know them"),
     a_tree_is_id_mapped_with_all_its_mounts.not_on("runc", "1.1 does not know them"),
+    a_source_in_the_root_is_id_mapped_as_earlier_mounts_made_it.not_on("runc", "1.1 does not know them"),
     an_id_mapped_mount_without_mappings_is_refused.not_on("runc", "1.1 does not know them"),
     mappings_of_users_alone_are_refused.not_on("runc", "1.1 does not know them"),
     a_new_file_system_is_not_id_mapped.not_on("runc", "1.1 does not know them"),
@@ -108,6 +109,24 @@ fn a_tree_is_id_mapped_with_all_its_mounts() {
     let script = format!("mount -t tmpfs -o mode=755 tmpfs {}/below", volume.display());
     let bundle = mapped(bundle.host(&script)).sh("stat -c %u /v /v/below");
     bundle.bind(&volume, "/v", &["rbind", "ridmap"]).run().assert_ok().assert_stdout("0\n0\n");
+}
+
+fn a_source_in_the_root_is_id_mapped_as_earlier_mounts_made_it() {
+    for in_user_namespace in [false, true] {
+        let bundle = Bundle::busybox();
+        let volume = bundle.make_dir("volume");
+        chown(bundle.make_dir("volume/inner"), Some(7), Some(8)).expect("a new owner");
+        let bundle = if in_user_namespace { mapped(bundle) } else { bundle };
+        let source = bundle.rootfs("mnt/inner");
+        let bundle = bundle.sh("stat -c %u:%g /copy").bind(&volume, "/mnt", &["bind"]);
+        let bundle = bundle.bind(&source, "/copy", &["rbind"]).edit(|spec| {
+            let mount = spec["mounts"].as_array_mut().and_then(|m| m.last_mut()).expect("a mount");
+            mount["uidMappings"] = json!([mapping(0, BASE, 10)]);
+            mount["gidMappings"] = json!([mapping(0, BASE, 10)]);
+        });
+        let shown = if in_user_namespace { "7:8\n" } else { "100007:100008\n" };
+        bundle.run().assert_ok().assert_stdout(shown);
+    }
 }
 
 fn an_id_mapped_mount_without_mappings_is_refused() {

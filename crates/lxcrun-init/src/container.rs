@@ -48,7 +48,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     let root = attach_root(plan, &fds)?;
     let mut mounted = Vec::new();
     for mount in &plan.mounts {
-        mounted.push((mount, mounts::attach(&root, mount, &fds)?));
+        mounted.push((mount, mounts::attach(&root, mount, &fds, control)?));
     }
     // A /dev that is somebody else's stays as it is.
     if plan.dev_links {

@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use kernel::{MountAttr, set_mount_attributes};
-use protocol::init::{Attributes, Mount, Propagation, Source, Tree};
+use protocol::Channel;
+use protocol::init::{Attributes, FromInit, Mount, Propagation, Source, Tree};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, setxattr, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -16,22 +17,28 @@ use rustix::mount::{
 };
 
 use crate::failure::{Result, fail, refuse};
+use crate::may_proceed;
 use crate::root::{Missing, Root};
 
-/// Attaches one mount below `root`, and returns it.
-pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd]) -> Result<OwnedFd> {
+/// Attaches one mount below `root`, and returns it. `control` is the runtime, which maps owners.
+pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd], control: &Channel) -> Result<OwnedFd> {
     let name = || {
         let (source, destination) = (&mount.shown_source, mount.destination.display());
         format!("error mounting {source:?} to rootfs at \"{destination}\": {}", mount.field)
     };
     let (detached, directory) = match &mount.source {
         Source::Mounted { options } => return change(root, mount, options).map_err(|e| fail(name(), e)),
-        Source::Tree { tree } => {
-            let tree = match tree {
-                Tree::InRoot { path, recursive } => clone_part(root, path, *recursive).map_err(Into::into),
+        Source::Tree { tree: mount_tree } => {
+            let tree = match mount_tree {
+                Tree::InRoot { path, recursive, .. } => {
+                    clone_part(root, path, *recursive).map_err(Into::into)
+                }
                 tree => open(tree, fds),
             };
             let tree = tree.map_err(|e| fail(name(), e))?;
+            if let Tree::InRoot { owners: Some(index), .. } = mount_tree {
+                map_owners(control, *index, &tree)?;
+            }
             let stat = rustix::fs::fstat(&tree).map_err(|e| fail(name(), e))?;
             (tree, FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
         }
@@ -108,6 +115,14 @@ fn clone_part(root: &Root, path: &Path, recursive: bool) -> rustix::io::Result<O
     let clone = open_tree(&part, "", flags)?;
     propagate(&clone, Propagation::Slave, true)?;
     Ok(clone)
+}
+
+/// Has the runtime map the owners of a detached tree. One that refuses closes the channel, and knows why.
+fn map_owners(control: &Channel, index: usize, tree: &OwnedFd) -> Result<()> {
+    control
+        .send(&FromInit::MapOwners(index), &[tree.as_fd()])
+        .map_err(|e| fail("the runtime does not listen", e))?;
+    if may_proceed(control) { Ok(()) } else { Err(refuse("the runtime is gone")) }
 }
 
 /// `remount`

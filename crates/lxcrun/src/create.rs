@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, Spec};
 use protocol::init::{FdIndex, FromInit, Rootfs, Stdio as InitStdio, ToInit};
 use protocol::monitor::{Item, Plan as MonitorPlan};
-use protocol::{Channel, Hook};
+use protocol::{Channel, Hook, Received};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -161,7 +161,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     let request = init_request(&creation, &plan, given, &mut fds)?;
     creation.send(&ToInit::Prepare(Box::new(request)), &fds)?;
     drop(fds);
-    creation.expect(|m| matches!(m, FromInit::Mounted))?;
+    creation.until_mounted(&plan)?;
     // Only now: rules for devices also go for making their nodes. Before the hooks, which may want to change some.
     creation.cgroup.apply(&resources(spec, &host))?;
     if let (Some(resctrl), Some(wanted)) = (resctrl, &plan.intel_rdt) {
@@ -418,8 +418,8 @@ impl Creation {
 
     /// Waits for the init's first word.
     fn meet_init(&mut self, config: &[Item]) -> Result<Pid> {
-        let (_, sender) = self.receive(|m| matches!(m, FromInit::Hello))?;
-        let pid = sender.ok_or_else(|| self.gone("init's pid"))?;
+        let hello = self.receive(|m| matches!(m, FromInit::Hello))?;
+        let pid = hello.sender.ok_or_else(|| self.gone("init's pid"))?;
         tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
         self.state.init = Some(ProcessId::of(pid).at(&self.id, "the init has ended")?);
         if self.own_cgroups {
@@ -445,12 +445,24 @@ impl Creation {
         self.send(&ToInit::Proceed, &FdTable::default())
     }
 
-    /// Waits for one message of the init and returns the descriptors with it.
-    fn expect(&self, wanted: impl Fn(&FromInit) -> bool) -> Result<Vec<OwnedFd>> {
-        self.receive(wanted).map(|(fds, _)| fds)
+    /// Waits until the init has made all mounts, and does what it can't do itself.
+    fn until_mounted(&self, plan: &Plan) -> Result<()> {
+        loop {
+            let said = self.receive(|m| matches!(m, FromInit::Mounted | FromInit::MapOwners(_)))?;
+            let (FromInit::MapOwners(index), [tree]) = (said.message, said.fds.as_slice()) else {
+                return Ok(());
+            };
+            mounts::map_part(&self.id, plan, index, tree)?;
+            self.proceed()?;
+        }
     }
 
-    fn receive(&self, wanted: impl Fn(&FromInit) -> bool) -> Result<(Vec<OwnedFd>, Option<Pid>)> {
+    /// Waits for one message of the init and returns the descriptors with it.
+    fn expect(&self, wanted: impl Fn(&FromInit) -> bool) -> Result<Vec<OwnedFd>> {
+        self.receive(wanted).map(|received| received.fds)
+    }
+
+    fn receive(&self, wanted: impl Fn(&FromInit) -> bool) -> Result<Received<FromInit>> {
         let monitor = self.monitor()?;
         let mut fds =
             [PollFd::new(&self.init, PollFlags::IN), PollFd::from_borrowed_fd(monitor.news(), PollFlags::IN)];
@@ -460,9 +472,9 @@ impl Creation {
         if init_speaks {
             let received = self.init.receive::<FromInit>().at(&self.id, "the init's message")?;
             match received {
+                Some(received) if wanted(&received.message) => return Ok(received),
                 Some(received) => match received.message {
                     FromInit::Failed(failure) => return Err(Error::Init { id: self.id.clone(), failure }),
-                    message if wanted(&message) => return Ok((received.fds, received.sender)),
                     message => {
                         let reason = format!("the init said {message:?} out of turn");
                         return Err(Error::Liblxc { id: self.id.clone(), reason, log: log() });

@@ -33,7 +33,8 @@ pub(crate) enum HostTree {
     /// For the init to clone.
     Path { path: PathBuf, recursive: bool },
     /// For the init to clone from the container's root, where earlier mounts may have put it.
-    InRoot { path: PathBuf, recursive: bool },
+    /// `owners` is the planned mount whose owners are mapped then.
+    InRoot { path: PathBuf, recursive: bool, owners: Option<usize> },
 }
 
 impl HostTree {
@@ -70,7 +71,7 @@ impl HostTree {
         match self {
             Self::Cloned(fd) => Tree::Cloned(fds.push(fd)),
             Self::Path { path, recursive } => Tree::Path { path, recursive },
-            Self::InRoot { path, recursive } => Tree::InRoot { path, recursive },
+            Self::InRoot { path, recursive, owners } => Tree::InRoot { path, recursive, owners },
         }
     }
 }
@@ -89,11 +90,12 @@ pub(crate) fn open_rootfs(id: &ContainerId, plan: &Plan) -> Result<HostTree> {
 /// Clones the sources of all bind mounts.
 pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>> {
     let mut binds = Vec::new();
-    for mount in &plan.mounts {
+    for (index, mount) in plan.mounts.iter().enumerate() {
         let What::Bind { source, recursive } = &mount.what else { continue };
         let field = format!("{}.source", mount.field);
-        if let (Ok(path), None) = (source.strip_prefix(&plan.rootfs), &mount.idmap) {
-            binds.push(HostTree::InRoot { path: path.into(), recursive: *recursive });
+        if let Ok(path) = source.strip_prefix(&plan.rootfs) {
+            let owners = mount.idmap.is_some().then_some(index);
+            binds.push(HostTree::InRoot { path: path.into(), recursive: *recursive, owners });
             continue;
         }
         let opened = HostTree::open_bind(plan, source, *recursive, mount)
@@ -116,6 +118,14 @@ pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>>
         binds.push(opened);
     }
     Ok(binds)
+}
+
+/// Maps the owners of a part of the root that the init has cloned.
+pub(crate) fn map_part(id: &ContainerId, plan: &Plan, index: usize, tree: &OwnedFd) -> Result<()> {
+    match plan.mounts.get(index).map(|mount| (mount, &mount.idmap)) {
+        Some((mount, Some(idmap))) => map_owners(id, tree, idmap, &mount.field),
+        _ => Err(refuse(id, "mounts", format!("the init asks to map mount {index}, which is not to be"))),
+    }
 }
 
 /// Shows the owners of a detached tree through the mappings of a user namespace: mount_setattr(2), "ID-mapped mounts".

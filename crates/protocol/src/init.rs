@@ -4,6 +4,7 @@
 //! runtime                              init
 //!    | <------------------------ Hello |  its pid comes with it
 //!    | Prepare(Container) + fds -----> |  rootfs, mounts, devices
+//!    | <-- MapOwners (+ a tree) ------- |  for each id-mapped part of the root, then Proceed
 //!    | <---------------------- Mounted |
 //!    | (prestart, createRuntime hooks) |
 //!    | Proceed ----------------------> |  createContainer hooks, pivot_root, /proc/sys, terminal
@@ -46,6 +47,9 @@ pub enum ToInit {
 pub enum FromInit {
     /// Here I am; the kernel adds the pid.
     Hello,
+    /// A detached part of the root comes along, for the runtime to id-map as the planned mount of this index says: an init
+    /// in a user namespace has no right to. Goes on at `Proceed`.
+    MapOwners(usize),
     /// All mounts are in place, the root is not changed yet.
     Mounted,
     /// Everything is done that can be done before `start`. With a terminal its master comes along.
@@ -264,6 +268,8 @@ pub enum Tree {
         path: PathBuf,
         /// With all that is mounted below.
         recursive: bool,
+        /// The index for `MapOwners` if it is to be id-mapped.
+        owners: Option<usize>,
     },
 }
 
