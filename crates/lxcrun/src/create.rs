@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxMemory, LinuxResources, Spec};
 use protocol::init::{FdIndex, FromInit, Rootfs, Stdio as InitStdio, ToInit};
 use protocol::monitor::{Item, Plan as MonitorPlan};
 use protocol::{Channel, Hook, Received};
@@ -163,7 +163,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     drop(fds);
     creation.until_mounted(&plan)?;
     // Only now: rules for devices also go for making their nodes. Before the hooks, which may want to change some.
-    creation.cgroup.apply(&resources(spec, &host))?;
+    creation.limit(&resources(spec, &host))?;
     if let (Some(resctrl), Some(wanted)) = (resctrl, &plan.intel_rdt) {
         resctrl.apply(id, wanted, init)?;
     }
@@ -272,6 +272,8 @@ struct Creation {
     init: Channel,
     /// What lxc-attach may do, in LXC's words.
     attach_filter: Option<String>,
+    /// The limit of memory that the init has by now.
+    memory_limit: Option<i64>,
     /// To be run when the container fails after its environment was made (runtime-spec, runtime.md, "Lifecycle").
     poststop: Vec<Hook>,
 }
@@ -326,6 +328,7 @@ impl Creation {
             monitor: Some(monitor),
             init,
             attach_filter: None,
+            memory_limit: None,
             poststop: hooks(id, bundle.spec(), HookKind::Poststop)?,
         };
         creation.directory()?.write_spec(bundle.config())?;
@@ -441,6 +444,24 @@ impl Creation {
         }
     }
 
+    /// Sets the limits.
+    fn limit(&mut self, resources: &LinuxResources) -> Result<()> {
+        self.memory_limit =
+            resources.memory().as_ref().and_then(LinuxMemory::limit).filter(|limit| *limit > 0);
+        self.cgroup.apply(resources).map_err(|e| self.blame_limit(e))
+    }
+
+    /// An init that has ended has a likely reason: version 2 of cgroups takes any limit of memory, and kills who is beyond it.
+    fn blame_limit(&self, otherwise: Error) -> Error {
+        match (self.memory_limit, self.state.init) {
+            (Some(limit), Some(init)) if init.open().is_none() => {
+                let reason = format!("the init was killed when it was set: are {limit} bytes too few?");
+                refuse(&self.id, "linux.resources.memory.limit", reason)
+            }
+            _ => otherwise,
+        }
+    }
+
     fn proceed(&self) -> Result<()> {
         self.send(&ToInit::Proceed, &FdTable::default())
     }
@@ -481,10 +502,10 @@ impl Creation {
                     }
                 },
                 // Its end is closed in the monitor, too: the monitor knows more.
-                None => return Err(monitor.reason(log)),
+                None => return Err(self.blame_limit(monitor.reason(log))),
             }
         }
-        Err(monitor.reason(log))
+        Err(self.blame_limit(monitor.reason(log)))
     }
 
     /// The last steps: the monitor retires or stays, the state is written, and the init goes to its gate.
