@@ -7,6 +7,7 @@
 mod cgroups;
 mod handle;
 mod library;
+mod orphan;
 mod seccomp;
 #[allow(clippy::all, clippy::pedantic, clippy::restriction)]
 mod sys;
@@ -15,6 +16,7 @@ mod wait;
 pub use cgroups::stay_in_cgroups;
 pub use handle::{Ended, Handle};
 pub use library::Liblxc;
+pub use orphan::end_orphans;
 pub use wait::{Next, when_waited};
 
 /// What can go wrong before liblxc says anything itself.

@@ -95,6 +95,7 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
     if plan.stay_in_cgroups {
         lxc::stay_in_cgroups();
     }
+    lxc::end_orphans().map_err(|e| format!("a pidfd of the monitor: {e}"))?;
     if let (true, Some(namespace)) = (plan.user_namespace, fds.first()) {
         become_root_of(namespace).map_err(|e| format!("joining the user namespace: {e}"))?;
     }
