@@ -10,7 +10,7 @@ use lxcrun_test::engines::{self, Containerd, Docker, Engine, IMAGE, Podman};
 use serde_json::{Value, json};
 
 use crate::Bench;
-use crate::peer::{Kind, Peer};
+use crate::peer::{Kind, OURS, Peer};
 use crate::report::{Group, Metric, Report};
 
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -35,9 +35,14 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         let words = ["podman", "--runtime", &program, "--cgroup-manager", "cgroupfs", "run", "--rm"];
         let more = ["--pull", "never", "--cgroup-parent", &parent, IMAGE, "true"];
         add("podman run --rm", inside(podman, &[&words[..], &more].concat()))?;
-        let words = ["ctr", "--namespace", containerd.sandbox().name(), "run", "--rm"];
-        let more = ["--runc-binary", &program, IMAGE, "bench", "true"];
-        add("ctr run --rm, runc's shim", inside(containerd, &[&words[..], &more].concat()))
+        let ctr = |runtime: [&str; 2]| {
+            let words = ["ctr", "--namespace", containerd.sandbox().name(), "run", "--rm"];
+            inside(containerd, &[&words[..], &runtime, &[IMAGE, "bench", "true"]].concat())
+        };
+        let runcs_shim = ["--runc-binary", &program];
+        add("ctr run --rm, runc's shim", ctr(runcs_shim))?;
+        let own_shim = if peer.name == OURS { ["--runtime", "io.containerd.lxcrun.v2"] } else { runcs_shim };
+        add("ctr run --rm, lxcrun's shim beside runc's", ctr(own_shim))
     });
     engines::end();
     Ok(())
