@@ -20,6 +20,7 @@ ctr_tests! { Shim has [
     a_hundred_containers_run_in_parallel,
     events_come_in_the_order_of_runcs_shim.needs(Need::Program("runc")),
     an_oom_kill_is_an_event.needs(Need::Controller("memory")),
+    a_restored_checkpoint_counts_on.needs(Need::Criu),
     a_killed_shim_takes_its_container_along,
     a_killed_monitor_takes_its_container_along,
     containers_outlive_a_killed_containerd,
@@ -151,6 +152,32 @@ fn an_oom_kill_is_an_event() {
     let name = container.to_string();
     assert!(until(|| events.of(&name).contains(&"/tasks/oom".to_owned())), "{:?}", events.of(&name));
     assert_eq!(status(ctr, &name), "RUNNING");
+}
+
+fn a_restored_checkpoint_counts_on() {
+    let ctr = Shim::get();
+    // The token is in the program's memory alone: who says it again is the same program.
+    let script = "token=$(cat /proc/sys/kernel/random/uuid); i=0;
+        while :; do i=$((i+1)); echo $token $i > /next; mv /next /count; sleep 0.1; done";
+    let container = ctr.start("", script);
+    let said = || {
+        let output = container.exec("", "cat /count");
+        let (token, count) = output.stdout.trim().split_once(' ')?;
+        Some((token.to_owned(), count.parse::<u32>().ok()?))
+    };
+    let has_reached = |count: u32| until(|| said().is_some_and(|(_, now)| now >= count));
+    assert!(has_reached(3), "{:?}", said());
+    let (token, count) = said().expect("it counts");
+
+    let (name, image) = (container.to_string(), format!("localhost/checkpoint:{container}"));
+    ctr.call(&["container", "checkpoint", "--task", "--rw", "--image", &name, &image]).assert_ok();
+    assert!(has_reached(count + 3), "it does not go on: {:?}", said());
+    ctr.call(&["task", "rm", "--force", &name]);
+    ctr.call(&["container", "rm", &name]).assert_ok();
+    ctr.call(&["container", "restore", "--live", "--rw", &name, &image]).assert_ok();
+    let (restored, count) = said().expect("it counts again");
+    assert_eq!(restored, token);
+    assert!(has_reached(count + 3), "it does not count on: {:?}", said());
 }
 
 /// As under runc's shim: containerd removes what has lost its shim.

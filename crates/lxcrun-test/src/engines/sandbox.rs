@@ -156,7 +156,8 @@ impl Sandbox {
             .args(["env", "--chdir=/run"])
             .args(command)
             .env_clear()
-            .envs([("PATH", &*daemon_path()), ("HOME", "/run")])
+            // containerd leaves the images of a checkpoint in its temporary directory.
+            .envs([("PATH", &*daemon_path()), ("HOME", "/run"), ("TMPDIR", "/run")])
             .stdin(Stdio::null())
             .stdout(file.try_clone().map_err(|e| e.to_string())?)
             .stderr(file)
