@@ -22,6 +22,7 @@ tests![
         .needs(Need::Criu)
         .not_on("runc", "it tells criu the path of the specification"),
     lost_mount_points_are_made_again.needs(Need::Criu),
+    lost_mount_points_in_mounts_are_made_again.needs(Need::Criu),
     own_cgroup_namespace_and_mount.needs(Need::Criu),
     limits_and_cgroups_are_made_again.needs(Need::Criu),
     a_joined_network_is_joined_again.needs(Need::Criu),
@@ -245,6 +246,19 @@ fn lost_mount_points_are_made_again() {
     fs::remove_dir_all(counter.container.path("rootfs/deep")).expect("the mount point");
     counter.restore();
     counter.says("cat /deep/place/file", "of the host");
+}
+
+fn lost_mount_points_in_mounts_are_made_again() {
+    let bundle = Bundle::busybox();
+    let [outer, inner] = ["outer", "inner"].map(|name| bundle.make_dir(name));
+    fs::write(inner.join("file"), "of the host\n").expect("a file");
+    let bundle = bundle.bind(&outer, "/test", &["bind"]).bind(&inner, "/test/for/nested", &["bind"]);
+    let mut counter = Counter::start(bundle.sh(SHELL));
+    counter.says("cat /test/for/nested/file", "of the host");
+    counter.checkpoint(&[]).assert_ok();
+    fs::remove_dir_all(outer.join("for")).expect("the mount point");
+    counter.restore();
+    counter.says("cat /test/for/nested/file", "of the host");
 }
 
 fn own_cgroup_namespace_and_mount() {

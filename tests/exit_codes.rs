@@ -75,7 +75,7 @@ fn a_missing_interpreter_fails_at_start_or_before() {
     fs::write(bundle.rootfs("bin/script"), "#!/no/interpreter\n").expect("set up the root");
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(bundle.rootfs("bin/script"), executable).expect("set up the root");
-    bundle.run().assert_fails().assert_stderr_contains("/bin/script");
+    bundle.run().assert_fails().assert_stderr_contains("exec /bin/script: no such file or directory");
 }
 
 fn an_unknown_container_is_1() {

@@ -13,6 +13,7 @@ tests![
     state_tells_the_annotations,
     a_created_container_that_is_deleted_by_force_never_ran,
     a_created_container_can_be_killed,
+    a_created_container_ends_at_a_signal_that_ends_programs.not_on("crun", "its init ignores them"),
     a_running_container_is_deleted_only_by_force,
     delete_removes_a_stopped_container,
     the_pid_file_holds_the_init,
@@ -104,6 +105,17 @@ fn a_created_container_can_be_killed() {
     container.until_stopped();
     assert_eq!(container.status(), "stopped");
     container.delete().assert_ok();
+}
+
+fn a_created_container_ends_at_a_signal_that_ends_programs() {
+    for signal in ["TERM", "INT", "HUP"] {
+        let container = sleeper().create();
+        container.pid();
+        container.kill(signal).assert_ok();
+        container.until_stopped();
+        assert_eq!(container.status(), "stopped");
+        container.delete().assert_ok();
+    }
 }
 
 fn a_running_container_is_deleted_only_by_force() {

@@ -33,6 +33,7 @@ tests![
     a_bind_mount_that_names_no_flag_keeps_those_of_its_source,
     a_bind_mount_that_names_a_flag_has_no_other,
     atime_flags_are_set,
+    a_bind_mount_keeps_access_times_as_its_source_unless_told_how,
     a_mount_is_private_or_slave_unless_told_otherwise,
     every_propagation_of_a_mount_is_set,
     a_slave_mount_sees_what_the_host_mounts_later,
@@ -285,6 +286,25 @@ fn atime_flags_are_set() {
         let run = Bundle::busybox().mount("/t", "tmpfs", "tmpfs", &[option]).args(TABLE).run();
         let flags = flags(&run, "/t");
         let atime: Vec<&str> = flags.iter().map(String::as_str).filter(|f| f.ends_with("atime")).collect();
+        assert_eq!(atime.join(","), shown, "{option}{run}");
+    }
+}
+
+fn a_bind_mount_keeps_access_times_as_its_source_unless_told_how() {
+    for (option, shown) in [
+        ("nosuid", "noatime"),
+        ("atime", "noatime"),
+        ("norelatime", "noatime"),
+        ("relatime", "relatime"),
+        ("strictatime", ""),
+        ("nodiratime", "nodiratime,relatime"),
+    ] {
+        let (bundle, source) = busybox_with_source();
+        let bundle = bundle.host(format!("mount -t tmpfs -o noatime tmpfs {}", source.display()));
+        let run = bundle.bind(&source, "/data", &[option]).args(TABLE).run();
+        let mut atime = flags(&run, "/data");
+        atime.retain(|flag| flag.ends_with("atime"));
+        atime.sort();
         assert_eq!(atime.join(","), shown, "{option}{run}");
     }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 tests![
     the_scheduler_is_set.not_on("runc", "1.1 does not know it"),
     a_realtime_policy_is_set_where_the_cgroup_has_time_for_it.not_on("runc", "1.1 does not know it"),
+    a_deadline_needs_every_processor.needs(Need::Controller("cpuset")).not_on("runc", "1.1 does not know it"),
     a_nice_value_is_set.not_on("runc", "1.1 does not know it"),
     flags_of_the_scheduler_are_set.not_on("runc", "1.1 does not know them"),
     the_io_priority_is_set.not_on("runc", "1.1 does not know it"),
@@ -43,6 +44,16 @@ fn a_realtime_policy_is_set_where_the_cgroup_has_time_for_it() {
     } else {
         run.assert_ok().assert_stdout("7 1\n");
     }
+}
+
+fn a_deadline_needs_every_processor() {
+    let wanted =
+        json!({ "policy": "SCHED_DEADLINE", "runtime": 42_000, "deadline": 1_000_000, "period": 1_000_000 });
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("processors");
+    let Some((first, _)) = online.trim().split_once(['-', ',']) else { return };
+    let bundle = Bundle::busybox().resource("cpu", json!({ "cpus": first }));
+    let run = bundle.set("/process/scheduler", wanted).run();
+    run.assert_fails().assert_stderr_contains("process.scheduler").assert_stderr_contains("AllowedCPUs");
 }
 
 fn a_nice_value_is_set() {

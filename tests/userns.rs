@@ -16,6 +16,7 @@ tests![
     an_id_mapped_mount_may_have_mappings_of_its_own.not_on("runc", "1.1 does not know them"),
     a_tree_is_id_mapped_with_all_its_mounts.not_on("runc", "1.1 does not know them"),
     a_source_in_the_root_is_id_mapped_as_earlier_mounts_made_it.not_on("runc", "1.1 does not know them"),
+    flags_of_a_source_cannot_be_taken_away.not_on("runc", "1.1 keeps them without a word"),
     an_id_mapped_mount_without_mappings_is_refused.not_on("runc", "1.1 does not know them"),
     mappings_of_users_alone_are_refused.not_on("runc", "1.1 does not know them"),
     a_new_file_system_is_not_id_mapped.not_on("runc", "1.1 does not know them"),
@@ -126,6 +127,17 @@ fn a_source_in_the_root_is_id_mapped_as_earlier_mounts_made_it() {
         });
         let shown = if in_user_namespace { "7:8\n" } else { "100007:100008\n" };
         bundle.run().assert_ok().assert_stdout(shown);
+    }
+}
+
+fn flags_of_a_source_cannot_be_taken_away() {
+    for (flag, opposite) in [("ro", "rw"), ("nosuid", "suid"), ("noatime", "relatime")] {
+        let bundle = Bundle::busybox();
+        let source = bundle.make_dir("source");
+        let place = source.display();
+        let script = format!("mount -t tmpfs tmpfs {place}; mount -o remount,bind,{flag} {place}");
+        let bundle = mapped(bundle.host(script)).bind(&source, "/data", &[opposite]);
+        bundle.refused(&["mounts[", "operation not permitted"]);
     }
 }
 

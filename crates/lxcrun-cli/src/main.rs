@@ -64,7 +64,10 @@ fn failed(command: Option<&Command>, error: &anyhow::Error) -> String {
     let program = cli::program();
     match command {
         Some(Command::Create(_)) => format!("{program} create failed: {error:#}"),
-        Some(Command::Run(_)) => format!("{program} run failed: {error:#}"),
+        Some(Command::Run(_)) => match error.downcast_ref().and_then(lxcrun::Error::of_execution) {
+            Some(reason) => reason.into(),
+            None => format!("{program} run failed: {error:#}"),
+        },
         Some(Command::Exec(_)) => format!("{program} exec failed: {error:#}"),
         _ => format!("{program}: {error:#}"),
     }

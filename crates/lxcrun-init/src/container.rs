@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use kernel::SharedNumber;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use protocol::init::{Container, FailureKind, FromGate, FromInit, Stdio, ToGate};
 use protocol::monitor::CGROUPS;
 use protocol::{Channel, Received};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::net::{SocketFlags, accept_with};
@@ -258,9 +261,16 @@ fn wait_and_become_program(
 }
 
 /// Accepts connections until one says `Start`: others only asked whether we still wait. Each gets memory to read our
-/// step from; until then we hold no descriptor but the gate's.
+/// step from; until then we hold no descriptor but the gate's and that of signals.
 fn wait_for_start(gate: &OwnedFd) -> Result<(OwnedFd, SharedNumber)> {
+    let signals = ending_signals().map_err(|e| fail("signals at the gate", e))?;
     loop {
+        let mut fds = [PollFd::new(gate, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).map_err(|e| fail("the gate", e))?;
+        if !fds[1].revents().is_empty() {
+            let signal = signals.read_signal().ok().flatten().map_or(0, |signal| signal.ssi_signo);
+            exit(128 + i32::try_from(signal).unwrap_or(0));
+        }
         let connection = match accept_with(gate, SocketFlags::CLOEXEC) {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
             accepted => accepted.map_err(|e| fail("the gate", e))?,
@@ -276,6 +286,15 @@ fn wait_for_start(gate: &OwnedFd) -> Result<(OwnedFd, SharedNumber)> {
     }
 }
 
+/// Whoever sends one of these to a created container wants it to end. The first process of a PID namespace gets none that
+/// it doesn't ask for, so it asks; the program gets all of them again.
+fn ending_signals() -> nix::Result<SignalFd> {
+    let mut all = SigSet::empty();
+    all.extend([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
+    all.thread_block()?;
+    SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC)
+}
+
 /// Ends the init as a shell would when it can't execute a program.
 fn end(kind: FailureKind) -> ! {
     let code = match kind {
@@ -283,6 +302,10 @@ fn end(kind: FailureKind) -> ! {
         FailureKind::NotExecutable => 126,
         FailureKind::Other => 1,
     };
+    exit(code)
+}
+
+fn exit(code: i32) -> ! {
     #[allow(clippy::exit)] // there is nothing to unwind: this process is a single function
     std::process::exit(code)
 }

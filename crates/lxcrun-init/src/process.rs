@@ -240,6 +240,9 @@ fn home_of(uid: u32) -> String {
     home.into_iter().find(|h| !h.is_empty()).unwrap_or_else(|| "/".into())
 }
 
+/// Source: linux/sched.h.
+const SCHED_DEADLINE: u32 = 6;
+
 fn schedule(wanted: &Scheduling) -> Result<()> {
     if let Some(scheduler) = wanted.scheduler {
         kernel::set_scheduler(kernel::SchedulerAttributes {
@@ -251,7 +254,15 @@ fn schedule(wanted: &Scheduling) -> Result<()> {
             deadline: scheduler.deadline,
             period: scheduler.period,
         })
-        .map_err(|e| fail("process.scheduler", e))?;
+        .map_err(|e| match e {
+            // sched_setattr(2) allows it only to who may use all processors.
+            Errno::PERM if scheduler.policy == SCHED_DEADLINE => {
+                let reason =
+                    "process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)";
+                fail("process.scheduler", format!("{}: {reason}", words(&e.to_string())))
+            }
+            e => fail("process.scheduler", e),
+        })?;
     }
     if let Some(priority) = wanted.io_priority {
         kernel::set_io_priority(priority).map_err(|e| fail("process.ioPriority", e))?;

@@ -179,6 +179,14 @@ fn during(failure: &Failure) -> &'static str {
 }
 
 impl Error {
+    /// What the kernel says of a program that was found and can't be executed: all that `runc run` prints then.
+    #[must_use]
+    pub fn of_execution(&self) -> Option<&str> {
+        let Self::Init { failure, .. } = self else { return None };
+        let at = failure.message.strip_prefix("exec: ")?.find(": exec /")?;
+        failure.message.get("exec: ".len() + at + ": ".len()..)
+    }
+
     /// The exit code that tells a program that can't be executed (126) or isn't there (127) from everything else.
     #[must_use]
     pub fn exit_code(&self) -> Option<u8> {

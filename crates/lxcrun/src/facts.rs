@@ -14,7 +14,8 @@ pub const HOOKS: [&str; 6] =
 
 /// Prefixes and names of annotations that change more than what the container sees: engines let only those pass
 /// whose user may do that.
-pub const UNSAFE_ANNOTATIONS: [&str; 2] = [crate::ANNOTATION_PREFIX, "org.systemd.property."];
+pub const UNSAFE_ANNOTATIONS: [&str; 3] =
+    [crate::ANNOTATION_PREFIX, "org.criu.config", "org.systemd.property."];
 
 /// Modes of `linux.memoryPolicy`.
 pub const MEMORY_POLICY_MODES: [&str; 7] = [

@@ -6,15 +6,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kernel::{MountAttr, set_mount_attributes};
-use protocol::init::{Attributes, Mount, Propagation, Source, Tree};
+use protocol::init::{Attributes, Failure, FailureKind, Mount, Propagation, Source, Tree};
 use protocol::monitor::CGROUPS;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 
 use crate::cgroup::{Cgroup, Layout};
-use crate::config::{IdMap, Plan, PlannedMount, Sharing, UserNamespace, What};
+use crate::config::{ATIMES, IdMap, LOCKED, Plan, PlannedMount, Sharing, UserNamespace, What, attributes_of};
 use crate::create::{FdTable, clone_tree};
 use crate::error::refuse;
-use crate::{ContainerId, Result};
+use crate::{ContainerId, Error, Result};
 
 /// Places that the init does not see as the host has them: liblxc mounts a procfs, and `create` may hide the cgroups.
 const DIFFERENT_FOR_INIT: [&str; 2] = ["/proc", CGROUPS];
@@ -98,6 +99,9 @@ pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>>
             binds.push(HostTree::InRoot { path: path.into(), recursive: *recursive, owners });
             continue;
         }
+        if plan.namespaces.has_user() {
+            check_locked(id, mount, source)?;
+        }
         let opened = HostTree::open_bind(plan, source, *recursive, mount)
             .map_err(|e| refuse(id, &field, format!("{}: {e}", source.display())))?;
         match (&opened, &mount.idmap) {
@@ -118,6 +122,36 @@ pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>>
         binds.push(opened);
     }
     Ok(binds)
+}
+
+/// In a user namespace nobody takes away from a mount what the host has set, although its tree is cloned outside.
+fn check_locked(id: &ContainerId, mount: &PlannedMount, source: &Path) -> Result<()> {
+    let Attributes { set, clear } = mount.attributes;
+    if clear & (LOCKED | ATIMES).bits() == 0 {
+        return Ok(());
+    }
+    let field =
+        |e: io::Error| refuse(id, format!("{}.source", mount.field), format!("{}: {e}", source.display()));
+    let known = statx(CWD, source, AtFlags::empty(), StatxFlags::MNT_ID).map_err(|e| field(e.into()))?;
+    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(field)?;
+    let of_mount = |line: &str| {
+        let mut fields = line.split(' ');
+        (fields.next()?.parse() == Ok(known.stx_mnt_id)).then(|| fields.nth(4).map(attributes_of))?
+    };
+    // One that another mount namespace has shows nothing, and has nothing to lose here.
+    let Some(now) = table.lines().find_map(of_mount) else { return Ok(()) };
+    let atimes = clear & ATIMES.bits() != 0 && now & ATIMES.bits() != set & ATIMES.bits();
+    if now & clear & LOCKED.bits() == 0 && !atimes {
+        return Ok(());
+    }
+    let (from, to) = (source.display(), mount.destination.display());
+    let reason = "the source's flags are locked in a user namespace";
+    let message = format!(
+        "error mounting {:?} to rootfs at \"{to}\": {}.options: operation not permitted: {reason}",
+        from.to_string(),
+        mount.field
+    );
+    Err(Error::Init { id: id.clone(), failure: Failure { kind: FailureKind::Other, message } })
 }
 
 /// Maps the owners of a part of the root that the init has cloned.

@@ -30,7 +30,7 @@ pub(crate) use attach::NOTHING as ATTACH_NOTHING;
 pub(crate) use capabilities::{CAPABILITIES, capability_name};
 pub(crate) use hooks::{HookKind, hooks};
 pub(crate) use lxc::{ATTACH_FILTER, LOG_FILE, Surroundings, render};
-pub(crate) use mounts::{IdMap, PlannedMount, What, is_mount_option};
+pub(crate) use mounts::{ATIMES, IdMap, LOCKED, PlannedMount, What, attributes_of, is_mount_option};
 pub(crate) use namespaces::{Namespaces, Sharing, UserNamespace, namespace_names};
 pub(crate) use netdevices::NetDevice;
 pub(crate) use process::{DESCRIPTORS_OF_INIT, Rlimit, exec_process};

@@ -126,6 +126,15 @@ fn merge(attributes: &mut Attributes, (set, clear): (MountAttr, MountAttr)) {
 }
 
 impl Options {
+    /// `atime` after `noatime` and the like: nothing is said about access times then.
+    fn withdraw_atime(&mut self, chosen: MountAttr) {
+        let Attributes { set, clear } = self.attributes;
+        if clear & MountAttr::ATIME.bits() != 0 && set & MountAttr::ATIME.bits() == chosen.bits() {
+            self.attributes =
+                Attributes { set: set & !chosen.bits(), clear: clear & !MountAttr::ATIME.bits() };
+        }
+    }
+
     fn parse(options: &[String]) -> Self {
         let mut parsed = Self::default();
         for option in options {
@@ -140,6 +149,9 @@ impl Options {
                 "idmap" => parsed.idmap = Some(parsed.idmap.unwrap_or(false)),
                 "ridmap" => parsed.idmap = Some(true),
                 "remount" => parsed.remount = true,
+                "atime" => parsed.withdraw_atime(MountAttr::NOATIME),
+                "nostrictatime" => parsed.withdraw_atime(MountAttr::STRICTATIME),
+                "norelatime" => parsed.withdraw_atime(MountAttr::empty()),
                 name if DEFAULTS.contains(&name) => {}
                 name => match (attribute(name), propagation(name), recursive) {
                     (Some(change), ..) => merge(&mut parsed.attributes, change),
@@ -259,18 +271,42 @@ fn mount(
     Ok(planned)
 }
 
+/// What the kernel locks on a mount that comes into a user namespace, besides access times: mount_namespaces(7).
+pub(crate) const LOCKED: MountAttr =
+    MountAttr::RDONLY.union(MountAttr::NOSUID).union(MountAttr::NODEV).union(MountAttr::NOEXEC);
+
+/// How access times are kept.
+pub(crate) const ATIMES: MountAttr = MountAttr::ATIME.union(MountAttr::NODIRATIME);
+
 /// A bind mount that names one flag has no others: those of its source are cleared, as in runc and by mount(2). One that
-/// names none keeps them, and in a user namespace those that the kernel would lock stay.
+/// names none keeps them, and in a user namespace those that the kernel would lock stay. Access times are kept as the
+/// source says unless one of their flags is named that isn't the absence of another; then they are relative by default.
 fn clear_unnamed_flags(attributes: &mut Attributes, spec: &Spec) {
     if *attributes == Attributes::default() {
         return;
     }
-    let locked = MountAttr::RDONLY | MountAttr::NOSUID | MountAttr::NODEV | MountAttr::NOEXEC;
-    let mut flags = MountAttr::NOSYMFOLLOW.bits();
+    let mut flags = MountAttr::NOSYMFOLLOW;
     if UserNamespace::of_container(spec).is_none() {
-        flags |= locked.bits();
+        flags |= LOCKED;
     }
-    attributes.clear |= flags & !attributes.set;
+    attributes.clear |= flags.bits() & !attributes.set;
+    let chosen = attributes.clear & MountAttr::ATIME.bits() | attributes.set & ATIMES.bits();
+    if chosen == 0 {
+        attributes.clear &= !ATIMES.bits();
+    } else {
+        attributes.clear |= MountAttr::ATIME.bits() | MountAttr::NODIRATIME.bits() & !attributes.set;
+    }
+}
+
+/// The attributes of a mount by its options in mountinfo.
+pub(crate) fn attributes_of(options: &str) -> u64 {
+    let mut attributes = Attributes::default();
+    options.split(',').filter_map(attribute).for_each(|change| merge(&mut attributes, change));
+    // Strict ones have no word.
+    if attributes.clear & MountAttr::ATIME.bits() == 0 {
+        attributes.set |= MountAttr::STRICTATIME.bits();
+    }
+    attributes.set
 }
 
 /// The mappings of an id-mapped mount: its own, or with the option alone those of the container. Source: runtime-spec,

@@ -9,13 +9,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, makedev, openat2, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, makedev, openat2, statx};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::rpc::ExternalMount;
 use crate::cgroup::{Cgroup, Layout};
-use crate::config::{Plan, What};
+use crate::config::{Plan, PlannedMount, What};
 use crate::error::{Context, refuse};
 use crate::{ContainerId, Result};
 
@@ -215,21 +215,35 @@ pub(crate) fn on_host(id: &ContainerId, plan: &Plan, cgroup: &Cgroup) -> Result<
     names.iter().map(|(name, path)| external(id, name, path)).collect()
 }
 
-/// Makes the mount points in the root that have got lost, as when only the container's own files were carried here.
-/// What lies in another mount is in that one's images, or the host's.
+/// Makes the mount points that have got lost, as when only the container's own files were carried here: in the root, and in
+/// the host's trees that are mounted. What lies in another file system is in that one's images.
 pub(crate) fn make_places(id: &ContainerId, plan: &Plan, root: &OwnedFd) -> Result<()> {
     for mount in &plan.mounts {
-        let covered = plan.mounts.iter().any(|other| {
+        let below = |other: &&PlannedMount| {
             other.destination != mount.destination && mount.destination.starts_with(&other.destination)
-        });
-        if covered {
-            continue;
-        }
+        };
+        let covering = plan.mounts.iter().filter(below).max_by_key(|m| m.destination.components().count());
+        let opened;
+        let (top, path) = match covering.map(|other| (&other.destination, &other.what)) {
+            None => (root, mount.destination.as_path()),
+            Some((destination, What::Bind { source, .. })) => {
+                opened = openat2(
+                    CWD,
+                    source,
+                    OFlags::PATH | OFlags::CLOEXEC,
+                    Mode::empty(),
+                    ResolveFlags::empty(),
+                )
+                .at(id, format!("{}: cannot open {}", mount.field, source.display()))?;
+                (&opened, mount.destination.strip_prefix(destination).unwrap_or(Path::new("")))
+            }
+            Some(_) => continue,
+        };
         let directory = match &mount.what {
             What::Bind { source, .. } => source.is_dir(),
             _ => true,
         };
-        make_place(root, &mount.destination, directory)
+        make_place(top, path, directory)
             .at(id, format!("{}: cannot make {}", mount.field, mount.destination.display()))?;
     }
     Ok(())
