@@ -25,6 +25,9 @@ tests![
     a_path_of_another_kind_is_refused,
     the_hosts_pid_namespace_shows_the_host,
     the_hosts_network_shows_its_interfaces,
+    a_container_without_a_mount_namespace_has_the_hosts.lxcrun_only("runc 1.1 leaves mounts on the host"),
+    an_exec_is_in_the_root_of_a_container_with_a_mount_namespace_of_others
+        .lxcrun_only("runc 1.1 leaves mounts there"),
     the_hosts_mount_namespace_stays_as_it_is.lxcrun_only("runc 1.1 leaves a mount on the host").alone(),
     a_mount_namespace_with_a_path_stays_as_it_is.lxcrun_only("runc 1.1 changes its root"),
 ];
@@ -150,18 +153,40 @@ fn the_hosts_network_shows_its_interfaces() {
 }
 
 /// It works, or is refused by name.
-fn works_or_is_refused(container: &Container) {
-    let run = container.run();
-    if run.code() != 0 {
-        run.assert_fails().assert_stderr_contains("mount");
+fn a_container_without_a_mount_namespace_has_the_hosts() {
+    let container = sleeper(Bundle::busybox().without_namespace("mount"));
+    assert_eq!(init_link(&container, "mnt"), link("self", "mnt"));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    assert!(!mounts.contains(container.id()), "{mounts}");
+    container.start().assert_ok();
+    container.delete_force().assert_ok();
+}
+
+/// A bundle with a file in its root that is nowhere else.
+fn marked() -> Bundle {
+    let bundle = Bundle::busybox();
+    fs::write(bundle.rootfs("marked"), "in the root\n").expect("set up the root");
+    bundle
+}
+
+fn an_exec_is_in_the_root_of_a_container_with_a_mount_namespace_of_others() {
+    let mut other = Command::new("unshare");
+    other.args(["--mount", "sh", "-c", "echo; exec cat"]);
+    let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare");
+    read_line(other.stdout.as_mut().expect("piped"));
+    let path = format!("/proc/{}/ns/mnt", other.id());
+    for bundle in [marked().without_namespace("mount"), marked().namespace("mount", Some(&path))] {
+        let container = bundle.args(["sleep", "1000"]).start();
+        container.exec(["cat", "/marked"]).assert_ok().assert_stdout("in the root\n");
+        container.exec(["sh", "-c", "ls /proc/self/fd >/dev/null && test -c /dev/null"]).assert_ok();
     }
+    drop(other.stdin.take());
+    other.wait().expect("our child");
 }
 
 fn the_hosts_mount_namespace_stays_as_it_is() {
     let before = HostSnapshot::take();
-    let bundle = Bundle::busybox().without_namespace("mount");
-    let bundle = bundle.set("/mounts", json!([])).set("/linux/maskedPaths", json!([]));
-    works_or_is_refused(&bundle.set("/linux/readonlyPaths", json!([])).build());
+    Bundle::busybox().without_namespace("mount").run().assert_ok();
     before.assert_unchanged();
 }
 
@@ -175,7 +200,7 @@ fn a_mount_namespace_with_a_path_stays_as_it_is() {
     let mounts = || fs::read_to_string(format!("/proc/{}/mountinfo", holder.id())).expect("mountinfo");
     let before = mounts();
     let path = format!("/proc/{}/ns/mnt", holder.id());
-    works_or_is_refused(&Bundle::busybox().namespace("mount", Some(&path)).build());
+    Bundle::busybox().namespace("mount", Some(&path)).run().assert_ok();
     assert_eq!(mounts(), before);
     drop(holder.stdin.take());
     holder.wait().expect("our child");

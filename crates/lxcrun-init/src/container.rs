@@ -43,10 +43,6 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
         move_into_link_name_space(fds[namespace].as_fd(), Some(LinkNameSpaceType::Time))
             .map_err(|e| fail("linux.namespaces: time", e))?;
     }
-    if let Some(namespace) = plan.mount_namespace {
-        move_into_link_name_space(fds[namespace].as_fd(), Some(LinkNameSpaceType::Mount))
-            .map_err(|e| fail("linux.namespaces: mount", e))?;
-    }
 
     let root = attach_root(plan, &fds)?;
     let mut mounted = Vec::new();
@@ -80,7 +76,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     protect_paths(plan, &root)?;
     mounts::finish(&mounted)?;
     drop(mounted);
-    change_root(plan, &root, &proc)?;
+    change_root(plan, &root, &proc, &fds)?;
     drop(root);
     name_host(plan)?;
     for (key, value) in &plan.sysctl {
@@ -155,15 +151,19 @@ fn protect_paths(plan: &Container, root: &Root) -> Result<()> {
 }
 
 /// Makes the new root the only one: the host's file systems are gone from this namespace afterwards.
-fn change_root(plan: &Container, root: &Root, proc: &Proc) -> Result<()> {
+fn change_root(plan: &Container, root: &Root, proc: &Proc, fds: &[OwnedFd]) -> Result<()> {
     let step = |what: &'static str| move |e: rustix::io::Errno| fail(what, e);
     if plan.rootfs.readonly {
         let readonly = protocol::init::Attributes { set: kernel::MountAttr::RDONLY.bits(), clear: 0 };
         mounts::set(root.as_fd(), false, readonly).map_err(step("root.readonly"))?;
     }
     fchdir(root.as_fd()).map_err(step("root.path"))?;
-    if plan.mount_namespace.is_some() {
-        // It has a root that others live in.
+    if let Some(namespace) = plan.mount_namespace {
+        // Others live in it, and in its root: what was mounted here comes along attached nowhere, and goes with the container.
+        let tree = mounts::clone_all(root.as_fd()).map_err(step("root.path"))?;
+        move_into_link_name_space(fds[namespace].as_fd(), Some(LinkNameSpaceType::Mount))
+            .map_err(step("linux.namespaces: mount"))?;
+        fchdir(&tree).map_err(step("root.path"))?;
         rustix::process::chroot(".").map_err(step("root.path: chroot"))?;
     } else if plan.rootfs.no_pivot {
         no_pivot::change_root(proc, &plan.rootfs.path)?;

@@ -20,8 +20,14 @@ pub fn run(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<()> {
     // A process of the container that shares our PID namespace must not get at our descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| fail("prctl", e))?;
     let namespaces = ThreadNameSpaceType::from_bits_retain(plan.namespaces);
-    move_into_thread_name_spaces(fds[plan.container].as_fd(), namespaces)
-        .map_err(|e| fail("joining the container's namespaces", e))?;
+    if !namespaces.is_empty() {
+        move_into_thread_name_spaces(fds[plan.container].as_fd(), namespaces)
+            .map_err(|e| fail("joining the container's namespaces", e))?;
+    }
+    if let Some(root) = plan.root {
+        rustix::process::fchdir(&fds[root]).map_err(|e| fail("the container's root", e))?;
+        rustix::process::chroot(".").map_err(|e| fail("the container's root", e))?;
+    }
     // A PID namespace is entered by children only. The child's parent is ours, so it can wait for it.
     match kernel::clone_sibling().map_err(|e| fail("a process in the container", e))? {
         kernel::Clone::Parent(_) => finish_helper(),

@@ -239,11 +239,7 @@ pub fn move_to(detached: impl AsFd, target: impl AsFd) -> rustix::io::Result<()>
 /// `linux.readonlyPaths`: what is not there needs no protection.
 pub fn make_readonly(root: &Root, path: &Path) -> rustix::io::Result<()> {
     let Some(target) = find(root, path)? else { return Ok(()) };
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH
-        | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(&target, "", clone)?;
+    let tree = clone_all(&target)?;
     set_mount_attributes(&tree, true, MountAttr::RDONLY, MountAttr::empty(), None, None)?;
     move_to(&tree, &target)
 }
@@ -273,6 +269,15 @@ pub fn empty_directory() -> std::result::Result<OwnedFd, String> {
     set_mount_attributes(&empty, false, MountAttr::RDONLY, MountAttr::empty(), None, None)
         .map_err(|e| e.to_string())?;
     Ok(empty)
+}
+
+/// A detached copy of a mount and of all below it.
+pub fn clone_all(attached: impl AsFd) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(attached, "", flags)
 }
 
 /// A detached mount of the same as an attached one.

@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use protocol::Channel;
 use protocol::init::{CONTROL_FD, Exec, FdIndex, FromInit, Stdio as InitStdio, ToInit};
 use protocol::monitor::Exit;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
@@ -107,9 +108,14 @@ impl Container {
 
         let init = self.state.init.and_then(crate::ProcessId::open);
         let init = init.ok_or_else(|| Error::Exec { id: id.clone(), status: Status::Stopped })?;
+        let root = match self.root_beside_others(&spec).at(id, "the container's root")? {
+            Some(root) => Some(fds.push(root)),
+            None => None,
+        };
         let request = Exec {
             container: fds.push(init),
             namespaces: self.other_namespaces().at(id, "the container's namespaces")?,
+            root,
             keyring: format!("_ses.{id}"),
             process: planned,
         };
@@ -180,6 +186,17 @@ impl Container {
         // The exec has closed it.
         cleanup.0 = None;
         Ok(ExecProcess { id: id.clone(), pid, pidfd, terminal })
+    }
+
+    /// The root of a container whose mount namespace is not its own: there, others have another.
+    fn root_beside_others(&self, spec: &Spec) -> io::Result<Option<OwnedFd>> {
+        let mut namespaces = spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
+        let mount = namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::Mount);
+        if mount.is_some_and(|mount| mount.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())) {
+            return Ok(None);
+        }
+        let path = format!("/proc/{}/root", self.init_pid().unwrap_or(0));
+        Ok(Some(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?))
     }
 
     /// Those namespaces of the container that this process is not in already.

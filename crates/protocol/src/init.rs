@@ -157,7 +157,7 @@ pub struct Container {
     pub cgroups_hidden: bool,
     /// A cgroup namespace to join first of all.
     pub cgroup_namespace: Option<FdIndex>,
-    /// A mount namespace to join, before the root is attached in it.
+    /// A mount namespace to join, once everything is mounted in one of the init's own.
     pub mount_namespace: Option<FdIndex>,
     /// The offsets of a new time namespace, as /proc/PID/timens_offsets takes them: time_namespaces(7). The init makes
     /// the namespace itself, because liblxc knows seconds or nanoseconds, not both.
@@ -346,6 +346,8 @@ pub struct Exec {
     pub container: FdIndex,
     /// `CLONE_NEW*` of the namespaces to join.
     pub namespaces: u32,
+    /// The container's root, where its mount namespace has another.
+    pub root: Option<FdIndex>,
     /// The container's session keyring.
     pub keyring: String,
     /// The program.

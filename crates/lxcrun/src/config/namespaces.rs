@@ -89,14 +89,17 @@ impl Namespaces {
             };
             all.push((name, sharing));
         }
-        let namespaces = Self(all);
-        let missing = match namespaces.get("mount") {
-            Some(Sharing::New) => return Ok(namespaces),
-            Some(Sharing::Path(path)) if !is_own("mount", path) => return Ok(namespaces),
-            Some(Sharing::Path(_)) => "the mount namespace of lxcrun itself can't be the container's",
-            None => "a mount namespace is needed for root.path",
-        };
-        Err(refuse(id, "linux.namespaces", missing))
+        let mut namespaces = Self(all);
+        // The init has one of its own to mount in, and goes on from there.
+        if namespaces.get("mount").is_none() {
+            namespaces.0.push(("mount", Sharing::Path("/proc/self/ns/mnt".into())));
+        }
+        if namespaces.has_user() && !namespaces.is_private("mount") {
+            let reason =
+                "a user namespace needs a mount namespace beside it: it has no rights over that of the host";
+            return Err(refuse(id, "linux.namespaces", reason));
+        }
+        Ok(namespaces)
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Sharing> {
