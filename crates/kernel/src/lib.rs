@@ -3,6 +3,7 @@
 //! Unsafe code lives here and in the `lxc` crate, nowhere else.
 
 mod bpf;
+mod code;
 mod copy;
 mod fds;
 mod heap;
@@ -16,6 +17,7 @@ mod signal;
 mod userns;
 
 pub use bpf::{BpfInstruction, attach_device_program, device_programs, load_device_program};
+pub use code::free_code;
 pub use copy::copy_tree;
 pub use fds::{close_on_exec_from, place_from, take_inherited};
 pub use heap::{free_memory, share_one_heap};
