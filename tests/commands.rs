@@ -187,6 +187,7 @@ fn stats_have_runcs_fields() {
     assert_eq!(output.assert_ok().lines().len(), 1, "{output}");
     let event: Value = serde_json::from_str(&output.stdout).expect("JSON");
     // Some read it as text.
+    assert!(!output.stdout.contains("oom"), "nothing has happened yet{output}");
     let start = format!("{{\"type\":\"stats\",\"id\":\"{}\",\"data\":", container.id());
     assert!(output.stdout.starts_with(&start), "{output}");
     assert_eq!((&event["type"], &event["id"]), (&"stats".into(), &container.id().into()));

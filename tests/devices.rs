@@ -4,6 +4,7 @@ use lxcrun_test::{Bundle, tests};
 use serde_json::{Value, json};
 
 tests![
+    a_rule_may_deny_all_by_a_letter,
     the_default_devices_are_there,
     the_default_links_are_there,
     the_default_devices_work_for_everybody,
@@ -109,6 +110,10 @@ fn a_device_that_is_allowed_can_be_opened() {
 
 fn a_device_may_be_allowed_for_reading_alone() {
     assert_eq!(opened(&[deny_all(), rule(true, "r")]), "read ");
+}
+
+fn a_rule_may_deny_all_by_a_letter() {
+    assert_eq!(opened(&[json!({ "allow": true, "access": "rwm" }), rule(false, "rwa")]), "");
 }
 
 fn a_later_rule_wins() {

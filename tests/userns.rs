@@ -11,6 +11,8 @@ tests![
     ids_are_mapped_in_ranges,
     root_of_a_user_namespace_owns_what_the_container_has,
     a_user_namespace_with_a_path_is_entered.not_on("runc", "1.1 wants mappings beside it"),
+    a_network_of_others_is_joined_beside_a_user_namespace
+        .not_on("runc", "1.1 wants mappings beside the path"),
     an_exec_is_in_the_user_namespace,
     files_of_an_id_mapped_mount_have_the_right_owner_on_both_sides.not_on("runc", "1.1 does not know them"),
     an_id_mapped_mount_may_have_mappings_of_its_own.not_on("runc", "1.1 does not know them"),
@@ -71,6 +73,23 @@ fn a_user_namespace_with_a_path_is_entered() {
     run.assert_ok()
         .assert_stdout_contains(&format!("{}\n0\n", link.display()))
         .assert_stdout_contains("200000");
+}
+
+fn a_network_of_others_is_joined_beside_a_user_namespace() {
+    let first = mapped(Bundle::busybox()).args(["sleep", "1000"]).start();
+    let other = Bundle::busybox().args(["sleep", "1000"]).start();
+    let [user, network] = [format!("/proc/{}/ns/user", first.pid()), format!("/proc/{}/ns/net", other.pid())];
+    let bundle = Bundle::busybox().args(["sleep", "1000"]).edit(|spec| {
+        // A sysfs is only for who owns the network.
+        spec["mounts"].as_array_mut().expect("mounts").retain(|mount| mount["type"] != "sysfs");
+    });
+    own(&bundle.rootfs("/"));
+    let bundle = bundle.namespace("user", Some(&user)).without_namespace("network");
+    let container = bundle.namespace("network", Some(&network)).start();
+    for (kind, path) in [("user", user), ("net", network)] {
+        let link = fs::read_link(path).expect("a namespace").display().to_string() + "\n";
+        container.exec(["readlink", &format!("/proc/self/ns/{kind}")]).assert_ok().assert_stdout(&link);
+    }
 }
 
 fn an_exec_is_in_the_user_namespace() {

@@ -30,7 +30,7 @@ pub use scheduling::{
 pub use seccomp::{load_filter, seccomp_flag_is_known};
 pub use shared::{SharedNumber, read_shared};
 pub use signal::{reset_signals, signal_of};
-pub use userns::{NewUserNamespace, new_user_namespace, user_namespace, user_namespace_mappings};
+pub use userns::{NewUserNamespace, new_user_namespace, owner_of, user_namespace, user_namespace_mappings};
 
 use rustix::io::{Errno, Result};
 

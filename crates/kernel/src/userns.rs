@@ -61,6 +61,20 @@ pub fn user_namespace_mappings(namespace: BorrowedFd<'_>) -> Result<(String, Str
     Ok((read("uid_map")?, read("gid_map")?))
 }
 
+/// The user namespace that owns `namespace`. Source: ioctl_ns(2).
+///
+/// # Errors
+/// `EPERM` when it is one that this process's user namespace is in, `ENOTTY` when `namespace` is none.
+pub fn owner_of(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    /// `_IO(0xb7, 1)`.
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: the request takes no argument.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) };
+    crate::check(fd.into())?;
+    // SAFETY: the kernel has just made it, close-on-exec, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

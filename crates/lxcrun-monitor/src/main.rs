@@ -9,7 +9,8 @@
 mod tools;
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -19,7 +20,7 @@ use nix::sched::{CloneFlags, unshare};
 use protocol::Channel;
 use protocol::monitor::{
     AboutLiblxc, CGROUPS, CONTROL_FD, EXIT_FILE, EXTENSIONS, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD,
-    Plan, ToMonitor,
+    Item, Plan, ToMonitor,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Gid, Uid};
@@ -105,7 +106,14 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
     }
 
     let mut container = Handle::new(liblxc, &plan.name, &plan.root).map_err(|e| e.to_string())?;
+    let user = joined(&plan.config, "user").map(File::open).transpose().map_err(|e| e.to_string())?;
     for item in plan.config {
+        if let (Some(user), Some(foreign)) = (&user, foreign_namespace(&item)) {
+            let entered = enter_unless_owned(foreign, user.as_fd());
+            if entered.map_err(|e| format!("joining {}: {e}", foreign.display()))? {
+                continue;
+            }
+        }
         if container.set(&item.key, &item.value).is_err() {
             return Ok((FromMonitor::Refused(item), None));
         }
@@ -118,6 +126,31 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
     let report = exit(ended)
         .map_or_else(|| FromMonitor::Failed("liblxc could not start it".into()), FromMonitor::Exited);
     Ok((report, Some(exit_file)))
+}
+
+/// The path of the namespace of this kind that liblxc is to join.
+fn joined<'i>(items: &'i [Item], kind: &str) -> Option<&'i str> {
+    let key = format!("lxc.namespace.share.{kind}");
+    items.iter().find(|item| item.key == key).map(|item| item.value.as_str())
+}
+
+/// One to join that may be somebody else's than that of the user namespace which is joined, too.
+fn foreign_namespace(item: &Item) -> Option<&Path> {
+    let kind = item.key.strip_prefix("lxc.namespace.share.")?;
+    matches!(kind, "net" | "ipc" | "uts").then(|| Path::new(&item.value))
+}
+
+/// liblxc joins the user namespace first, and has no right to another's namespaces from then on. So the monitor enters such
+/// a one itself, and the container inherits it. False where the user namespace owns it.
+fn enter_unless_owned(namespace: &Path, user: BorrowedFd<'_>) -> std::io::Result<bool> {
+    let namespace = File::open(namespace)?;
+    let owner = kernel::owner_of(namespace.as_fd())?;
+    let [owner, user] = [rustix::fs::fstat(&owner)?, rustix::fs::fstat(user)?];
+    if (owner.st_dev, owner.st_ino) == (user.st_dev, user.st_ino) {
+        return Ok(false);
+    }
+    move_into_link_name_space(namespace.as_fd(), None)?;
+    Ok(true)
 }
 
 fn exit(ended: Ended) -> Option<Exit> {

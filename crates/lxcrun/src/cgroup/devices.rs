@@ -41,6 +41,8 @@ impl Rule {
         for letter in letters.chars() {
             match ACCESS.iter().find(|(known, _)| *known == letter) {
                 Some((_, bit)) => access |= bit,
+                // There are configurations that deny "rwa", which runc takes: no access at all is what is meant.
+                None if letter == 'a' && !rule.allow() => access = ALL,
                 None => {
                     return Err((FIELD, format!("access {letters:?} has other letters than r, w and m")));
                 }

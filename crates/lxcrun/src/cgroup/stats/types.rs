@@ -102,7 +102,9 @@ pub struct MemoryStats {
     pub kernel_tcp: MemoryUsage,
     /// Every line of memory.stat.
     pub raw: BTreeMap<String, u64>,
-    /// What has happened to it for want of memory.
+    /// What has happened to it for want of memory, if anything: whoever looks for a word of it in the output of `events`
+    /// must not find one before.
+    #[serde(skip_serializing_if = "MemoryEvents::is_none", default)]
     pub event_count: MemoryEvents,
     /// Pressure stall information, where the kernel has it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,6 +124,12 @@ pub struct MemoryEvents {
     pub oom: u64,
     /// One of its processes was killed.
     pub oom_kill: u64,
+}
+
+impl MemoryEvents {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Use of one kind of memory, in bytes.
