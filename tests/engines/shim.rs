@@ -26,8 +26,6 @@ ctr_tests! { Shim has [
     containers_outlive_a_killed_containerd,
     a_pod_has_one_shim,
     an_idle_shim_does_not_wake_up,
-    an_idle_container_costs_little_memory,
-    a_pod_costs_little_memory_for_each_container,
     a_file_gets_what_is_printed,
     a_logger_gets_what_is_printed,
     options_are_runcs,
@@ -239,37 +237,6 @@ fn a_pod_has_one_shim() {
     first.exec("", "sleep 0.2; exit 3").assert_exit(3);
     drop(first);
     assert!(until(|| !ctr.sandbox().path(format!("/proc/{}", shim[0])).exists()));
-}
-
-/// KiB of memory that processes account for: what they share with others is divided (PSS, proc_pid_smaps(5)).
-fn memory_of(ctr: &Containerd, pids: &[String]) -> u64 {
-    let of = |pid: &String| {
-        let text = ctr.sandbox().read(format!("/proc/{pid}/smaps_rollup"));
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("PSS");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
-    };
-    pids.iter().map(of).sum()
-}
-
-fn an_idle_container_costs_little_memory() {
-    let ctr = Shim::get();
-    let container = ctr.start("", "exec sleep 1000");
-    let beside = [shims(ctr, &container), monitors(ctr, &container)].concat();
-    assert_eq!(beside.len(), 2);
-    let memory = memory_of(ctr, &beside);
-    assert!(memory <= 4 << 10, "{memory} KiB");
-}
-
-fn a_pod_costs_little_memory_for_each_container() {
-    const CONTAINERS: u64 = 20;
-    let ctr = Shim::get();
-    let options = format!("--annotation io.kubernetes.cri.sandbox-id={}", path("pod").replace('/', ""));
-    let all: Vec<Container<'_>> = (0..CONTAINERS).map(|_| ctr.start(&options, "exec sleep 1000")).collect();
-    let mut beside = shims(ctr, &all[0]);
-    beside.extend(all.iter().flat_map(|container| monitors(ctr, container)));
-    assert_eq!(beside.len(), all.len() + 1);
-    let each = memory_of(ctr, &beside) / CONTAINERS;
-    assert!(each <= 1331, "{each} KiB"); // 1.3 MiB
 }
 
 fn an_idle_shim_does_not_wake_up() {

@@ -1,9 +1,9 @@
-//! The code of this process, in memory.
+//! The code of this process and its constants, in memory.
 
 use std::fs;
 
-/// Gives the kernel back the pages of code that this process has used so far. Those that are used again come from the
-/// page cache: what is for the start alone is counted as this process's no longer.
+/// Gives the kernel back the pages of programs and libraries that this process has used so far and can't write to. Those
+/// that are used again come from the page cache: the rest is counted as this process's no longer.
 ///
 /// # Errors
 /// Of reading /proc/self/maps.
@@ -16,13 +16,15 @@ pub fn free_code() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Where a line of /proc/PID/maps says that code of a file is, and how much. What may be written to is none.
+/// Where a line of /proc/PID/maps says that code of a file is, and how much, or what begins a file: headers and constants.
+/// What comes later and is only to be read was written to before that: addresses.
 fn code(line: &str) -> Option<(usize, usize)> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
     let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-    let is_code = fields.next()? == "r-xp" && fields.nth(3)?.starts_with('/');
-    is_code.then(|| (start, end.saturating_sub(start)))
+    let (access, offset, file) = (fields.next()?, fields.next()?, fields.nth(2)?);
+    let is_code = access == "r-xp" || (access == "r--p" && offset == "00000000");
+    (is_code && file.starts_with('/')).then(|| (start, end.saturating_sub(start)))
 }
 
 #[cfg(test)]
@@ -35,6 +37,10 @@ mod tests {
             |access: &str, file: &str| format!("00401000-00409000 {access} 00001000 fe:00 1234 {file}");
         assert_eq!(code(&line("r-xp", "/usr/bin/program")), Some((0x40_1000, 0x8000)));
         assert_eq!(code(&line("r--p", "/usr/bin/program")), None);
+        assert_eq!(
+            code("00400000-00401000 r--p 00000000 fe:00 1234 /usr/bin/program"),
+            Some((0x40_0000, 0x1000))
+        );
         assert_eq!(code(&line("rwxp", "/usr/bin/program")), None);
         assert_eq!(code(&line("r-xp", "[vdso]")), None);
         assert_eq!(code(&line("r-xp", "")), None);

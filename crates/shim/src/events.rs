@@ -159,6 +159,11 @@ impl Publisher {
                 // Dropped, it tells.
                 return;
             }
+            // Telling of it is the last part of whatever has happened. What that took is not needed until something
+            // happens again.
+            if let Err(e) = kernel::free_code() {
+                tracing::debug!("the program stays in memory: {e}");
+            }
         }
     }
 

@@ -160,11 +160,7 @@ impl Api for Service {
             Which::Exec(task, exec) => task.start_exec(&exec),
         };
         let pid = started.map_err(|e| of_anyhow(&e))?;
-        // Most of what it took to get here is not needed again for as long as the container runs.
         kernel::free_memory();
-        if let Err(e) = kernel::free_code() {
-            tracing::debug!("the code of the start stays in memory: {e}");
-        }
         Ok(StartResponse { pid, ..StartResponse::default() })
     }
 
