@@ -108,10 +108,7 @@ impl Container {
 
         let init = self.state.init.and_then(crate::ProcessId::open);
         let init = init.ok_or_else(|| Error::Exec { id: id.clone(), status: Status::Stopped })?;
-        let root = match self.root_beside_others(&spec).at(id, "the container's root")? {
-            Some(root) => Some(fds.push(root)),
-            None => None,
-        };
+        let root = self.root_beside_others(&spec).at(id, "the container's root")?.map(|root| fds.push(root));
         let request = Exec {
             container: fds.push(init),
             namespaces: self.other_namespaces().at(id, "the container's namespaces")?,
