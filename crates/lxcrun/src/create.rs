@@ -424,10 +424,6 @@ impl Creation {
         let hello = self.receive(|m| matches!(m, FromInit::Hello))?;
         let pid = hello.sender.ok_or_else(|| self.gone("init's pid"))?;
         tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
-        tracing::debug!(
-            "the init is a program of its own, read-only or sealed: no need for runc exeseal: using /proc/self/exe clone, \
-             nor for runc exeseal: using overlayfs for sealed /proc/self/exe"
-        );
         self.state.init = Some(ProcessId::of(pid).at(&self.id, "the init has ended")?);
         if self.own_cgroups {
             self.cgroup.enter(pid, &[], None)?
