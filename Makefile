@@ -7,7 +7,7 @@ LXCRUN := $(TARGET)/release/lxcrun
 SHIM := $(TARGET)/release/containerd-shim-lxcrun-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-root vm-test vm-smoke vm-shell lint bench bindings bindings-check man install clean
+.PHONY: help build demo test test-root vm-test vm-test-all vm-smoke vm-shell lint bench bindings bindings-check man install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,12 +41,17 @@ test-root: ## the black-box suite alone; RUNTIME=runc takes a peer (root)
 	RUNTIME=$(or $(RUNTIME),$(LXCRUN)) scripts/test -p lxcrun-test --test oci
 
 # The release binary meets there what it was not built on: a newer liblxc and libc.
-vm-test: ## the suites on today's host, a virtual machine; ends with their number (root)
+vm-test: ## what differs on today's host, a virtual machine; ends with the number of tests (root)
 	scripts/install-deps vm
 	$(MAKE) --no-print-directory build
 	VM_PROFILE=release scripts/vm/test
 
-vm-smoke: ## the part of it that differs most from other hosts, in a few minutes (root)
+vm-test-all: ## the whole suites there, which takes hours (root)
+	scripts/install-deps vm
+	$(MAKE) --no-print-directory build
+	VM_PROFILE=release scripts/vm/test --all
+
+vm-smoke: ## the quicker part of vm-test (root)
 	scripts/install-deps vm
 	$(MAKE) --no-print-directory build
 	VM_PROFILE=release scripts/vm/test --smoke

@@ -1,5 +1,7 @@
 //! Docker.
 
+use std::fs;
+
 use lxcrun_test::Need;
 use lxcrun_test::engines::{Docker, Engine, IDLE, until};
 
@@ -11,7 +13,58 @@ docker_like_tests! { Docker has [
     health_checks_run_in_the_container,
     oom_kills_with_137_and_is_an_event,
     a_checkpointed_container_counts_on.needs(Need::Criu),
+    annotations_reach_lxc.needs(Need::Docker(24)).lxcrun_only("other runtimes have no LXC"),
+    a_delegated_cgroup_is_the_containers
+        .needs(Need::Docker(24))
+        .needs(Need::CgroupV2)
+        .lxcrun_only("it is an annotation of lxcrun's"),
+    a_generated_apparmor_profile_confines
+        .needs(Need::Docker(24))
+        .needs(Need::AppArmor)
+        .lxcrun_only("it is an annotation of lxcrun's"),
+    users_are_remapped,
 ] }
+
+fn annotations_reach_lxc() {
+    let docker = Docker::get();
+    let annotation = |setting: &str| format!("--annotation org.linuxcontainers.lxc.{setting}");
+    docker.run(&annotation("prlimit.nofile=77"), "ulimit -n").assert_ok().assert_stdout("77\n");
+    let refused = docker.run(&annotation("hook.pre-start=/bin/true"), "true");
+    refused.assert_fails().assert_stderr_contains("lxc.hook.pre-start");
+}
+
+fn a_delegated_cgroup_is_the_containers() {
+    let options = "--annotation org.linuxcontainers.lxc.cgroup-delegate=true --pids-limit 50";
+    let script = "mkdir /sys/fs/cgroup/mine && cat /proc/self/cgroup /sys/fs/cgroup/pids.max";
+    Docker::get().run(options, script).assert_ok().assert_stdout("0::/\nmax\n");
+    // Without it the cgroup is the host's.
+    Docker::get().run("", "mkdir /sys/fs/cgroup/mine").assert_fails();
+}
+
+fn a_generated_apparmor_profile_confines() {
+    let docker = Docker::get();
+    let directory = docker.sandbox().path("/etc/lxcrun");
+    fs::create_dir_all(&directory).expect("a directory");
+    let allow = "[annotations]\nallow = [\"lxc.apparmor.profile\"]\n";
+    fs::write(directory.join("lxcrun.toml"), allow).expect("a configuration");
+    let options = "--annotation org.linuxcontainers.lxc.apparmor.profile=generated";
+    let output = docker.run(options, "cat /proc/self/attr/current");
+    output.assert_ok().assert_stdout_contains("(enforce)").assert_stdout_contains("lxc");
+}
+
+/// `--userns-remap`: root of the containers is somebody without rights.
+fn users_are_remapped() {
+    let docker = Docker::remapped();
+    let container = docker.start("-v /run/image:/host", IDLE);
+    let map = container.exec("", "cat /proc/self/uid_map; id -u; touch /new; stat -c %u /new /host /dev/shm");
+    let words: Vec<&str> = map.assert_ok().stdout.split_whitespace().collect();
+    assert_eq!(words, ["0", "100000", "65536", "0", "0", "65534", "0"]);
+    container.exec("", "touch /host/new").assert_fails();
+    container.exec("", "mount -t tmpfs tmpfs /tmp").assert_fails();
+    container.call(&["stop", "-t", "20"]).assert_ok();
+    let output = docker.run_on_terminal("--user 1000:1000 --memory 64m", "id -u; tty", "");
+    output.assert_ok().assert_stdout_contains("1000\n/dev/pts/0\n");
+}
 
 fn a_checkpointed_container_counts_on() {
     let docker = Docker::get();

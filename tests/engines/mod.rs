@@ -4,7 +4,7 @@
 /// Lists an engine's tests: those it shares with others, and its own.
 macro_rules! engine_tests {
     ($engine:ident shares [$($shared:ident $(. $need:ident ($($arg:tt)*))*),* $(,)?] and has [$($own:tt)*]) => {
-        $(fn $shared() { super::shared::$shared($engine::get()); })*
+        $(fn $shared() { crate::engines::shared::$shared($engine::get()); })*
         lxcrun_test::tests![$($shared $(.$need($($arg)*))*,)* $($own)*];
     };
 }
@@ -96,6 +96,7 @@ mod docker_shim;
 mod podman;
 mod shared;
 mod shim;
+mod systemd;
 
 /// Counts, and waits for somebody to ask for the next number: `/next` is a pipe. It stays open on both ends, or an asker
 /// that has not gone yet would be taken for the next one.
@@ -119,6 +120,12 @@ pub fn tests() -> Vec<Test> {
     with(&[Need::Program("dockerd")], docker::tests())
         .chain(with(&[Need::Docker(23), Need::Shim], docker_shim::tests()))
         .chain(with(&[Need::Program("podman")], podman::tests()))
+        .chain(with(&[Need::CgroupV2, Need::Systemd, Need::Program("dockerd")], systemd::docker::tests()))
+        .chain(with(
+            &[Need::CgroupV2, Need::Systemd, Need::Docker(23), Need::Shim],
+            systemd::docker_shim::tests(),
+        ))
+        .chain(with(&[Need::CgroupV2, Need::Systemd, Need::Program("podman")], systemd::podman::tests()))
         .chain(with(&[Need::Program("containerd")], containerd::tests()))
         .chain(with(&[Need::Program("containerd"), Need::Shim], shim::tests()))
         .chain(with(&[Need::Program("containerd"), Need::File("/usr/lib/cni/bridge")], cri::tests()))

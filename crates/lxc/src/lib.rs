@@ -4,6 +4,7 @@
 //! pays for it, a host without it gets a sentence and not a loader error, and the same binary runs on
 //! liblxc 5, 6 and 7 (one soname, `liblxc.so.1`).
 
+mod access;
 mod cgroups;
 mod handle;
 mod library;
@@ -13,6 +14,7 @@ mod seccomp;
 mod sys;
 mod wait;
 
+pub use access::take_for_reachable;
 pub use cgroups::stay_in_cgroups;
 pub use handle::{Ended, Handle};
 pub use library::Liblxc;

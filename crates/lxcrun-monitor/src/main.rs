@@ -105,6 +105,7 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
         cover(CGROUPS, instead).map_err(|e| format!("hiding {CGROUPS} from liblxc: {e}"))?;
     }
 
+    lxc::take_for_reachable(&plan.root);
     let mut container = Handle::new(liblxc, &plan.name, &plan.root).map_err(|e| e.to_string())?;
     let user = joined(&plan.config, "user").map(File::open).transpose().map_err(|e| e.to_string())?;
     for item in plan.config {

@@ -17,20 +17,53 @@ pub struct Docker {
 
 pub(super) static SHARED: OnceLock<Result<Docker, String>> = OnceLock::new();
 pub(super) static WITH_SHIM: OnceLock<Result<Docker, String>> = OnceLock::new();
+pub(super) static WITH_SYSTEMD: OnceLock<Result<Docker, String>> = OnceLock::new();
+pub(super) static WITH_SYSTEMD_AND_SHIM: OnceLock<Result<Docker, String>> = OnceLock::new();
+/// The name by which dockerd finds lxcrun's own shim.
+const SHIM: &str = "io.containerd.lxcrun.v2";
 
 impl Docker {
     /// The one that the tests share.
     #[track_caller]
     pub fn get() -> &'static Docker {
-        let shared = SHARED.get_or_init(|| Docker::start("lxcrun"));
+        let shared = SHARED.get_or_init(|| Docker::start(Sandbox::start("docker")?, "lxcrun"));
         shared.as_ref().unwrap_or_else(|reason| panic!("{reason}"))
     }
 
     /// One that the tests of lxcrun's own shim share.
     #[track_caller]
     pub fn with_shim() -> &'static Docker {
-        let shared = WITH_SHIM.get_or_init(|| Docker::start("io.containerd.lxcrun.v2"));
+        let shared = WITH_SHIM.get_or_init(|| Docker::start(Sandbox::start("docker")?, SHIM));
         shared.as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// One whose cgroups systemd makes.
+    #[track_caller]
+    pub fn with_systemd() -> &'static Docker {
+        let start = || Docker::start(Sandbox::with_systemd("docker")?, "lxcrun");
+        WITH_SYSTEMD.get_or_init(start).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// The same with lxcrun's own shim.
+    #[track_caller]
+    pub fn with_systemd_and_shim() -> &'static Docker {
+        let start = || Docker::start(Sandbox::with_systemd("docker")?, SHIM);
+        WITH_SYSTEMD_AND_SHIM.get_or_init(start).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// One of its own whose containers have a user namespace: their root is user 100000.
+    #[track_caller]
+    pub fn remapped() -> Docker {
+        let start = || {
+            let sandbox = Sandbox::start("docker")?;
+            // It looks for ranges by the user's name, or by the group's.
+            for file in ["/etc/subuid", "/etc/subgid"] {
+                fs::write(sandbox.path(file), "nobody:100000:65536\nnogroup:100000:65536\n")
+                    .map_err(|e| format!("{file}: {e}"))?;
+            }
+            Docker::start_with(sandbox, "lxcrun", &["--userns-remap", "nobody:nogroup"])
+        };
+        start().unwrap_or_else(|reason| panic!("{reason}"))
     }
 
     /// One of its own, with this daemon.json.
@@ -55,24 +88,19 @@ impl Docker {
     }
 
     /// Starts one.
-    fn start(name: &'static str) -> Result<Docker, String> {
-        let sandbox = Sandbox::start("docker")?;
+    fn start(sandbox: Sandbox, name: &'static str) -> Result<Docker, String> {
+        Docker::start_with(sandbox, name, &[])
+    }
+
+    fn start_with(sandbox: Sandbox, name: &'static str, options: &[&str]) -> Result<Docker, String> {
         let runtime = format!("lxcrun={}", Runtime::get());
-        let parent = format!("/{}", sandbox.name());
-        sandbox.daemon(
-            &[
-                "dockerd",
-                // For checkpoints.
-                "--experimental",
-                "--add-runtime",
-                &runtime,
-                "--cgroup-parent",
-                &parent,
-                "--exec-opt",
-                "native.cgroupdriver=cgroupfs",
-            ],
-            || answers(&sandbox),
-        )?;
+        let parent = sandbox.cgroup_parent();
+        let driver = if parent.starts_with('/') { "cgroupfs" } else { "systemd" };
+        let driver = format!("native.cgroupdriver={driver}");
+        // Experimental are checkpoints.
+        let own = ["dockerd", "--experimental", "--add-runtime", &runtime];
+        let cgroups = ["--cgroup-parent", &parent, "--exec-opt", &driver];
+        sandbox.daemon(&[&own, &cgroups, options].concat(), || answers(&sandbox))?;
         let docker = Docker { sandbox, runtime: name };
         let loaded = docker.call(&["load", "--input", "/run/image/image.tar"]);
         if loaded.code() == 0 { Ok(docker) } else { Err(format!("cannot load the image{loaded}")) }

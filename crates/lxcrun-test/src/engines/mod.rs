@@ -39,7 +39,10 @@ pub fn end() {
     let all = [
         sandbox(&docker::SHARED),
         sandbox(&docker::WITH_SHIM),
+        sandbox(&docker::WITH_SYSTEMD),
+        sandbox(&docker::WITH_SYSTEMD_AND_SHIM),
         sandbox(&podman::SHARED),
+        sandbox(&podman::WITH_SYSTEMD),
         sandbox(&containerd::SHARED),
         sandbox(&containerd::WITH_SHIM),
     ];

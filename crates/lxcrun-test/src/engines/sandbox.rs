@@ -22,14 +22,22 @@ fn daemon_path() -> String {
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The options of unshare(1) and nsenter(1).
+fn namespaces(with_systemd: bool) -> impl Iterator<Item = &'static str> {
+    ["--mount", "--net", "--ipc", "--uts"].into_iter().chain((!with_systemd).then_some("--pid"))
+}
+
 /// Namespaces (pid, mount, network, IPC, UTS) in which an engine and all that it starts live.
 ///
 /// `/run`, `/var/lib` and `/var/tmp` are empty there, and what is written to `/etc` stays there, so an engine uses
 /// its default paths without meeting the machine's. When the sandbox ends, or the test process does, however
 /// that dies, the kernel ends every process and mount in it; its init removes the cgroups.
+///
+/// Where systemd keeps the cgroups, it is asked by pids of the machine: such a sandbox has those, and is ended by systemd.
 #[derive(Debug)]
 pub struct Sandbox {
     name: String,
+    with_systemd: bool,
     pid: u32,
     init: Mutex<Option<(Child, ChildStdin)>>,
 }
@@ -37,11 +45,24 @@ pub struct Sandbox {
 impl Sandbox {
     /// Starts one; its cgroups will lie below a cgroup of its own, whose name begins with `engine`.
     pub(super) fn start(engine: &str) -> Result<Sandbox, String> {
+        Sandbox::start_with(engine, false)
+    }
+
+    /// Starts one whose cgroups the machine's systemd makes, below a slice that has the sandbox's name.
+    pub(super) fn with_systemd(engine: &str) -> Result<Sandbox, String> {
+        Sandbox::start_with(engine, true)
+    }
+
+    fn start_with(engine: &str, with_systemd: bool) -> Result<Sandbox, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{engine}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let (number, id) = (COUNT.fetch_add(1, Ordering::Relaxed), std::process::id());
+        // In the name of a slice, what is before a hyphen is a slice above.
+        let name =
+            if with_systemd { format!("{engine}_{id}_{number}") } else { format!("{engine}-{id}-{number}") };
         let mut init = Command::new("unshare")
-            .args(["--mount", "--net", "--pid", "--ipc", "--uts", "--fork"])
-            .args(["bash", "-c", INIT, "sandbox", &name, &Runtime::get().to_string()])
+            .args(namespaces(with_systemd))
+            .args(["--fork", "bash", "-c", INIT, "sandbox", &name, &Runtime::get().to_string()])
+            .args(with_systemd.then_some("systemd"))
             .env_clear()
             .env("PATH", PATH)
             .stdin(Stdio::piped())
@@ -53,7 +74,7 @@ impl Sandbox {
         let mut pid = String::new();
         let _ = BufReader::new(init.stdout.take().expect("piped")).read_line(&mut pid);
         match pid.trim().parse() {
-            Ok(pid) => Ok(Sandbox { name, pid, init: Mutex::new(Some((init, input))) }),
+            Ok(pid) => Ok(Sandbox { name, with_systemd, pid, init: Mutex::new(Some((init, input))) }),
             Err(_) => {
                 let mut reason = String::new();
                 let _ = init.stderr.take().expect("piped").read_to_string(&mut reason);
@@ -66,6 +87,11 @@ impl Sandbox {
     /// The cgroup, of every hierarchy, below which the sandbox's containers are.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The cgroup that engines are told to put containers below: a path, or a slice.
+    pub(super) fn cgroup_parent(&self) -> String {
+        if self.with_systemd { format!("{}.slice", self.name) } else { format!("/{}", self.name) }
     }
 
     /// The pid of the sandbox's init, as the machine counts.
@@ -106,6 +132,9 @@ impl Sandbox {
     /// The machine's pid of a process of a container, from the sandbox's.
     #[track_caller]
     pub fn machine_pid(&self, inside: &str) -> u32 {
+        if self.with_systemd {
+            return inside.parse().unwrap_or_else(|_| panic!("{inside:?} is no pid"));
+        }
         let ours = Process::all().into_iter().filter(|process| process.cgroups.contains(&self.name));
         let found = ours.map(|process| process.pid).find(|pid| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -139,7 +168,8 @@ impl Sandbox {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .args(["--target", &self.pid.to_string(), "--mount", "--net", "--pid", "--ipc", "--uts"])
+            .args(["--target", &self.pid.to_string()])
+            .args(namespaces(self.with_systemd))
             .args(["env", "--chdir=/run", "timeout", "--foreground", "--kill-after=5"])
             .args([&DEADLINE.as_secs().to_string(), program])
             .env_clear()
@@ -151,13 +181,19 @@ impl Sandbox {
     pub(super) fn daemon(&self, command: &[&str], mut ready: impl FnMut() -> bool) -> Result<(), String> {
         let log = self.path(format!("/run/{}.log", command[0]));
         let file = fs::File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
-        let mut daemon = Command::new("nsenter")
-            .args(["--target", &self.pid.to_string(), "--mount", "--net", "--pid", "--ipc", "--uts"])
-            .args(["env", "--chdir=/run"])
+        // As a service where there is systemd, which then ends it with all that it has started.
+        let unit = format!("--unit={}-{}.service", self.name, command[0]);
+        let service = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", &unit, "nsenter"];
+        let words = if self.with_systemd { service.as_slice() } else { &["nsenter"] };
+        let mut daemon = Command::new(words[0])
+            .args(&words[1..])
+            .args(["--target", &self.pid.to_string()])
+            .args(namespaces(self.with_systemd))
+            // containerd leaves the images of a checkpoint in its temporary directory.
+            .args(["env", "--chdir=/run", "HOME=/run", "TMPDIR=/run", &format!("PATH={}", daemon_path())])
             .args(command)
             .env_clear()
-            // containerd leaves the images of a checkpoint in its temporary directory.
-            .envs([("PATH", &*daemon_path()), ("HOME", "/run"), ("TMPDIR", "/run")])
+            .env("PATH", PATH)
             .stdin(Stdio::null())
             .stdout(file.try_clone().map_err(|e| e.to_string())?)
             .stderr(file)
@@ -211,7 +247,8 @@ impl Sandbox {
 
     /// Wherever they are: a runtime may have put one into the wrong place.
     fn cgroups(&self) -> BTreeSet<String> {
-        let ours = |path: &PathBuf| path.iter().any(|part| part == self.name.as_str());
+        let names = [self.name.clone(), format!("{}.slice", self.name)];
+        let ours = |path: &PathBuf| path.iter().any(|part| names.iter().any(|name| part == name.as_str()));
         cgroup::all().into_iter().filter(ours).map(|path| path.display().to_string()).collect()
     }
 

@@ -1,13 +1,25 @@
 # The init of a sandbox: pid 1 of namespaces of its own. It ends, and takes all with it, when its input does.
+# With systemd it has the machine's pids, by which one asks systemd.
 set -eu
-cgroup=$1 runtime=$2
+cgroup=$1 runtime=$2 systemd=${3-}
 
 read -r pid _ </proc/self/stat # as the machine counts: /proc is still the machine's
-mount --make-rshared / # ours alone since unshare, and shared as systemd makes it
-mount -t proc proc /proc
+if [ "$systemd" ]; then
+	mount --rbind /run /mnt
+else
+	mount -t proc proc /proc
+fi
 for fresh in /run /var/lib /var/tmp; do
 	mount -t tmpfs tmpfs $fresh
 done
+if [ "$systemd" ]; then
+	for kept in systemd dbus; do
+		mkdir /run/$kept
+		mount --bind /mnt/$kept /run/$kept
+	done
+	umount --lazy --recursive /mnt
+fi
+mount --make-rshared / # ours alone since unshare, and shared as systemd makes it
 mkdir /run/etc /run/etc/upper /run/etc/temporary /run/lock /run/ids
 mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/temporary /etc
 rm -rf /etc/docker /etc/containerd
@@ -58,6 +70,10 @@ exec >/dev/null 2>&1
 set +eu
 read -r _
 
+if [ "$systemd" ]; then
+	systemctl stop "$cgroup*"
+	exit
+fi
 kill -KILL -1
 for _ in {1..200}; do
 	mapfile -t left < <(find /sys/fs/cgroup -depth -type d \( -path "*/$cgroup" -o -path "*/$cgroup/*" \))
