@@ -83,7 +83,7 @@ pub unsafe extern "C" fn lxcrun_mkdirat(directory: c_int, name: *const c_char, m
             Some(directory) if stay.has_made(&directory) => return 0,
             _ => {}
         }
-        set_errno(libc::EEXIST);
+        crate::set_errno(libc::EEXIST);
     }
     if made { 0 } else { -1 }
 }
@@ -127,13 +127,6 @@ fn is_in_cgroup(fd: c_int) -> bool {
 
 fn errno() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or_default()
-}
-
-fn set_errno(value: c_int) {
-    // SAFETY: the function takes nothing, and its pointer is valid for as long as the thread.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: see above; nobody else writes to this thread's.
-    unsafe { *errno = value };
 }
 
 #[cfg(test)]

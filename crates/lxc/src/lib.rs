@@ -57,3 +57,11 @@ pub enum Error {
         threads: usize,
     },
 }
+
+/// For functions that liblxc calls in the place of the C library's.
+fn set_errno(value: libc::c_int) {
+    // SAFETY: the function takes nothing, and its pointer is valid for as long as the thread.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: see above; nobody else writes to this thread's.
+    unsafe { *errno = value };
+}

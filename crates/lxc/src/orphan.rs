@@ -1,10 +1,9 @@
-//! Keeping liblxc's child from waiting for a parent that was killed.
+//! Keeping liblxc and its child from waiting for one another when one of them was killed.
 //!
-//! The child (5 to 7: `do_start` in liblxc's start.c) begins by receiving a descriptor from its parent, on one of a pair
-//! of sockets of which it holds both ends. If the parent is killed before it has sent that, the child waits for ever,
-//! and on cgroup v1 it is in no cgroup of the container's yet, so that nobody finds it. From there on liblxc looks after
-//! its parent itself. So a program may define the symbol `recvmsg` as [`lxcrun_recvmsg`] and export it, as `wait.rs`
-//! tells of `waitpid`.
+//! Monitor and child (5 to 7: `lxc_spawn` and `do_start` in liblxc's start.c) send each other descriptors over a pair of
+//! sockets of which both hold both ends. If one is killed before it has sent what the other waits for, that one waits for
+//! ever: and on cgroup v1 the child is in no cgroup of the container's at first, so that nobody finds it. So a program may
+//! define the symbol `recvmsg` as [`lxcrun_recvmsg`] and export it, as `wait.rs` tells of `waitpid`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -13,12 +12,12 @@ use libc::{c_int, msghdr, ssize_t};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, Result};
-use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 /// A process and its pidfd.
 static PARENT: OnceLock<(u32, OwnedFd)> = OnceLock::new();
 
-/// From now on what this process forks ends when it waits for a message while this process has ended.
+/// From now on this process and what it forks wait for no message of one another that can't come any more.
 ///
 /// # Errors
 /// `EMFILE` and the like.
@@ -28,18 +27,35 @@ pub fn end_orphans() -> Result<()> {
     Ok(())
 }
 
-/// recvmsg(2), which ends a process that would wait in it for its parent in vain.
+/// Who may still send something.
+enum Senders {
+    /// For a child, its parent.
+    Parent(&'static OwnedFd),
+    /// For the parent, its children.
+    Children(Vec<OwnedFd>),
+}
+
+/// recvmsg(2), which fails with `ECONNRESET` when the children that it would wait for have ended, and ends a process
+/// that would wait for its parent in vain.
 ///
 /// # Safety
 /// As of recvmsg(2): `fd` is open, and `message` and what it points to may be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lxcrun_recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
-    if fd >= 0 && flags & libc::MSG_DONTWAIT == 0 {
+    if fd >= 0
+        && flags & libc::MSG_DONTWAIT == 0
+        && let Some(senders) = senders()
+    {
         // SAFETY: not -1, and by the caller's promise open for the time of this call.
         let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-        if waits_in_vain(socket).unwrap_or(false) {
+        match (waits_in_vain(socket, &senders).unwrap_or(false), senders) {
+            (false, _) => {}
             // SAFETY: ends the process, without the handlers of the parent that it is a copy of.
-            unsafe { libc::_exit(1) };
+            (true, Senders::Parent(_)) => unsafe { libc::_exit(1) },
+            (true, Senders::Children(_)) => {
+                crate::set_errno(libc::ECONNRESET);
+                return -1;
+            }
         }
     }
     // SAFETY: the caller's promise is what the kernel asks for.
@@ -47,21 +63,41 @@ pub unsafe extern "C" fn lxcrun_recvmsg(fd: c_int, message: *mut msghdr, flags: 
     ssize_t::try_from(received).unwrap_or(-1)
 }
 
-/// Waits, in a child of the process, until there is something to receive, or until the process has ended with nothing
-/// left to receive.
-fn waits_in_vain(socket: BorrowedFd<'_>) -> Result<bool> {
-    let Some((_, parent)) = PARENT.get().filter(|(process, _)| *process != std::process::id()) else {
-        return Ok(false);
-    };
+fn senders() -> Option<Senders> {
+    let (process, parent) = PARENT.get()?;
+    if *process != std::process::id() {
+        return Some(Senders::Parent(parent));
+    }
+    let children = std::fs::read_to_string("/proc/thread-self/children").ok()?;
+    let pids = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+    let children: Vec<OwnedFd> = pids.filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).collect();
+    (!children.is_empty()).then_some(Senders::Children(children))
+}
+
+/// Waits until there is something to receive, or until all senders have ended with nothing left to receive.
+fn waits_in_vain(socket: BorrowedFd<'_>, senders: &Senders) -> Result<bool> {
     if fcntl_getfl(socket)?.contains(OFlags::NONBLOCK) {
         return Ok(false);
     }
+    let mut alive: Vec<BorrowedFd<'_>> = match senders {
+        Senders::Parent(parent) => vec![parent.as_fd()],
+        Senders::Children(children) => children.iter().map(AsFd::as_fd).collect(),
+    };
     loop {
-        let mut fds =
-            [PollFd::new(&socket, PollFlags::IN), PollFd::from_borrowed_fd(parent.as_fd(), PollFlags::IN)];
+        let all = std::iter::once(socket).chain(alive.iter().copied());
+        let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         match poll(&mut fds, None) {
-            Err(Errno::INTR) => {}
-            polled => return polled.map(|_| fds[0].revents().is_empty()),
+            Err(Errno::INTR) => continue,
+            polled => polled?,
+        };
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        if ready[0] {
+            return Ok(false);
+        }
+        let mut ended = ready[1..].iter();
+        alive.retain(|_| ended.next() == Some(&false));
+        if alive.is_empty() {
+            return Ok(true);
         }
     }
 }
@@ -83,7 +119,8 @@ mod tests {
             let ready = end_orphans().is_ok() && (!message || parents.write_all(b"x").is_ok());
             // SAFETY: as above.
             if ready && unsafe { libc::fork() } == 0 {
-                let in_vain = waits_in_vain(childs.as_fd()).is_ok_and(|in_vain| in_vain);
+                let in_vain =
+                    senders().is_some_and(|parent| waits_in_vain(childs.as_fd(), &parent) == Ok(true));
                 let _ = tell.write_all(&[u8::from(in_vain)]);
             }
             // SAFETY: as above.
@@ -108,8 +145,25 @@ mod tests {
     }
 
     #[test]
-    fn the_process_itself_waits_for_whomever_it_likes() {
-        let (one, _other) = UnixStream::pair().unwrap();
-        assert_eq!(waits_in_vain(one.as_fd()), Ok(false));
+    fn a_parent_waits_until_its_last_child_has_ended() {
+        let (mut one, other) = UnixStream::pair().unwrap();
+        let mut children = ["exit 0", "read line"].map(|script| {
+            let mut child = std::process::Command::new("sh");
+            child.args(["-c", script]).stdin(std::process::Stdio::piped()).spawn().unwrap()
+        });
+        let senders = || {
+            let pidfd = |child: &std::process::Child| pidfd_open(Pid::from_child(child), PidfdFlags::empty());
+            Senders::Children(children.iter().map(|child| pidfd(child).unwrap()).collect())
+        };
+        one.write_all(b"x").unwrap();
+        assert_eq!(waits_in_vain(other.as_fd(), &senders()), Ok(false));
+        let senders = senders();
+        let (empty, _sender) = UnixStream::pair().unwrap();
+        let waiting = std::thread::spawn(move || waits_in_vain(empty.as_fd(), &senders));
+        drop(children[1].stdin.take());
+        assert_eq!(waiting.join().unwrap(), Ok(true));
+        for child in &mut children {
+            child.wait().unwrap();
+        }
     }
 }

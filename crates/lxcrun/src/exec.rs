@@ -168,8 +168,10 @@ impl Container {
             write_pid_file(id, file, pid.as_raw_nonzero().get())?;
         }
         tracing::debug!("setns_init: about to exec {:?}", wanted.args().as_deref().unwrap_or_default());
-        channel.send(&ToInit::Proceed, &[]).at(id, "the exec does not listen")?;
-        while let Some(received) = channel.receive::<FromInit>().at(id, "the exec's message")? {
+        unless_gone(channel.send(&ToInit::Proceed, &[])).at(id, "the exec does not listen")?;
+        while let Some(received) =
+            unless_gone(channel.receive::<FromInit>()).at(id, "the exec's message")?.flatten()
+        {
             match (received.message, received.fds.first()) {
                 (FromInit::Failed(failure), _) => return Err(Error::Init { id: id.clone(), failure }),
                 (FromInit::Listener, Some(listener)) => {
@@ -246,6 +248,14 @@ fn expect(
             message => Err(out_of_turn(id, &message)),
         },
         None => Err(refuse(id, "exec", "its process ended early: the container may have ended")),
+    }
+}
+
+/// Whoever has the pidfd may have killed the process by now: then it says nothing, and its end tells how.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(None),
+        result => result.map(Some),
     }
 }
 
