@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", crates.join("../Cargo.lock").display());
     let out = PathBuf::from(env::var("OUT_DIR")?);
     build(&crates, &out, "lxcrun-init", "-Ctarget-feature=+crt-static\x1f-Crelocation-model=static")?;
-    build(&crates, &out, "lxcrun-monitor", "")?;
+    build(&crates, &out, "lxcrun-monitor", "-Crelocation-model=static")?;
     for (name, variable) in [("lxcrun-init", "LXCRUN_INIT_HASH"), ("lxcrun-monitor", "LXCRUN_MONITOR_HASH")] {
         let mut hasher = DefaultHasher::new();
         fs::read(out.join(name))?.hash(&mut hasher);

@@ -1,5 +1,6 @@
 //! File descriptors that cross an exec.
 
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{FdFlags, Result, fcntl_setfd};
@@ -17,6 +18,18 @@ pub fn take_inherited(number: RawFd) -> Result<OwnedFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
     Ok(fd)
+}
+
+/// Those of `numbers` under which something is open, but for `O_PATH` descriptors.
+///
+/// # Errors
+/// `EINVAL` when they are more than `RLIMIT_NOFILE`.
+pub fn open_among(numbers: Range<RawFd>) -> Result<Vec<RawFd>> {
+    let mut fds: Vec<libc::pollfd> = numbers.map(|fd| libc::pollfd { fd, events: 0, revents: 0 }).collect();
+    let count = libc::nfds_t::try_from(fds.len()).map_err(|_| rustix::io::Errno::INVAL)?;
+    // SAFETY: the kernel reads and writes `count` elements; asking a number that is closed has no effect.
+    crate::check(unsafe { libc::poll(fds.as_mut_ptr(), count, 0) }.into())?;
+    Ok(fds.into_iter().filter(|fd| fd.revents & libc::POLLNVAL == 0).map(|fd| fd.fd).collect())
 }
 
 /// Marks every descriptor from `first` on close-on-exec (CVE-2024-21626 began with one that was not).

@@ -14,12 +14,13 @@ mod scheduling;
 mod seccomp;
 mod shared;
 mod signal;
+mod stack;
 mod userns;
 
 pub use bpf::{BpfInstruction, attach_device_program, device_programs, load_device_program};
 pub use code::free_code;
 pub use copy::copy_tree;
-pub use fds::{close_on_exec_from, place_from, take_inherited};
+pub use fds::{close_on_exec_from, open_among, place_from, take_inherited};
 pub use heap::{free_memory, share_one_heap};
 pub use keyring::join_session_keyring;
 pub use mount::{MountAttr, Propagation, set_mount_attributes};
@@ -30,6 +31,7 @@ pub use scheduling::{
 pub use seccomp::{load_filter, seccomp_flag_is_known};
 pub use shared::{SharedNumber, read_shared};
 pub use signal::{reset_signals, signal_of};
+pub use stack::lxcrun_pthread_getattr_np;
 pub use userns::{NewUserNamespace, new_user_namespace, owner_of, user_namespace, user_namespace_mappings};
 
 use rustix::io::{Errno, Result};

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use libc::{c_int, msghdr, ssize_t};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, Result};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
@@ -42,25 +42,30 @@ enum Senders {
 /// As of recvmsg(2): `fd` is open, and `message` and what it points to may be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lxcrun_recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
-    if fd >= 0
-        && flags & libc::MSG_DONTWAIT == 0
-        && let Some(senders) = senders()
-    {
+    if fd >= 0 && flags & libc::MSG_DONTWAIT == 0 {
         // SAFETY: not -1, and by the caller's promise open for the time of this call.
         let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-        match (waits_in_vain(socket, &senders).unwrap_or(false), senders) {
-            (false, _) => {}
+        // Who could still send something is only worth asking when nothing is there yet.
+        let senders = if has_message(socket) { None } else { senders() };
+        let in_vain = senders.as_ref().is_some_and(|who| waits_in_vain(socket, who).unwrap_or(false));
+        match senders {
             // SAFETY: ends the process, without the handlers of the parent that it is a copy of.
-            (true, Senders::Parent(_)) => unsafe { libc::_exit(1) },
-            (true, Senders::Children(_)) => {
+            Some(Senders::Parent(_)) if in_vain => unsafe { libc::_exit(1) },
+            Some(Senders::Children(_)) if in_vain => {
                 crate::set_errno(libc::ECONNRESET);
                 return -1;
             }
+            _ => {}
         }
     }
     // SAFETY: the caller's promise is what the kernel asks for.
     let received = unsafe { libc::syscall(libc::SYS_recvmsg, fd, message, flags) };
     ssize_t::try_from(received).unwrap_or(-1)
+}
+
+fn has_message(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 fn senders() -> Option<Senders> {

@@ -112,8 +112,10 @@ pub enum Rootless {
     Auto,
 }
 
-/// What to do.
+/// What to do. The options of a command are made when it is the one: those of all together are most of what a short
+/// command does.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// Create a container from a bundle; its program waits for start
     Create(Create),

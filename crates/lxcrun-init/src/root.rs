@@ -1,7 +1,7 @@
 //! Paths of an image, resolved so that nothing in the image can lead out of it.
 //!
 //! An image may be full of hostile links, and its files may change while we look. So the kernel is asked to resolve a
-//! path as if our root were the only one (openat2(2), `RESOLVE_IN_ROOT`). Where something is missing, or the kernel knows
+//! path as if our root were the only one (openat2(2), `RESOLVE_IN_ROOT`). Where directories are missing, or the kernel knows
 //! no such thing (before Linux 5.6), the path is walked one component at a time, from descriptor to descriptor, never
 //! following a link in the kernel: `..` goes back along the way that we came, an absolute link starts again at the root,
 //! and what is found is held open.
@@ -46,12 +46,35 @@ impl Root {
 
     /// Finds `path` and returns an `O_PATH` descriptor of it.
     pub fn resolve(&self, path: &Path, missing: Missing) -> Result<OwnedFd> {
-        self.find(path, ResolveFlags::empty()).or_else(|_| self.walk(path, missing, MAX_LINKS))
+        match self.find_or_make(path, missing, ResolveFlags::empty()) {
+            Err(e) if e != Errno::NOENT || missing != Missing::Fail => self.walk(path, missing, MAX_LINKS),
+            found => found,
+        }
     }
 
     /// The same, for a path that must not go through any link.
     pub fn resolve_plain(&self, path: &Path, missing: Missing) -> Result<OwnedFd> {
-        self.find(path, ResolveFlags::NO_SYMLINKS).or_else(|_| self.walk(path, missing, 0))
+        match self.find_or_make(path, missing, ResolveFlags::NO_SYMLINKS) {
+            Err(e) if e != Errno::NOENT || missing != Missing::Fail => self.walk(path, missing, 0),
+            found => found,
+        }
+    }
+
+    /// What is there, or what can be made in the directory that is.
+    fn find_or_make(&self, path: &Path, missing: Missing, more: ResolveFlags) -> Result<OwnedFd> {
+        let not_there = match self.find(path, more) {
+            Err(Errno::NOENT) if missing != Missing::Fail => Errno::NOENT,
+            found => return found,
+        };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(not_there) };
+        let parent = self.find(parent, more)?;
+        make(parent.as_fd(), name, missing == Missing::File)?;
+        let made = openat(&parent, name, path_flags(), Mode::empty())?;
+        // A link that leads nowhere.
+        match FileType::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) {
+            FileType::Symlink => Err(not_there),
+            _ => Ok(made),
+        }
     }
 
     /// What is there, if the kernel finds it without a magic link: those of /proc lead anywhere.
@@ -171,6 +194,32 @@ mod tests {
             root.resolve(Path::new(path), Missing::Fail).map(|fd| rustix::fs::fstat(fd).unwrap().st_ino);
         std::fs::remove_dir_all(&dir).unwrap();
         found.inspect(|ino| assert_eq!(*ino, inside))
+    }
+
+    #[test]
+    fn what_is_missing_is_made_inside_also_through_links() {
+        let dir = std::env::temp_dir().join(format!("lxcrun-root-made-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(dir.join("etc")).unwrap();
+        symlink("/etc", dir.join("link")).unwrap();
+        symlink("/etc/target", dir.join("dangling")).unwrap();
+        symlink("../../../../etc/below/file", dir.join("deep")).unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let root = Root::new(rustix::fs::open(&dir, flags, Mode::empty()).unwrap());
+        let make = |path: &str, missing| root.resolve(Path::new(path), missing).map(drop);
+
+        make("/link/one", Missing::Directory).unwrap();
+        make("/link/two/three", Missing::Directory).unwrap();
+        make("/link/file", Missing::File).unwrap();
+        make("/dangling", Missing::Directory).unwrap();
+        make("/deep", Missing::File).unwrap();
+        assert!(["one", "two/three", "target", "below"].iter().all(|d| dir.join("etc").join(d).is_dir()));
+        assert!(["file", "below/file"].iter().all(|f| dir.join("etc").join(f).is_file()));
+        assert_eq!(make("/etc/none", Missing::Fail), Err(Errno::NOENT));
+        assert_eq!(root.resolve_plain(Path::new("/link/x"), Missing::Directory).unwrap_err(), Errno::LOOP);
+        assert!(!dir.join("etc/x").exists());
+        assert_eq!(make("/link/file/x", Missing::Directory), Err(Errno::NOTDIR));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -108,10 +108,13 @@ pub(crate) fn parse(config: &[u8]) -> Result<Spec, ParseError> {
         rename_scheduler_flags(json.pointer_mut("/process/scheduler/flags"));
         return serde_path_to_error::deserialize(json).map_err(name_field);
     }
-    let mut json = serde_json::Deserializer::from_slice(config);
-    let spec = serde_path_to_error::deserialize(&mut json).map_err(name_field)?;
-    json.end().map_err(whole)?;
-    Ok(spec)
+    // Keeping track of the path costs as much again as parsing: only an error needs it.
+    serde_json::from_slice(config).or_else(|_| {
+        let mut json = serde_json::Deserializer::from_slice(config);
+        let spec = serde_path_to_error::deserialize(&mut json).map_err(name_field)?;
+        json.end().map_err(whole)?;
+        Ok(spec)
+    })
 }
 
 /// Parses the process of an exec, as `--process` has it.

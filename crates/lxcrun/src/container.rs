@@ -1,6 +1,7 @@
 //! A container that exists: what every later process can find out about it.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -92,23 +93,28 @@ impl Container {
     /// What it is doing now.
     #[must_use]
     pub fn status(&self) -> Status {
-        let Some(init) = self.state.init else {
-            return if self.directory.is_locked() { Status::Creating } else { Status::Stopped };
-        };
-        if init.open().is_none() {
-            return Status::Stopped;
-        }
-        if self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen()) {
-            return Status::Paused;
-        }
-        if self.waits_at_gate() { Status::Created } else { Status::Running }
+        self.status_and_gate().0
     }
 
-    /// Whether the init still accepts a `start`. The gate's file is removed by `start`, but one that was killed
-    /// can't do that: a socket that nobody listens at tells.
-    fn waits_at_gate(&self) -> bool {
-        let gate = self.directory.short_path(state::GATE);
-        gate.exists() && std::os::unix::net::UnixStream::connect(gate).is_ok()
+    /// The status, and for a created container a connection to the init at its gate. The gate's file is removed by
+    /// `start`, but one that was killed can't do that: a socket that nobody listens at tells.
+    pub(crate) fn status_and_gate(&self) -> (Status, Option<UnixStream>) {
+        let Some(init) = self.state.init else {
+            let status = if self.directory.is_locked() { Status::Creating } else { Status::Stopped };
+            return (status, None);
+        };
+        let alive =
+            self.init.as_ref().map_or_else(|| init.open().is_some(), |init| !process::has_ended(init));
+        if !alive {
+            return (Status::Stopped, None);
+        }
+        if self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen()) {
+            return (Status::Paused, None);
+        }
+        match UnixStream::connect(self.directory.short_path(state::GATE)) {
+            Ok(gate) => (Status::Created, Some(gate)),
+            Err(_) => (Status::Running, None),
+        }
     }
 
     /// The state as the specification has it.

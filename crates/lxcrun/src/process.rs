@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::monitor::Exit;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Resource, Rlimit as Limits, WaitId, WaitIdOptions, prlimit, waitid};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -42,6 +43,13 @@ pub(crate) fn set_oom_score_adj(id: &ContainerId, pid: Pid, score: Option<i32>) 
     let Some(score) = score else { return Ok(()) };
     fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), score.to_string())
         .map_err(|e| refuse(id, "process.oomScoreAdj", format!("{score}: {e}")))
+}
+
+/// Whether the process of a pidfd has ended, waited for or not.
+pub(crate) fn has_ended(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    let polled = rustix::io::retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())));
+    polled.is_ok_and(|ready| ready > 0)
 }
 
 /// Waits for the end of a child of this process.

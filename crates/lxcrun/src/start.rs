@@ -1,7 +1,6 @@
 //! `start`: lets the program go.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 
 use protocol::init::{Failure, FailureKind, FromGate, Step, ToGate};
 use protocol::{Channel, Received};
@@ -28,13 +27,12 @@ impl Container {
     }
 
     fn open_gate(&self) -> Result<()> {
-        let status = self.status();
-        if status != Status::Created {
-            return Err(self.cannot("start", status));
-        }
-        let gate = self.directory.short_path(GATE);
+        let gate = match self.status_and_gate() {
+            (_, Some(gate)) => gate,
+            (status, None) => return Err(self.cannot("start", status)),
+        };
         let what = "the init does not answer";
-        let init = Channel::from(OwnedFd::from(UnixStream::connect(gate).at(self.id(), what)?));
+        let init = Channel::from(OwnedFd::from(gate));
         let Some(ack) = init.receive::<FromGate>().at(self.id(), what)? else {
             return Err(self.cannot("start", self.status()));
         };
