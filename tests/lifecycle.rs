@@ -26,6 +26,8 @@ tests![
     run_with_keep_leaves_it_stopped,
     list_shows_every_container,
     list_can_print_json_and_ids,
+    list_shows_more_containers_than_it_may_open_files.lxcrun_only("the state file is its own"),
+    list_names_the_container_that_it_can_not_read.lxcrun_only("the state file is its own"),
     the_bundle_may_be_the_working_directory,
     the_root_may_be_an_absolute_path_elsewhere,
     two_containers_of_one_bundle_live_side_by_side,
@@ -199,6 +201,32 @@ fn list_shows_every_container() {
     let line = list.assert_ok().stdout.lines().find(|line| line.contains(container.id()));
     let words: Vec<&str> = line.unwrap_or_else(|| panic!("not listed{list}")).split_whitespace().collect();
     assert_eq!(words[..4], [container.id(), &pid, "created", container.dir().to_str().expect("a value")]);
+}
+
+fn list_shows_more_containers_than_it_may_open_files() {
+    let container = sleeper().create();
+    let root = container.path("root");
+    let state = fs::read_to_string(root.join(container.id()).join("state.json")).expect("a state");
+    let copies: Vec<String> = (0..40).map(|n| format!("{}-{n}", container.id())).collect();
+    for copy in &copies {
+        fs::create_dir(root.join(copy)).expect("a directory");
+        let state = state.replace(&format!("\"{}\"", container.id()), &format!("\"{copy}\""));
+        fs::write(root.join(copy).join("state.json"), state).expect("a state");
+    }
+    let list = container.call("list").host("ulimit -n 20").output();
+    copies.iter().for_each(|copy| fs::remove_dir_all(root.join(copy)).expect("removed"));
+    assert_eq!(list.assert_ok().stdout.lines().count(), 1 + 1 + copies.len(), "{list}");
+}
+
+fn list_names_the_container_that_it_can_not_read() {
+    let container = sleeper().create();
+    let broken = container.path("root").join("broken");
+    fs::create_dir(&broken).expect("a directory");
+    fs::write(broken.join("state.json"), "{").expect("a state");
+    let list = container.call("list").output();
+    fs::remove_dir_all(&broken).expect("removed");
+    assert!(list.stdout.contains(container.id()), "{list}");
+    list.assert_fails().assert_stderr_contains("broken");
 }
 
 fn list_can_print_json_and_ids() {

@@ -134,11 +134,11 @@ impl LxcDriver {
     /// Its containers that are there, by id.
     ///
     /// # Errors
-    /// [`Error::Root`] when its directory can't be read.
+    /// [`Error::Root`] when its directory can't be read, and when a container's state can't be.
     pub fn list(&self) -> Result<Vec<Info>> {
         let all = Container::list(&self.root)
             .map_err(|e| Error::Root { path: self.root.clone(), reason: e.to_string() })?;
-        Ok(all.iter().map(|container| self.info_of(container)).collect())
+        all.map(|container| Ok(self.info_of(&container?))).collect()
     }
 
     fn load(&self, id: &ContainerId) -> Result<Container> {

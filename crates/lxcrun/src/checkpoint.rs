@@ -85,7 +85,7 @@ impl Container {
             Status::Running | Status::Paused => {}
             status => return Err(self.cannot("checkpoint", status)),
         }
-        let (Some(init), Some(pid)) = (self.init_pidfd(), self.init_pid().and_then(Pid::from_raw)) else {
+        let (Some(init), Some(pid)) = (self.init_pidfd()?, self.init_pid().and_then(Pid::from_raw)) else {
             return Err(self.cannot("checkpoint", Status::Stopped));
         };
         let spec = self.directory.spec()?;

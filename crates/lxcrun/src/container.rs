@@ -1,5 +1,6 @@
 //! A container that exists: what every later process can find out about it.
 
+use std::cell::LazyCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -33,7 +34,7 @@ impl Container {
         monitor: Option<Monitor>,
         terminal: Option<OwnedFd>,
     ) -> Self {
-        let init = monitor.as_ref().and(state.init).and_then(crate::ProcessId::open);
+        let init = monitor.as_ref().and(state.init).and_then(|init| init.open().ok().flatten());
         Self { directory, state, monitor, init, terminal, cgroup: OnceLock::new() }
     }
 
@@ -59,23 +60,36 @@ impl Container {
         }
     }
 
-    /// Every container in `root`, by id. What is being removed meanwhile is left out.
+    /// Every container in `root`, by id, each looked at when it is asked for. What is being made or removed meanwhile is
+    /// left out.
     ///
     /// # Errors
-    /// When `root` can't be read; a root that isn't there has no containers.
-    pub fn list(root: &Path) -> std::io::Result<Vec<Self>> {
+    /// When `root` can't be read; one that isn't there has no containers. Those of a container are as of
+    /// [`load`](Self::load).
+    pub fn list(root: &Path) -> std::io::Result<impl Iterator<Item = Result<Self>>> {
+        let mut ids: Vec<ContainerId> = Vec::new();
         let entries = match std::fs::read_dir(root) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            entries => Some(entries?),
         };
-        let ids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<ContainerId>().ok());
-        let mut all: Vec<Self> = ids.filter_map(|id| Self::load(root, &id).ok()).collect();
-        all.sort_by(|a, b| a.id().cmp(b.id()));
-        if let (false, Ok(hierarchies)) = (all.is_empty(), Hierarchies::probe()) {
-            all.iter()
-                .for_each(|container| container.knows_cgroup(container.state.cgroup(hierarchies.clone())));
+        for entry in entries.into_iter().flatten() {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                ids.extend(entry.file_name().to_str().and_then(|name| name.parse().ok()));
+            }
         }
-        Ok(all)
+        ids.sort();
+        let root = root.to_owned();
+        // Looked for once, whoever needs them.
+        let hierarchies = LazyCell::new(|| Hierarchies::probe().ok());
+        Ok(ids.into_iter().filter_map(move |id| match Self::load(&root, &id) {
+            Err(Error::NotFound { .. }) => None,
+            loaded => Some(loaded.inspect(|container| {
+                if let Some(hierarchies) = &*hierarchies {
+                    container.knows_cgroup(container.state.cgroup(hierarchies.clone()));
+                }
+            })),
+        }))
     }
 
     /// Its id.
@@ -103,8 +117,11 @@ impl Container {
             let status = if self.directory.is_locked() { Status::Creating } else { Status::Stopped };
             return (status, None);
         };
-        let alive =
-            self.init.as_ref().map_or_else(|| init.open().is_some(), |init| !process::has_ended(init));
+        let alive = match &self.init {
+            Some(init) => !process::has_ended(init),
+            // Who can't be looked at must not be taken for one that has ended.
+            None => init.is_alive().unwrap_or(true),
+        };
         if !alive {
             return (Status::Stopped, None);
         }
@@ -152,9 +169,12 @@ impl Container {
     }
 
     /// A pidfd of its init, readable when it has ended; `None` when it has ended already.
-    #[must_use]
-    pub fn init_pidfd(&self) -> Option<OwnedFd> {
-        self.state.init.and_then(crate::ProcessId::open)
+    ///
+    /// # Errors
+    /// [`Error::Io`], as at the limit of descriptors.
+    pub fn init_pidfd(&self) -> Result<Option<OwnedFd>> {
+        let Some(init) = self.state.init else { return Ok(None) };
+        init.open().at(self.id(), "cannot open the init")
     }
 
     /// Every process in it: pids in this PID namespace.

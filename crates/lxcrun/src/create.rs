@@ -454,7 +454,7 @@ impl Creation {
     /// An init that has ended has a likely reason: version 2 of cgroups takes any limit of memory, and kills who is beyond it.
     fn blame_limit(&self, otherwise: Error) -> Error {
         match (self.memory_limit, self.state.init) {
-            (Some(limit), Some(init)) if init.open().is_none() => {
+            (Some(limit), Some(init)) if init.is_alive().is_ok_and(|alive| !alive) => {
                 let reason = format!("the init was killed when it was set: are {limit} bytes too few?");
                 refuse(&self.id, "linux.resources.memory.limit", reason)
             }

@@ -9,6 +9,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::apparmor::Generated;
 use crate::cgroup::wait_for_end;
 use crate::config::{HookKind, hooks};
+use crate::error::Context;
 use crate::resctrl::Resctrl;
 use crate::state::{State, StateDir, Status};
 use crate::{Container, ContainerId, Error, Result};
@@ -105,8 +106,11 @@ impl Container {
     fn end_processes(&self) -> Result<()> {
         // Whoever pauses it would keep the killed alive.
         let _held = self.directory.hold_freezer()?;
-        let monitor = self.state.monitor.and_then(crate::ProcessId::open);
-        let init = self.state.init.and_then(crate::ProcessId::open);
+        let monitor = match self.state.monitor {
+            Some(monitor) => monitor.open().at(self.id(), "cannot open the monitor")?,
+            None => None,
+        };
+        let init = self.init_pidfd()?;
         if let Some(monitor) = &monitor {
             // One whose container is finished is told of the init's end like any parent, and cleans up after liblxc.
             let signal = if self.state.init.is_none() { Signal::KILL } else { Signal::CONT };

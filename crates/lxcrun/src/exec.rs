@@ -106,8 +106,8 @@ impl Container {
         }
         planned.preserved = options.preserve_fds.into_iter().map(|fd| fds.push(fd)).collect();
 
-        let init = self.state.init.and_then(crate::ProcessId::open);
-        let init = init.ok_or_else(|| Error::Exec { id: id.clone(), status: Status::Stopped })?;
+        let init =
+            self.init_pidfd()?.ok_or_else(|| Error::Exec { id: id.clone(), status: Status::Stopped })?;
         let root = self.root_beside_others(&spec).at(id, "the container's root")?.map(|root| fds.push(root));
         let request = Exec {
             container: fds.push(init),

@@ -14,7 +14,7 @@ impl Container {
     /// # Errors
     /// [`Error::NotRunning`]
     pub fn check_running(&self) -> Result<()> {
-        match self.init_pidfd() {
+        match self.init_pidfd()? {
             Some(_) => Ok(()),
             None => Err(Error::NotRunning { id: self.id().clone() }),
         }
@@ -29,7 +29,7 @@ impl Container {
         if signal == Signal::KILL && self.shares_pids()? && !self.cgroup()?.pids().is_empty() {
             return self.kill_all(signal);
         }
-        let Some(init) = self.state.init.and_then(crate::ProcessId::open) else {
+        let Some(init) = self.init_pidfd()? else {
             return Err(Error::NotRunning { id: self.id().clone() });
         };
         match pidfd_send_signal(&init, signal) {

@@ -58,7 +58,7 @@ impl Container {
         // Whoever the program runs as.
         let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(&path, all).at(self.id(), what)?;
-        Ok(Some(NotifySocket { socket, init: self.init_pidfd() }))
+        Ok(Some(NotifySocket { socket, init: self.init_pidfd()? }))
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::monitor::Exit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit as Limits, WaitId, WaitIdOptions, prlimit, waitid};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -43,6 +44,11 @@ pub(crate) fn set_oom_score_adj(id: &ContainerId, pid: Pid, score: Option<i32>) 
     let Some(score) = score else { return Ok(()) };
     fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), score.to_string())
         .map_err(|e| refuse(id, "process.oomScoreAdj", format!("{score}: {e}")))
+}
+
+/// What pidfd_open(2) says of a process that has ended: also when its number is that of a thread by now.
+pub(crate) fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::SRCH | Errno::INVAL | Errno::NOENT)
 }
 
 /// Whether the process of a pidfd has ended, waited for or not.

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -84,11 +85,25 @@ impl ProcessId {
     }
 
     /// A pidfd, when the process is still there and is no zombie.
-    pub(crate) fn open(self) -> Option<OwnedFd> {
-        let pidfd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+    pub(crate) fn open(self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(e) if crate::process::is_gone(e) => return Ok(None),
+            opened => opened?,
+        };
         // Looked at after the pidfd is open: if it is the same process now, it is the one that the pidfd holds.
-        let (state, start_time) = stat(self.pid).ok()?;
-        (start_time == self.start_time && !matches!(state, 'Z' | 'X')).then_some(pidfd)
+        Ok(self.is_alive()?.then_some(pidfd))
+    }
+
+    /// Whether the process is still there and is no zombie.
+    pub(crate) fn is_alive(self) -> io::Result<bool> {
+        match stat(self.pid) {
+            Ok((state, start_time)) => Ok(start_time == self.start_time && !matches!(state, 'Z' | 'X')),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            // It has ended between opening the file and reading it.
+            Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -485,7 +500,7 @@ mod tests {
     #[test]
     fn a_pid_of_another_process_is_not_opened() {
         let own = ProcessId::of(rustix::process::getpid()).unwrap();
-        assert!(own.open().is_some());
-        assert!(ProcessId { start_time: own.start_time + 1, ..own }.open().is_none());
+        assert!(own.open().unwrap().is_some());
+        assert!(ProcessId { start_time: own.start_time + 1, ..own }.open().unwrap().is_none());
     }
 }

@@ -29,7 +29,7 @@ pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
     let interval =
         humantime::parse_duration(&args.interval).with_context(|| format!("--interval {}", args.interval))?;
     anyhow::ensure!(!interval.is_zero(), "--interval: the duration interval must be greater than 0");
-    let Some(end) = container.init_pidfd() else {
+    let Some(end) = container.init_pidfd()? else {
         anyhow::bail!("container {}: container is not running", container.id());
     };
     let stats = || -> anyhow::Result<()> { print("stats", Some(container.stats()?)) };

@@ -3,18 +3,32 @@
 use std::path::Path;
 
 use anyhow::Context;
-use lxcrun::Container;
+use lxcrun::{Container, OciState};
 
 use super::{print_line, print_text};
 use crate::cli::{self, Format};
 
 pub fn list(root: &Path, args: &cli::List) -> anyhow::Result<()> {
-    let containers = Container::list(root).with_context(|| format!("--root {}", root.display()))?;
-    if args.quiet {
-        return containers.iter().try_for_each(|c| print_line(c.id().as_str()));
+    let mut states = Vec::new();
+    let mut failures = Vec::new();
+    // One at a time: each holds a descriptor, and there may be more than we may have.
+    for container in Container::list(root).with_context(|| format!("--root {}", root.display()))? {
+        match container {
+            Ok(container) if args.quiet => print_line(container.id().as_str())?,
+            Ok(container) => states.push(container.oci_state()),
+            Err(failure) => failures.push(failure.to_string()),
+        }
     }
-    let states: Vec<_> = containers.iter().map(Container::oci_state).collect();
-    if args.format == Format::Json {
+    if !args.quiet {
+        print(states, args.format)?;
+    }
+    // The others are worth knowing all the same.
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
+    Ok(())
+}
+
+fn print(states: Vec<OciState>, format: Format) -> anyhow::Result<()> {
+    if format == Format::Json {
         return print_line(&serde_json::to_string(&states)?);
     }
     let header = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
-use super::processes::{freeze_v1, open_listed};
+use super::processes::{freeze_v1, open_some};
 use super::{Cgroup, read, write};
 use crate::Result;
 use crate::error::{Context, refuse};
@@ -19,7 +19,7 @@ impl Cgroup {
     pub(crate) fn kill_all(&self) -> Result<()> {
         let mut again = false;
         loop {
-            let members = self.members();
+            let members = open_some(|| self.pids()).at(&self.id, "cannot open a process")?;
             if members.is_empty() {
                 return Ok(());
             }
@@ -128,10 +128,10 @@ pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
 
 /// Kills the processes of this cgroup alone and waits for them; false when there are none but us.
 fn end_processes(directory: &Path) -> io::Result<bool> {
-    let processes = open_listed(|| {
+    let processes = open_some(|| {
         let text = read(directory, "cgroup.procs").unwrap_or_default();
         text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
-    });
+    })?;
     for (_, pidfd) in &processes {
         kill(pidfd)?;
     }

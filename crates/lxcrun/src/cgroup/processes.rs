@@ -100,18 +100,16 @@ impl Cgroup {
         }
     }
 
-    /// Pidfds of every process but this one.
-    pub(super) fn members(&self) -> Vec<(Pid, OwnedFd)> {
-        open_listed(|| self.pids())
-    }
-
     /// Sends `signal` to every process; those that end meanwhile are no failure.
     pub(crate) fn signal_all(&self, signal: Signal) -> Result<()> {
-        for (pid, pidfd) in self.members() {
-            match pidfd_send_signal(&pidfd, signal) {
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(e) => {
-                    return Err(e).at(&self.id, format!("cannot signal process {}", pid.as_raw_nonzero()));
+        for pids in self.pids().chunks(AT_ONCE) {
+            for (pid, pidfd) in open_listed(pids, || self.pids()).at(&self.id, "cannot open a process")? {
+                match pidfd_send_signal(&pidfd, signal) {
+                    Ok(()) | Err(Errno::SRCH) => {}
+                    Err(e) => {
+                        let what = format!("cannot signal process {}", pid.as_raw_nonzero());
+                        return Err(e).at(&self.id, what);
+                    }
                 }
             }
         }
@@ -149,17 +147,37 @@ fn directory_of(pid: Pid, mountpoint: &Path, home: &Path) -> io::Result<PathBuf>
     Err(io::Error::other(format!("the init is in {}", directory.display())))
 }
 
-/// Pidfds of the processes that `list` lists, but not of this one. A number that was free and taken again between reading
-/// and opening is not among them: what is opened must still be in the list afterwards.
-pub(super) fn open_listed(list: impl Fn() -> Vec<Pid>) -> Vec<(Pid, OwnedFd)> {
-    let own = rustix::process::getpid();
-    let open = |pid: Pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?));
-    let opened: Vec<_> = list().into_iter().filter(|pid| *pid != own).filter_map(open).collect();
-    if opened.is_empty() {
-        return opened;
+/// So many processes are opened at once: fewer than anybody's limit of descriptors, whatever a container has.
+const AT_ONCE: usize = 256;
+
+/// Pidfds of some of the processes that `list` lists, but not of this one; none when there are none.
+pub(super) fn open_some(list: impl Fn() -> Vec<Pid>) -> io::Result<Vec<(Pid, OwnedFd)>> {
+    for pids in list().chunks(AT_ONCE) {
+        let opened = open_listed(pids, &list)?;
+        if !opened.is_empty() {
+            return Ok(opened);
+        }
     }
-    let still = list();
-    opened.into_iter().filter(|(pid, _)| still.contains(pid)).collect()
+    Ok(Vec::new())
+}
+
+/// Pidfds of these processes that `list` lists, but not of this one. A number that was free and taken again between
+/// reading and opening is not among them: what is opened must still be in the list afterwards.
+fn open_listed(pids: &[Pid], list: impl Fn() -> Vec<Pid>) -> io::Result<Vec<(Pid, OwnedFd)>> {
+    let own = rustix::process::getpid();
+    let mut opened = Vec::new();
+    for pid in pids.iter().filter(|pid| **pid != own) {
+        match pidfd_open(*pid, PidfdFlags::empty()) {
+            Ok(pidfd) => opened.push((*pid, pidfd)),
+            Err(e) if crate::process::is_gone(e) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    if !opened.is_empty() {
+        let still = list();
+        opened.retain(|(pid, _)| still.contains(pid));
+    }
+    Ok(opened)
 }
 
 fn collect(directory: &Path, pids: &mut Vec<Pid>) {
