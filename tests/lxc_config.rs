@@ -36,7 +36,15 @@ fn under(tool: &str, options: &[&str], container: &Container) -> Output {
     command.args(options).args(["-n", container.id(), "-l", "WARN", "-P"]).arg(container.path("lxc"));
     fs::create_dir_all(container.path("lxc")).expect("a directory");
     command.arg("-f").arg(&config).arg("-o").arg(&log).stdin(std::process::Stdio::null());
+    let cgroup = |kind: &str| format!("{}-{kind}", container.id());
+    for (key, kind) in [("container", "own"), ("monitor", "monitor"), ("monitor.pivot", "pivot")] {
+        command.arg("-s").arg(format!("lxc.cgroup.dir.{key}={}", cgroup(kind)));
+    }
     let mut output = Output::new(tool, &command.output().expect(tool));
+    // LXC moves its monitor there to remove the monitor's own cgroup, and leaves it.
+    for left in lxcrun_test::all_cgroups().iter().filter(|path| path.ends_with(cgroup("pivot"))) {
+        fs::remove_dir(left.join("lxc.pivot")).and_then(|()| fs::remove_dir(left)).expect("LXC's own cgroup");
+    }
     output.log = format!("{}{text}", fs::read_to_string(log).unwrap_or_default());
     output
 }

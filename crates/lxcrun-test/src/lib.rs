@@ -26,7 +26,10 @@ pub mod engines;
 
 pub use agent::{Notifications, SeccompAgent};
 pub use bundle::Bundle;
-pub use cgroup::{Cgroups, Hierarchy, hierarchies, is_v2, parent as cgroup_parent, remove_plain_directories};
+pub use cgroup::{
+    Cgroups, Hierarchy, all as all_cgroups, hierarchies, is_v2, parent as cgroup_parent,
+    remove_plain_directories,
+};
 pub use console::{ConsoleSocket, Pty};
 pub use container::Container;
 pub use helper::subreaper_command;

@@ -75,7 +75,9 @@ impl Docker {
             fs::create_dir_all(&directory)
                 .and_then(|()| fs::write(directory.join("daemon.json"), text))
                 .map_err(|e| format!("{}: {e}", directory.display()))?;
-            sandbox.daemon(&["dockerd"], || answers(&sandbox))?;
+            // Where the sandbox removes them.
+            let parent = sandbox.cgroup_parent();
+            sandbox.daemon(&["dockerd", "--cgroup-parent", &parent], || answers(&sandbox))?;
             Ok::<_, String>(Docker { sandbox, runtime: "lxcrun" })
         };
         start().unwrap_or_else(|reason| panic!("{reason}"))
