@@ -5,16 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use lxcrun::{Container, OomWatch};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 
 use crate::Terminal;
 use crate::oom::OomFlag;
 
-const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// As much as a pipe holds.
 const BUFFER: usize = 65536;
+/// More than a terminal holds, which does not say how much that is.
+const TERMINAL: u64 = 65536;
 /// End of transmission: ^D, what ends the input of a terminal.
 const EOT: u8 = 4;
 
@@ -93,7 +94,7 @@ impl<'io> Pump<'io> {
         mut oom: Option<(&mut OomFlag, &Container)>,
     ) -> io::Result<()> {
         loop {
-            let ready = self.wait(Some(end), oom.as_ref().map(|(flag, _)| flag.watch()), None)?;
+            let ready = self.wait(end, oom.as_ref().map(|(flag, _)| flag.watch()))?;
             if ready.oom
                 && let Some((flag, container)) = &mut oom
             {
@@ -106,29 +107,24 @@ impl<'io> Pump<'io> {
         }
     }
 
-    /// Copies what is left when nobody writes any more.
+    /// Copies what is left when the program has ended. Those that it has left behind may write for ever, so no more is
+    /// taken than is there by now.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
-        if let Some(terminal) = &mut self.terminal {
-            terminal.input = None;
-            terminal.pending.clear();
+        for Copy { source, mut sink } in self.copies.drain(..) {
+            let left = ioctl_fionread(&source)?;
+            // Whoever has opened the pipe anew may have read it.
+            fcntl_setfl(&source, fcntl_getfl(&source)? | OFlags::NONBLOCK)?;
+            pass_on_all(&source, &mut sink, left);
         }
-        loop {
-            let ready = self.wait(None, None, Some(&NOW))?;
-            if !ready.copies.contains(&true) && !ready.master {
-                return Ok(());
-            }
-            self.advance(&ready);
+        if let Some(mut terminal) = self.terminal.take() {
+            pass_on_all(&*terminal.master, &mut terminal.sink, TERMINAL);
         }
+        Ok(())
     }
 
-    fn wait(
-        &self,
-        end: Option<BorrowedFd<'_>>,
-        oom: Option<&OomWatch>,
-        timeout: Option<&Timespec>,
-    ) -> io::Result<Ready> {
+    fn wait(&self, end: BorrowedFd<'_>, oom: Option<&OomWatch>) -> io::Result<Ready> {
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.copies.len() + 5);
-        fds.extend(end.map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN)));
+        fds.push(PollFd::from_borrowed_fd(end, PollFlags::IN));
         fds.extend(oom.map(|oom| PollFd::new(oom, PollFlags::IN)));
         fds.extend(self.copies.iter().map(|copy| PollFd::new(&copy.source, PollFlags::IN)));
         let mut takes_input = false;
@@ -141,7 +137,7 @@ impl<'io> Pump<'io> {
                 fds.push(PollFd::new(input, PollFlags::IN));
             }
         }
-        match poll(&mut fds, timeout) {
+        match poll(&mut fds, None) {
             Err(Errno::INTR) => {
                 return Ok(Ready { copies: vec![false; self.copies.len()], ..Ready::default() });
             }
@@ -151,7 +147,7 @@ impl<'io> Pump<'io> {
         let mut next =
             |asked: bool| if asked { flags.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
         Ok(Ready {
-            end: !next(end.is_some()).is_empty(),
+            end: !next(true).is_empty(),
             oom: !next(oom.is_some()).is_empty(),
             copies: self.copies.iter().map(|_| !next(true).is_empty()).collect(),
             close: !next(self.terminal.is_some()).is_empty(),
@@ -163,7 +159,7 @@ impl<'io> Pump<'io> {
     fn advance(&mut self, ready: &Ready) {
         let mut ready_copies = ready.copies.iter();
         self.copies.retain_mut(|copy| {
-            !ready_copies.next().is_some_and(|r| *r) || pass_on(&copy.source, &mut copy.sink)
+            !ready_copies.next().is_some_and(|r| *r) || pass_on(&copy.source, &mut copy.sink).is_some()
         });
         let Some(terminal) = &mut self.terminal else { return };
         if ready.close || !terminal.advance(ready) {
@@ -187,7 +183,7 @@ impl TerminalPump<'_> {
                 Err(_) => self.pending.clear(),
             }
         }
-        !ready.master || pass_on(&*self.master, &mut self.sink)
+        !ready.master || pass_on(&*self.master, &mut self.sink).is_some()
     }
 
     fn read_input(&mut self) {
@@ -205,27 +201,37 @@ impl TerminalPump<'_> {
     }
 }
 
-/// Copies what is there. Returns whether more may come.
-fn pass_on(source: impl AsFd, sink: &mut Box<dyn Write + Send + '_>) -> bool {
+/// Copies what is there, until that was `left`.
+fn pass_on_all(source: impl AsFd, sink: &mut Box<dyn Write + Send + '_>, mut left: u64) {
+    while left > 0
+        && let Some(count @ 1..) = pass_on(&source, sink)
+    {
+        left = left.saturating_sub(count);
+    }
+    let _ = sink.flush();
+}
+
+/// Copies what is there. Returns how much that was, if more may come.
+fn pass_on(source: impl AsFd, sink: &mut Box<dyn Write + Send + '_>) -> Option<u64> {
     let mut buffer = [0; BUFFER];
-    match rustix::io::read(source, &mut buffer) {
+    match retry_on_intr(|| rustix::io::read(&source, &mut buffer)) {
         // Every program has closed it; a terminal says EIO then.
         Ok(0) | Err(Errno::IO) => {
             let _ = sink.flush();
-            false
+            None
         }
         Ok(count) => match sink.write_all(&buffer[..count]) {
-            Ok(()) => true,
+            Ok(()) => Some(count as u64),
             Err(e) => {
                 // Closed on this side, too, the program is told as by any reader that goes away.
                 tracing::warn!("a container's output is lost: {e}");
-                false
+                None
             }
         },
-        Err(Errno::AGAIN | Errno::INTR) => true,
+        Err(Errno::AGAIN) => Some(0),
         Err(e) => {
             tracing::warn!("a container's output cannot be read: {e}");
-            false
+            None
         }
     }
 }
@@ -251,6 +257,32 @@ mod tests {
             pump.drain().unwrap();
         }
         assert_eq!((out.as_slice(), err.as_slice()), (b"out".as_slice(), b"err".as_slice()));
+    }
+
+    #[test]
+    fn who_writes_for_ever_is_not_waited_for() {
+        const MUCH: usize = 16 << 20;
+        /// Takes much, but not everything.
+        struct Counter(usize);
+        impl Write for Counter {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0 += bytes.len();
+                if self.0 > MUCH { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(bytes.len()) }
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut counter = Counter(0);
+        let ([_, stdout, _], mut pump) = Pipes::null().stdout(&mut counter).open().unwrap();
+        let mut stdout = std::fs::File::from(stdout);
+        stdout.write_all(b"first").unwrap();
+        let writer = std::thread::spawn(move || while stdout.write_all(&[b'x'; 4096]).is_ok() {});
+        pump.drain().unwrap();
+        drop(pump);
+        // Nobody reads any more: it is told.
+        writer.join().unwrap();
+        assert!((5..=2 * super::BUFFER).contains(&counter.0), "{}", counter.0);
     }
 
     #[test]

@@ -271,6 +271,9 @@ fn row_22_exec_works() {
     assert_eq!(bed.try_exec(&id, &ProcessConfig::new(["nowhere"])).unwrap_err().exit_code(), Some(127));
     assert_eq!(bed.try_exec(&id, &ProcessConfig::new(["/tmp"])).unwrap_err().exit_code(), Some(126));
     assert_eq!(bed.exec(&id, &sh("kill -TERM $$")).code, 143);
+    // What it leaves behind may print for ever: nobody waits for that.
+    let left = bed.exec(&id, &sh("echo first; yes & exit 9"));
+    assert!(left.code == 9 && left.out.starts_with("first\n"), "{}", left.code);
     running.finish();
     assert!(bed.try_exec(&id, &sh("true")).unwrap_err().is_not_found());
 }

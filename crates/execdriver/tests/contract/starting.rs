@@ -210,6 +210,16 @@ fn row_09_one_readable_config_and_any_path() {
 }
 
 #[test]
+fn row_09_a_privileged_command_may_use_every_device() {
+    let bed = Bed::new();
+    // Opening the kernel's log for writing writes nothing.
+    let sh = || bed.sh("mknod /dev/log11 c 1 11 && echo made; true >/dev/log11 && echo opened");
+    assert_eq!(bed.run(sh().privileged(true)).assert_ok(), "made\nopened");
+    let denied = bed.run(sh());
+    assert!(denied.out == "made\n" && denied.err.contains("not permitted"), "{denied:?}");
+}
+
+#[test]
 fn row_10_resources_reach_the_kernel() {
     let bed = Bed::new();
     let resources = Resources {
