@@ -91,6 +91,8 @@ fn until_runs(worker: &Worker<'_>, run: &mut Child) -> Result<()> {
 }
 
 fn pss_beside(worker: &Worker<'_>) -> Result<f64> {
+    // Idle is who has had nothing to do for a while, and has given back by then what it gives back at all.
+    std::thread::sleep(Duration::from_secs(2));
     let init: u32 = fs::read_to_string(worker.pid_file(ID))?.trim().parse()?;
     let others = descendants(std::process::id())?.into_iter().filter(|pid| *pid != init);
     Ok(others.filter_map(pss).sum())

@@ -1,9 +1,9 @@
 //! Has liblxc call functions of the `lxc` crate instead of others' (see its `wait.rs`, `seccomp.rs`, `cgroups.rs`,
-//! `orphan.rs` and `access.rs`), and Rust's runtime one of the `kernel` crate (see its `stack.rs`).
+//! `orphan.rs`, `access.rs` and `idle.rs`), and Rust's runtime one of the `kernel` crate (see its `stack.rs`).
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    let of_liblxc = ["waitpid", "seccomp_load", "mkdirat", "write", "recvmsg", "access"];
+    let of_liblxc = ["waitpid", "seccomp_load", "mkdirat", "write", "recvmsg", "access", "epoll_wait"];
     for name in of_liblxc.iter().chain(&["pthread_getattr_np"]) {
         println!("cargo::rustc-link-arg-bins=-Wl,--undefined=lxcrun_{name},--defsym={name}=lxcrun_{name}");
     }

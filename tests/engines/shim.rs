@@ -19,6 +19,7 @@ impl Shim {
 ctr_tests! { Shim has [
     a_hundred_containers_run_in_parallel,
     events_come_in_the_order_of_runcs_shim.needs(Need::Program("runc")),
+    the_end_of_the_init_is_the_last_one,
     an_oom_kill_is_an_event.needs(Need::Controller("memory")),
     a_restored_checkpoint_counts_on.needs(Need::Criu),
     a_killed_shim_takes_its_container_along,
@@ -26,6 +27,8 @@ ctr_tests! { Shim has [
     containers_outlive_a_killed_containerd,
     a_pod_has_one_shim,
     an_idle_shim_does_not_wake_up,
+    an_idle_container_costs_little_memory,
+    a_pod_costs_little_memory_for_each_container,
     a_file_gets_what_is_printed,
     a_logger_gets_what_is_printed,
     options_are_runcs,
@@ -145,6 +148,26 @@ fn events_come_in_the_order_of_runcs_shim() {
     assert_eq!(ours, theirs);
 }
 
+fn the_end_of_the_init_is_the_last_one() {
+    let ctr = Shim::get();
+    let events = Events::listen(ctr);
+    let container = ctr.start("", IDLE);
+    let (name, quoted) = (container.to_string(), format!("\"{container}\""));
+    let execs: Vec<String> = (0..8).map(|number| format!("exec-{number}")).collect();
+    for exec in &execs {
+        ctr.call(&["task", "exec", "--detach", "--exec-id", exec, &name, "sleep", "1000"]).assert_ok();
+    }
+    container.call(&["task", "kill", "--signal", "SIGKILL"]).assert_ok();
+    let exits = || -> Vec<String> {
+        let text = events.text();
+        let own = text.lines().filter(|line| line.contains(" /tasks/exit ") && line.contains(&quoted));
+        own.map(str::to_owned).collect()
+    };
+    assert!(until(|| exits().len() == execs.len() + 1), "{:?}", exits());
+    let exits = exits();
+    assert!(exits.last().is_some_and(|exit| exit.contains(&format!("\"id\":{quoted}"))), "{exits:?}");
+}
+
 fn an_oom_kill_is_an_event() {
     let ctr = Shim::get();
     let events = Events::listen(ctr);
@@ -258,6 +281,36 @@ fn an_idle_shim_does_not_wake_up() {
         before == switches()
     });
     assert!(quiet, "{:?}", switches());
+}
+
+/// KiB of memory that processes account for: what they share with others is divided (PSS, proc_pid_smaps(5)).
+fn memory_of(ctr: &Containerd, pids: &[String]) -> u64 {
+    let of = |pid: &String| {
+        let text = ctr.sandbox().read(format!("/proc/{pid}/smaps_rollup"));
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("PSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    };
+    pids.iter().map(of).sum()
+}
+
+fn an_idle_container_costs_little_memory() {
+    let ctr = Shim::get();
+    let container = ctr.start("", "exec sleep 1000");
+    let beside = [shims(ctr, &container), monitors(ctr, &container)].concat();
+    assert_eq!(beside.len(), 2);
+    assert!(until(|| memory_of(ctr, &beside) <= 4 << 10), "{} KiB", memory_of(ctr, &beside));
+}
+
+fn a_pod_costs_little_memory_for_each_container() {
+    const CONTAINERS: u64 = 20;
+    let ctr = Shim::get();
+    let options = format!("--annotation io.kubernetes.cri.sandbox-id={}", path("pod").replace('/', ""));
+    let all: Vec<Container<'_>> = (0..CONTAINERS).map(|_| ctr.start(&options, "exec sleep 1000")).collect();
+    let mut beside = shims(ctr, &all[0]);
+    beside.extend(all.iter().flat_map(|container| monitors(ctr, container)));
+    assert_eq!(beside.len(), all.len() + 1);
+    let each = || memory_of(ctr, &beside) / CONTAINERS;
+    assert!(until(|| each() <= 1331), "{} KiB", each()); // 1.3 MiB
 }
 
 fn a_file_gets_what_is_printed() {

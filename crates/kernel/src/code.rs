@@ -6,25 +6,39 @@ use std::fs;
 /// that are used again come from the page cache: the rest is counted as this process's no longer.
 ///
 /// # Errors
-/// Of reading /proc/self/maps.
+/// Of reading /proc/self/smaps.
 pub fn free_code() -> std::io::Result<()> {
-    for (start, length) in fs::read_to_string("/proc/self/maps")?.lines().filter_map(code) {
-        // SAFETY: a private mapping of a file that may not be written to has the file's content, and has it again when
-        // it is next looked at; that this very code is among it makes no difference.
+    for (start, length) in unchanged(&fs::read_to_string("/proc/self/smaps")?) {
+        // SAFETY: a private mapping of a file that may not be written to and never was has the file's content, and has it
+        // again when it is next looked at; that this very code is among it makes no difference.
         unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED) };
     }
     Ok(())
 }
 
-/// Where a line of /proc/PID/maps says that code of a file is, and how much, or what begins a file: headers and constants.
-/// What comes later and is only to be read was written to before that: addresses.
-fn code(line: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (start, end) = fields.next()?.split_once('-')?;
-    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-    let (access, offset, file) = (fields.next()?, fields.next()?, fields.nth(2)?);
-    let is_code = access == "r-xp" || (access == "r--p" && offset == "00000000");
-    (is_code && file.starts_with('/')).then(|| (start, end.saturating_sub(start)))
+/// Where /proc/PID/smaps says that files are which nobody may write to, and how much of them. Not addresses that the loader
+/// has written there before: such a page is the process's own (`Anonymous`, proc_pid_smaps(5)).
+fn unchanged(smaps: &str) -> impl Iterator<Item = (usize, usize)> {
+    let mut of_file = None;
+    smaps.lines().filter_map(move |line| {
+        let mut fields = line.split_ascii_whitespace();
+        match (fields.next()?, fields.next()?) {
+            ("Anonymous:", "0") => of_file.take(),
+            (field, _) if field.ends_with(':') => None,
+            (place, access) => {
+                let is_file = fields.nth(3).is_some_and(|path| path.starts_with('/'));
+                of_file = range(place).filter(|_| is_file && matches!(access, "r--p" | "r-xp"));
+                None
+            }
+        }
+    })
+}
+
+/// The beginning and the length of `START-END`.
+fn range(place: &str) -> Option<(usize, usize)> {
+    let (start, end) = place.split_once('-')?;
+    let start = usize::from_str_radix(start, 16).ok()?;
+    Some((start, usize::from_str_radix(end, 16).ok()?.checked_sub(start)?))
 }
 
 #[cfg(test)]
@@ -32,18 +46,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_of_files_is_code() {
-        let line =
-            |access: &str, file: &str| format!("00401000-00409000 {access} 00001000 fe:00 1234 {file}");
-        assert_eq!(code(&line("r-xp", "/usr/bin/program")), Some((0x40_1000, 0x8000)));
-        assert_eq!(code(&line("r--p", "/usr/bin/program")), None);
-        assert_eq!(
-            code("00400000-00401000 r--p 00000000 fe:00 1234 /usr/bin/program"),
-            Some((0x40_0000, 0x1000))
-        );
-        assert_eq!(code(&line("rwxp", "/usr/bin/program")), None);
-        assert_eq!(code(&line("r-xp", "[vdso]")), None);
-        assert_eq!(code(&line("r-xp", "")), None);
+    fn only_files_as_they_are_can_be_given_back() {
+        let mapping = |access: &str, file: &str, anonymous: u32| {
+            format!(
+                "00401000-00409000 {access} 00001000 fe:00 1234 {file}\nSize: 32 kB\nAnonymous: {anonymous} kB\nVmFlags: rd mr\n"
+            )
+        };
+        let of = |smaps: &str| unchanged(smaps).collect::<Vec<_>>();
+        let all = [(0x40_1000, 0x8000)];
+        assert_eq!(of(&mapping("r-xp", "/usr/bin/program", 0)), all);
+        assert_eq!(of(&mapping("r--p", "/usr/bin/program", 0)), all);
+        assert_eq!(of(&mapping("r--p", "/usr/bin/program", 4)), []);
+        assert_eq!(of(&mapping("rw-p", "/usr/bin/program", 0)), []);
+        assert_eq!(of(&mapping("r--s", "/usr/bin/program", 0)), []);
+        assert_eq!(of(&mapping("r-xp", "[vdso]", 0)), []);
+        assert_eq!(of(&mapping("r-xp", "", 0)), []);
+        let two = mapping("r--p", "/usr/bin/program", 4) + &mapping("r-xp", "/usr/bin/program", 0);
+        assert_eq!(of(&two), all);
     }
 
     #[test]

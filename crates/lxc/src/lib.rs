@@ -7,6 +7,7 @@
 mod access;
 mod cgroups;
 mod handle;
+mod idle;
 mod library;
 mod orphan;
 mod seccomp;
@@ -17,6 +18,7 @@ mod wait;
 pub use access::take_for_reachable;
 pub use cgroups::stay_in_cgroups;
 pub use handle::{Ended, Handle};
+pub use idle::when_idle;
 pub use library::Liblxc;
 pub use orphan::end_orphans;
 pub use wait::{Next, when_waited};

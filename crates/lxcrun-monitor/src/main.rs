@@ -123,6 +123,8 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
     let argv: [&CStr; 1] = [&program];
     let exit_file = plan.root.join(&plan.name).join(EXIT_FILE);
     end_with_init(Rc::clone(control), exit_file.clone(), plan.root.clone());
+    // All of liblxc that has made the container. That it stays in memory where it can't be given back is no failure.
+    lxc::when_idle(|| drop(kernel::free_code()));
     let ended = container.start(&argv).map_err(|e| e.to_string())?;
     let report = exit(ended)
         .map_or_else(|| FromMonitor::Failed("liblxc could not start it".into()), FromMonitor::Exited);

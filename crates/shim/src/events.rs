@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -126,6 +126,21 @@ pub fn timestamp(time: SystemTime) -> Timestamp {
     }
 }
 
+/// Waits for what there is to do. Telling of it is the last part of whatever has happened: when there is nothing more for a
+/// second, what all that took is not needed until something happens again.
+fn next(notes: &Receiver<Note>) -> Option<Note> {
+    const IDLE_AFTER: Duration = Duration::from_secs(1);
+    match notes.recv_timeout(IDLE_AFTER) {
+        Err(RecvTimeoutError::Timeout) => {
+            if let Err(e) = kernel::free_code() {
+                tracing::debug!("the program stays in memory: {e}");
+            }
+            notes.recv().ok()
+        }
+        note => note.ok(),
+    }
+}
+
 /// A client of ttrpc that has one call and makes it once at a time. The one of the crate wakes up a hundred times a second
 /// for as long as it is connected.
 struct Publisher {
@@ -138,7 +153,7 @@ struct Publisher {
 impl Publisher {
     fn run(mut self, notes: &Receiver<Note>) {
         let mut queue = VecDeque::new();
-        while let Ok(note) = notes.recv() {
+        while let Some(note) = next(notes) {
             let finish = match note {
                 Note::Event(event) => {
                     queue.push_back(event);
@@ -158,11 +173,6 @@ impl Publisher {
             if finish.is_some() {
                 // Dropped, it tells.
                 return;
-            }
-            // Telling of it is the last part of whatever has happened. What that took is not needed until something
-            // happens again.
-            if let Err(e) = kernel::free_code() {
-                tracing::debug!("the program stays in memory: {e}");
             }
         }
     }

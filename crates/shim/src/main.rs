@@ -32,6 +32,7 @@ use flags::{Action, Flags};
 const RUNTIME: &str = "io.containerd.lxcrun.v2";
 
 fn main() -> ExitCode {
+    kernel::keep_children();
     let flags = match Flags::parse(std::env::args_os().skip(1)) {
         Ok(flags) => flags,
         Err(reason) => return fail(&reason),

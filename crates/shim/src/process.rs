@@ -46,7 +46,7 @@ impl Process {
         }
     }
 
-    /// Held until containerd is told of the start, so that it hears of the end only afterwards.
+    /// Held until containerd is told of the creation, or the start, so that it hears of the end only afterwards.
     pub fn starting(&self) -> MutexGuard<'_, ()> {
         lock(&self.starting)
     }
@@ -70,6 +70,12 @@ impl Process {
 
     pub fn is_started(&self) -> bool {
         lock(&self.state).started
+    }
+
+    /// The same, when whoever is starting it has done so.
+    pub fn has_started(&self) -> bool {
+        let _starting = self.starting();
+        self.is_started()
     }
 
     pub fn exited(&self) -> Option<Exited> {

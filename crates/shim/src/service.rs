@@ -1,8 +1,9 @@
 //! containerd's task API: each call finds its task, and what it says becomes a message.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use containerd_shim_protos::Task as Api;
 use containerd_shim_protos::api::{
@@ -31,7 +32,10 @@ use crate::task::{Exec, Task};
 /// All tasks of this process.
 pub struct Service {
     namespace: String,
-    tasks: Mutex<HashMap<String, Arc<Task>>>,
+    /// By id; nothing yet for one that is being created.
+    tasks: Mutex<HashMap<String, Option<Arc<Task>>>>,
+    /// A creation has ended.
+    created: Condvar,
     events: Events,
     end: Mutex<Sender<Events>>,
 }
@@ -55,13 +59,20 @@ impl Service {
     /// The service, and where it says that it is to end.
     pub fn new(namespace: &str, events: Events) -> (Self, Receiver<Events>) {
         let (end, ended) = channel();
-        (Self { namespace: namespace.into(), tasks: Mutex::default(), events, end: Mutex::new(end) }, ended)
+        let service = Self {
+            namespace: namespace.into(),
+            tasks: Mutex::default(),
+            created: Condvar::new(),
+            events,
+            end: Mutex::new(end),
+        };
+        (service, ended)
     }
 
     fn task(&self, id: &str) -> Result<Arc<Task>> {
         self.events.containerd_is_there();
         let task = lock(&self.tasks).get(id).cloned();
-        task.ok_or_else(|| error(Code::NOT_FOUND, format!("container {id}: not created")))
+        task.flatten().ok_or_else(|| error(Code::NOT_FOUND, format!("container {id}: not created")))
     }
 
     fn which(&self, id: &str, exec_id: &str) -> Result<Which> {
@@ -75,7 +86,38 @@ impl Service {
         }
     }
 
-    fn created(&self, request: CreateTaskRequest, pid: u32) {
+    /// Takes the place of a task that is then created.
+    fn reserve(&self, id: &str) -> Result<()> {
+        match lock(&self.tasks).entry(id.into()) {
+            Entry::Occupied(_) => Err(error(Code::ALREADY_EXISTS, format!("container {id}: already exists"))),
+            Entry::Vacant(place) => {
+                place.insert(None);
+                Ok(())
+            }
+        }
+    }
+
+    /// It was created, or not.
+    fn settle(&self, id: &str, task: Option<Arc<Task>>) {
+        let mut tasks = lock(&self.tasks);
+        match task {
+            Some(task) => drop(tasks.insert(id.into(), Some(task))),
+            None => drop(tasks.remove(id)),
+        }
+        self.created.notify_all();
+    }
+
+    fn make(&self, request: CreateTaskRequest) -> anyhow::Result<u32> {
+        let task = Arc::new(Task::new(&request, &self.namespace, &self.events)?);
+        let _starting = task.init.starting();
+        task.create(&request.rootfs)?;
+        let pid = task.init.pid();
+        self.settle(&request.id, Some(Arc::clone(&task)));
+        self.publish_created(request, pid);
+        Ok(pid)
+    }
+
+    fn publish_created(&self, request: CreateTaskRequest, pid: u32) {
         let io = TaskIO {
             stdin: request.stdin,
             stdout: request.stdout,
@@ -92,6 +134,15 @@ impl Service {
             pid,
             ..TaskCreate::default()
         });
+    }
+
+    /// Ends this process, unless others of the pod are still served: those, too, that are being created.
+    fn end_unless_needed(&self) {
+        let is_creating = |tasks: &mut HashMap<_, Option<_>>| tasks.values().any(Option::is_none);
+        let settled = self.created.wait_while(lock(&self.tasks), is_creating);
+        if settled.unwrap_or_else(PoisonError::into_inner).is_empty() {
+            let _ = lock(&self.end).send(self.events.clone());
+        }
     }
 
     fn delete_init(&self, task: &Task) -> Result<Exited> {
@@ -144,13 +195,10 @@ fn status(which: &Which) -> Status {
 impl Api for Service {
     fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
         self.events.containerd_is_there();
-        if lock(&self.tasks).contains_key(&request.id) {
-            return Err(error(Code::ALREADY_EXISTS, format!("container {}: already exists", request.id)));
-        }
-        let task = Task::create(&request, &self.namespace, &self.events).map_err(|e| of_anyhow(&e))?;
-        let pid = task.init.pid();
-        lock(&self.tasks).insert(request.id.clone(), task);
-        self.created(request, pid);
+        let id = request.id.clone();
+        self.reserve(&id)?;
+        let made = self.make(request).inspect_err(|_| self.settle(&id, None));
+        let pid = made.map_err(|e| of_anyhow(&e))?;
         Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
     }
 
@@ -313,15 +361,13 @@ impl Api for Service {
 
     fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Result<ConnectResponse> {
         self.events.containerd_is_there();
-        let task_pid = lock(&self.tasks).get(&request.id).map_or(0, |task| task.init.pid());
+        let task = lock(&self.tasks).get(&request.id).cloned().flatten();
+        let task_pid = task.map_or(0, |task| task.init.pid());
         Ok(ConnectResponse { shim_pid: std::process::id(), task_pid, ..ConnectResponse::default() })
     }
 
     fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Result<Empty> {
-        // The others of the pod are still served.
-        if lock(&self.tasks).is_empty() {
-            let _ = lock(&self.end).send(self.events.clone());
-        }
+        self.end_unless_needed();
         Ok(Empty::default())
     }
 }
@@ -329,4 +375,45 @@ impl Api for Service {
 /// A message within another.
 pub fn any(type_url: &str, value: Vec<u8>) -> Any {
     Any { type_url: type_url.into(), value, ..Any::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service() -> (Service, Receiver<Events>) {
+        Service::new("test", Events::new("test", "/no/such/socket".into()).unwrap())
+    }
+
+    fn task(service: &Service, id: &str) -> Arc<Task> {
+        let request = CreateTaskRequest { id: id.into(), ..CreateTaskRequest::default() };
+        Arc::new(Task::new(&request, "test", &service.events).unwrap())
+    }
+
+    #[test]
+    fn a_task_that_is_being_created_keeps_the_service() {
+        let (service, ended) = service();
+        service.reserve("web").unwrap();
+        assert!(service.task("web").is_err(), "it is not there yet");
+        assert!(service.reserve("web").is_err(), "its name is taken");
+        std::thread::scope(|scope| {
+            let shutdown = scope.spawn(|| service.end_unless_needed());
+            service.settle("web", Some(task(&service, "web")));
+            shutdown.join().unwrap();
+        });
+        assert!(ended.try_recv().is_err(), "it is served");
+        assert!(service.task("web").is_ok());
+    }
+
+    #[test]
+    fn a_task_that_cannot_be_created_does_not_keep_it() {
+        let (service, ended) = service();
+        service.reserve("web").unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| service.end_unless_needed());
+            service.settle("web", None);
+        });
+        assert!(ended.try_recv().is_ok());
+        service.reserve("web").unwrap();
+    }
 }

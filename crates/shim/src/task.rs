@@ -11,6 +11,7 @@ use anyhow::{Context, bail, ensure};
 use containerd_shim_protos::api::{CreateTaskRequest, ExecProcessRequest};
 use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskOOM, TaskStart};
 use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::types::mount::Mount;
 use lxcrun::oci_spec::runtime::Process as ProcessSpec;
 use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecProcess, OomWatch, Signal};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -51,17 +52,12 @@ pub struct Exec {
 }
 
 impl Task {
-    /// Makes the container. Its program waits for [`start`](Self::start).
-    pub fn create(
-        request: &CreateTaskRequest,
-        namespace: &str,
-        events: &Events,
-    ) -> anyhow::Result<Arc<Self>> {
+    /// What is asked for. There is nothing of it until [`create`](Self::create).
+    pub fn new(request: &CreateTaskRequest, namespace: &str, events: &Events) -> anyhow::Result<Self> {
         let id: ContainerId = request.id.parse()?;
         let options = Options::of(&request.options)?;
         let bundle = PathBuf::from(&request.bundle);
         let root = options.state_root(namespace);
-        options::remember_root(&bundle, &root).context("cannot write to the bundle")?;
         let images =
             [&request.checkpoint, &options.criu_image_path].into_iter().find(|path| !path.is_empty());
         let uris = Uris {
@@ -70,8 +66,7 @@ impl Task {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let rootfs = Rootfs::mount(&bundle, &request.rootfs)?;
-        let task = Arc::new(Self {
+        Ok(Self {
             images: images.map(PathBuf::from),
             id,
             bundle,
@@ -83,12 +78,18 @@ impl Task {
             container: OnceLock::new(),
             ended: Mutex::new(None),
             execs: Mutex::default(),
-        });
-        if task.images.is_none() {
-            task.make()?;
+        })
+    }
+
+    /// Makes the container. Its program waits for [`start`](Self::start).
+    pub fn create(self: &Arc<Self>, mounts: &[Mount]) -> anyhow::Result<()> {
+        options::remember_root(&self.bundle, &self.root).context("cannot write to the bundle")?;
+        let rootfs = Rootfs::mount(&self.bundle, mounts)?;
+        if self.images.is_none() {
+            self.make()?;
         }
         rootfs.keep();
-        Ok(task)
+        Ok(())
     }
 
     fn make(self: &Arc<Self>) -> anyhow::Result<()> {
@@ -158,8 +159,19 @@ impl Task {
             let _ = container.kill_all(Signal::KILL);
         }
         *lock(&self.ended) = Some(container);
+        self.wait_for_execs();
         let _started = self.init.starting();
         self.publish_exit(self.id.as_str(), &self.init, exited);
+    }
+
+    /// The execs have ended with the init. containerd hears of its end last.
+    fn wait_for_execs(&self) {
+        let execs: Vec<_> = lock(&self.execs).values().cloned().collect();
+        for exec in execs {
+            if exec.process.has_started() {
+                exec.process.wait();
+            }
+        }
     }
 
     /// Waits, and tells of processes that the kernel has killed for want of memory.
@@ -177,6 +189,7 @@ impl Task {
             let news = oom.is_some_and(|oom| oom.next().unwrap_or(false));
             if news || (has_ended && !told && oom.is_some_and(OomWatch::happened)) {
                 told = true;
+                let _started = self.init.starting();
                 self.events.publish(&killed);
             }
             if has_ended {
@@ -290,7 +303,11 @@ impl Task {
     /// Starts a planned process.
     pub fn start_exec(self: &Arc<Self>, exec: &Arc<Exec>) -> anyhow::Result<u32> {
         let _starting = exec.process.starting();
-        let running = self.execute(exec).inspect_err(|_| {
+        let is_new = !exec.process.is_started() && exec.process.exited().is_none();
+        ensure!(is_new, "exec {}: was started before", exec.id);
+        let started = self.execute(exec).and_then(|running| self.wait_for(exec, running));
+        started.inspect_err(|_| {
+            exec.kill(Signal::KILL);
             exec.process.io().close();
             // Whoever waits for it waits no more; containerd hears of no end, because there was no start.
             exec.process.end(Exited::now(255));
@@ -302,6 +319,11 @@ impl Task {
             pid,
             ..TaskExecStarted::default()
         });
+        Ok(pid)
+    }
+
+    /// Waits for an exec's end in a thread of its own.
+    fn wait_for(self: &Arc<Self>, exec: &Arc<Exec>, running: Arc<ExecProcess>) -> anyhow::Result<()> {
         let (task, exec) = (Arc::clone(self), Arc::clone(exec));
         let wait = move || {
             let status = running.wait().map_or(255, |exit| exit.code().into());
@@ -309,16 +331,11 @@ impl Task {
             let _started = exec.process.starting();
             task.publish_exit(&exec.id, &exec.process, exited);
         };
-        std::thread::Builder::new()
-            .name("wait".into())
-            .stack_size(STACK)
-            .spawn(wait)
-            .context("cannot start a thread")?;
-        Ok(pid)
+        let waiter = std::thread::Builder::new().name("wait".into()).stack_size(STACK);
+        waiter.spawn(wait).map(drop).context("cannot start a thread")
     }
 
     fn execute(&self, exec: &Exec) -> anyhow::Result<Arc<ExecProcess>> {
-        ensure!(!exec.process.is_started(), "exec {}: was started before", exec.id);
         let opened = exec.process.uris.open(Owner { ends_with_it: false, ..self.owner() })?;
         *exec.process.io() = opened.io;
         let options = ExecOptions { stdio: opened.stdio, ..ExecOptions::default() };
@@ -348,4 +365,55 @@ pub fn is_for_systemd(bundle: &Bundle) -> bool {
     let path = bundle.spec().linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
     let parts = path.and_then(|path| path.to_str()).map(|path| path.split(':').collect::<Vec<_>>());
     matches!(parts.as_deref(), Some([slice, _, _]) if slice.is_empty() || slice.ends_with(".slice"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use containerd_shim_protos::protobuf::well_known_types::any::Any;
+
+    fn task_with_an_exec() -> (Arc<Task>, Arc<Exec>) {
+        let request = CreateTaskRequest { id: "web".into(), ..CreateTaskRequest::default() };
+        let events = Events::new("test", "/no/such/socket".into()).unwrap();
+        let task = Arc::new(Task::new(&request, "test", &events).unwrap());
+        let spec = Any { value: br#"{"cwd":"/","args":["true"]}"#.to_vec(), ..Any::default() };
+        let request = ExecProcessRequest {
+            exec_id: "one".into(),
+            spec: MessageField::some(spec),
+            ..ExecProcessRequest::default()
+        };
+        assert!(task.add_exec(&request).unwrap());
+        let exec = task.exec("one").unwrap();
+        (task, exec)
+    }
+
+    #[test]
+    fn an_exec_is_started_once_and_keeps_its_status() {
+        let (task, exec) = task_with_an_exec();
+        exec.process.started();
+        let refusal = task.start_exec(&exec).unwrap_err().to_string();
+        assert!(refusal.contains("was started before"), "{refusal}");
+        assert!(exec.process.exited().is_none(), "it runs");
+        exec.process.end(Exited::now(7));
+        assert!(task.start_exec(&exec).is_err());
+        assert_eq!(exec.process.wait().status, 7);
+    }
+
+    #[test]
+    fn the_init_has_its_end_after_those_of_the_execs() {
+        let (task, exec) = task_with_an_exec();
+        // One that was never started has no end.
+        task.wait_for_execs();
+        let starting = exec.process.starting();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                task.wait_for_execs();
+                exec.process.exited().map(|exited| exited.status)
+            });
+            exec.process.started();
+            drop(starting);
+            exec.process.end(Exited::now(137));
+            assert_eq!(waiting.join().unwrap(), Some(137));
+        });
+    }
 }
