@@ -27,6 +27,7 @@ tests![
     a_missing_root_is_refused,
     a_root_that_is_a_file_is_refused,
     a_root_that_is_not_in_the_config_is_refused,
+    a_root_without_a_path_is_refused.lxcrun_only("others take the bundle"),
     an_id_with_a_slash_or_dots_is_refused,
     an_id_with_other_characters_is_refused,
     an_empty_id_is_refused,
@@ -43,6 +44,7 @@ tests![
     a_missing_process_is_refused,
     empty_args_are_refused,
     a_relative_working_directory_is_refused,
+    a_user_who_is_nobody_is_refused,
     an_unknown_capability_is_refused_by_name.lxcrun_only("runc only warns"),
     an_unknown_resource_limit_is_refused_by_name,
     a_resource_limit_with_soft_above_hard_is_refused
@@ -232,6 +234,10 @@ fn a_root_that_is_not_in_the_config_is_refused() {
     Bundle::busybox().set("/root", Value::Null).refused(&["root"]);
 }
 
+fn a_root_without_a_path_is_refused() {
+    Bundle::busybox().set("/root", json!({})).refused(&["root.path"]);
+}
+
 fn an_id_with_a_slash_or_dots_is_refused() {
     for id in ["a/b", "/", "..", ".", "../escaped", "a/../../escaped", "/tmp/absolute"] {
         let container = Bundle::busybox().id(id).build();
@@ -341,6 +347,16 @@ fn empty_args_are_refused() {
 fn a_relative_working_directory_is_refused() {
     Bundle::busybox().cwd("tmp").refused(&["cwd"]);
     Bundle::busybox().cwd("").refused(&["cwd"]);
+}
+
+/// The number that means "as it is" to the kernel: root.
+fn a_user_who_is_nobody_is_refused() {
+    for field in ["uid", "gid"] {
+        Bundle::busybox().set(&format!("/process/user/{field}"), u32::MAX).refused(&["4294967295"]);
+    }
+    let container = Bundle::busybox().args(["sleep", "1000"]).start();
+    container.exec_with(&["--user", "4294967295"], ["id"]).assert_fails();
+    container.exec_with(&["--user", "0:4294967295"], ["id"]).assert_fails();
 }
 
 fn an_unknown_capability_is_refused_by_name() {

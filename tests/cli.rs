@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::process::Stdio;
 
-use lxcrun_test::{Bundle, ConsoleSocket, Container, Runtime, tests};
+use lxcrun_test::{Bundle, Call, ConsoleSocket, Container, Runtime, tests};
 use serde_json::Value;
 
 tests![
@@ -43,8 +43,10 @@ tests![
     preserved_descriptors_are_open_in_the_program,
     other_descriptors_are_not,
     too_many_preserved_descriptors_are_refused,
+    descriptors_of_the_runtime_are_not_preserved.lxcrun_only("runc hands its own on"),
     the_variables_of_the_runtime_do_not_reach_the_program,
     no_new_keyring_and_no_pivot_are_accepted,
+    options_of_the_other_form_of_run_are_refused.lxcrun_only("it has two forms"),
 ];
 
 fn bare() -> Container {
@@ -200,7 +202,7 @@ fn every_option_of_runc_is_known() {
             .iter()
             .any(|w| text.contains(w))
     };
-    let ended = |call: lxcrun_test::Call| {
+    let ended = |call: Call| {
         let output = call.arg("--no-such-option").output();
         let text = format!("{}{}", output.assert_fails().stdout, output.stderr);
         text.contains("no-such-option") && unknown(&text)
@@ -316,6 +318,17 @@ fn manual_pages_are_complete() {
     assert!(page("lxcrun.8").contains("lxcrun-update(8)"));
     assert!(page("lxcrun-exec.8").contains("--additional-gids"));
     assert!(page("lxcrun-run.8").contains("--console-socket"));
+}
+
+fn options_of_the_other_form_of_run_are_refused() {
+    let container = Bundle::busybox().args(["true"]).build();
+    for option in ["--memory=5m", "--read-only", "--user=7", "--network=none", "--hostname=name"] {
+        let run = container.run_with(|call| call.arg(option));
+        run.assert_fails().assert_stderr_contains(option.split('=').next().expect("a name"));
+    }
+    let both =
+        container.call("run").args(["--bundle", container.dir().to_str().expect("a path"), "--", "true"]);
+    both.output().assert_fails().assert_stderr_contains("--bundle");
 }
 
 fn help_lists_the_commands() {
@@ -475,6 +488,29 @@ fn other_descriptors_are_not() {
 
 fn too_many_preserved_descriptors_are_refused() {
     preserved("7", "true").assert_fails();
+}
+
+fn descriptors_of_the_runtime_are_not_preserved() {
+    let container = Bundle::busybox().args(["sleep", "1000"]).build();
+    // None that the test has been left by its own caller either.
+    let call = |verb: &str, option: &str, number: &str| {
+        let log = container.path("log");
+        let call = container.global(["--log".as_ref(), log.as_os_str()]).arg(verb);
+        call.host("exec 3>&-").args([option, number])
+    };
+    let refused = |call: Call| {
+        call.output().assert_fails().assert_stderr_contains("descriptor 3 is not open");
+    };
+    for verb in ["create", "run"] {
+        refused(call(verb, "--preserve-fds", "1").arg("--bundle").arg(container.dir()).arg(container.id()));
+    }
+    container.create().assert_ok();
+    container.start().assert_ok();
+    refused(call("exec", "--preserve-fds", "1").arg(container.id()).arg("true"));
+    refused(call("checkpoint", "--status-fd", "3").arg(container.id()));
+    let log = fs::read_to_string(container.path("log")).expect("a log");
+    assert_eq!(log.lines().filter(|line| line.contains("descriptor 3 is not open")).count(), 4, "{log}");
+    container.finish();
 }
 
 fn the_variables_of_the_runtime_do_not_reach_the_program() {

@@ -18,6 +18,9 @@ tests![
     update_without_rdt_says_so.not_on("crun", "says nothing"),
     stats_have_runcs_fields.needs(Need::CgroupV1("memory")),
     events_are_stats_in_an_interval.needs(Need::Controller("memory")),
+    events_take_an_interval_beyond_all_time
+        .needs(Need::Controller("memory"))
+        .lxcrun_only("runc takes no such interval"),
     events_refuse_what_is_wrong,
     ps_prints_what_ps_does.needs(Need::Program("ps")),
     exec_adds_groups_to_those_of_the_user.not_on("crun", "takes them alone"),
@@ -234,6 +237,27 @@ fn events_are_stats_in_an_interval() {
         events.signal(rustix::process::Signal::KILL);
         events.wait();
     }
+}
+
+fn events_take_an_interval_beyond_all_time() {
+    let container = sleeper();
+    let interval = format!("{}s", i64::MAX);
+    let events = container.call("events").args(["--interval", &interval, container.id()]).spawn();
+    // One that begins later and has said something: then the other one waits, too, or has failed.
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let call = container.call("events").args(["--interval", "20ms", container.id()]);
+    let others = call.stdio(Stdio::null(), writer, Stdio::null()).spawn();
+    assert!(read_line(&mut reader).contains("stats"));
+    container.kill("KILL").assert_ok();
+    container.until_stopped();
+    drop(reader);
+    others.wait();
+    let ended = events.wait();
+    // On a machine that is slow enough it comes too late.
+    if ended.code() != 0 {
+        ended.assert_exit(1).assert_stderr_contains("not running");
+    }
+    ended.assert_stdout("");
 }
 
 fn events_refuse_what_is_wrong() {

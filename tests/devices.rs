@@ -12,11 +12,15 @@ tests![
     a_listed_device_may_lie_outside_of_dev,
     a_listed_device_replaces_the_default_one,
     a_file_that_is_not_the_device_is_refused.not_on("runc", "1.1 leaves the file there and says nothing"),
+    another_file_at_a_default_device_stays,
+    a_mounted_device_keeps_its_mode_and_owner,
     a_fifo_can_be_listed,
     a_device_that_is_not_allowed_cannot_be_opened,
     a_device_that_is_allowed_can_be_opened,
     a_device_may_be_allowed_for_reading_alone,
     a_later_rule_wins,
+    a_rule_for_all_devices_has_its_access.not_on("runc", "1.1 allows every access to all"),
+    a_negative_number_of_a_rule_is_refused,
     rules_outlive_an_update,
     a_program_may_make_a_device_but_not_use_it,
 ];
@@ -78,6 +82,28 @@ fn a_file_that_is_not_the_device_is_refused() {
     bundle.build().create().assert_fails();
 }
 
+fn bind(source: &str, destination: &str) -> Value {
+    json!({ "destination": destination, "type": "bind", "source": source, "options": ["bind"] })
+}
+
+/// The old way to a container that never waits for randomness.
+fn another_file_at_a_default_device_stays() {
+    let bundle = Bundle::busybox().push("/mounts", bind("/dev/urandom", "/dev/random"));
+    bundle.args(["stat", "-c", "%t:%T", "/dev/random"]).run().assert_ok().assert_stdout("1:9\n");
+}
+
+/// It is the host's.
+fn a_mounted_device_keeps_its_mode_and_owner() {
+    let node = tempfile::tempdir().expect("a directory");
+    let path = node.path().join("log11");
+    let made =
+        std::process::Command::new("mknod").args(["-m", "604"]).arg(&path).args(["c", "1", "11"]).status();
+    assert!(made.expect("mknod").success());
+    let bundle =
+        with_device("/dev/log11").push("/mounts", bind(path.to_str().expect("a path"), "/dev/log11"));
+    bundle.args(STAT).run().assert_ok().assert_stdout("character special file 1:b 604 0:0\n");
+}
+
 fn a_fifo_can_be_listed() {
     let device = json!({ "path": "/dev/pipe", "type": "p", "fileMode": 0o600 });
     let run = Bundle::busybox().push("/linux/devices", device).args(["stat", "-c", "%F", "/dev/pipe"]).run();
@@ -114,6 +140,18 @@ fn a_device_may_be_allowed_for_reading_alone() {
 
 fn a_rule_may_deny_all_by_a_letter() {
     assert_eq!(opened(&[json!({ "allow": true, "access": "rwm" }), rule(false, "rwa")]), "");
+}
+
+fn a_rule_for_all_devices_has_its_access() {
+    assert_eq!(opened(&[deny_all(), json!({ "allow": true, "type": "a", "access": "r" })]), "read ");
+    let numbered = json!({ "allow": true, "type": "a", "major": 4, "minor": 1, "access": "rwm" });
+    assert_eq!(opened(&[deny_all(), numbered]), "");
+}
+
+fn a_negative_number_of_a_rule_is_refused() {
+    let odd = json!({ "allow": true, "type": "c", "major": -5, "minor": 11, "access": "rwm" });
+    let run = Bundle::busybox().resource("devices", json!([deny_all(), odd])).args(["true"]).run();
+    run.assert_fails().assert_stderr_contains("-5");
 }
 
 fn a_later_rule_wins() {

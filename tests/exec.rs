@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use lxcrun_test::{Bundle, ConsoleSocket, Container, Output, tests, until_exit};
+use lxcrun_test::{Bundle, ConsoleSocket, Container, Need, Output, tests, until_exit};
 use serde_json::{Value, json};
 
 tests![
@@ -21,6 +21,7 @@ tests![
     exec_has_a_terminal_over_the_console_socket,
     exec_detached_writes_its_pid_file,
     exec_is_in_the_cgroups_of_the_container,
+    exec_has_the_session_keyring_of_the_container.needs(Need::File("/proc/keys")),
     exec_passes_stdin,
     exec_of_a_missing_program_says_so,
     exec_of_a_missing_program_is_255.not_on("crun", "it has other codes"),
@@ -180,6 +181,21 @@ fn exec_is_in_the_cgroups_of_the_container() {
     let run = container.exec(["cat", "/proc/self/cgroup"]);
     let of_init = container.proc("cgroup");
     run.assert_ok().assert_stdout(&of_init);
+}
+
+fn exec_has_the_session_keyring_of_the_container() {
+    for own in [true, false] {
+        let bundle = Bundle::busybox().args(["sleep", "1000"]).set("/linux/maskedPaths", json!([]));
+        let container = bundle.build();
+        let option = if own { &[][..] } else { &["--no-new-keyring"] };
+        container.create_with(|call| call.args(option)).assert_ok();
+        container.start().assert_ok();
+        // Those that a process may look at, as its own session keyring.
+        let keys = container.exec(["cat", "/proc/keys"]);
+        let keyring = format!("_ses.{}", container.id());
+        assert_eq!(keys.assert_ok().stdout.contains(&keyring), own, "{keys}");
+        container.finish();
+    }
 }
 
 fn exec_passes_stdin() {

@@ -1,11 +1,17 @@
 //! `delete --force` ends a container whatever is at work on it, and whatever keeps its processes from ending.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use lxcrun_test::{Bundle, Container, Fifo, Need, Running, hierarchies, tests};
+use command_fds::{CommandFdExt, FdMapping};
+use lxcrun_test::{
+    Bundle, Cgroups, Container, DEADLINE, Fifo, Need, Running, hierarchies, is_v2, readable, tests,
+};
+use rustix::fs::inotify;
 use serde_json::json;
 
 tests![
@@ -20,6 +26,17 @@ tests![
         .lxcrun_only("others thaw nothing below the container's cgroup"),
     a_paused_container_is_ended,
     a_container_that_is_paused_meanwhile_is_ended.lxcrun_only("others may leave it frozen"),
+    what_cannot_be_frozen_is_told_and_runs_on
+        .needs(Need::File("/dev/fuse"))
+        .needs(Need::Program("nsenter"))
+        .lxcrun_only("about the words, and runc 1.1 leaves it half frozen"),
+    a_container_that_somebody_waits_to_pause_is_ended
+        .needs(Need::File("/dev/fuse"))
+        .needs(Need::Program("nsenter"))
+        .lxcrun_only("others take no care of each other"),
+    what_is_resumed_below_a_frozen_cgroup_waits_for_nobody
+        .needs(Need::CgroupV2)
+        .lxcrun_only("about the promise to return"),
     a_frozen_cgroup_above_is_told
         .needs(Need::CgroupV1("freezer"))
         .lxcrun_only("others wait ten seconds and give up"),
@@ -29,6 +46,9 @@ tests![
     a_create_that_waits_for_a_hook_is_ended.lxcrun_only("others don't know of a create at work"),
     a_create_that_waits_for_a_hook_in_the_container_is_ended
         .lxcrun_only("others don't know of a create at work"),
+    a_killed_create_of_an_ordinary_user_leaves_no_init
+        .for_ordinary_user()
+        .lxcrun_only("others leave it behind"),
     a_start_that_waits_for_a_hook_is_ended,
     a_hook_ends_with_the_init_that_it_is_for.lxcrun_only("others wait for the hook"),
     an_exec_at_the_same_time_is_ended.lxcrun_only("others leave cgroups behind"),
@@ -125,6 +145,81 @@ fn a_container_that_is_paused_meanwhile_is_ended() {
     }
 }
 
+/// A container with a process that can be killed and not frozen: it waits for a file system whose server does not answer.
+/// The server is what is returned.
+fn unfreezable() -> (Container, fs::File) {
+    let bundle = Bundle::busybox().args(["sleep", "1000"]);
+    fs::create_dir(bundle.rootfs("served")).expect("a mount point");
+    let container = bundle.start();
+    let mut server = fs::File::options().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
+    let fd = FdMapping { parent_fd: server.try_clone().expect("a descriptor").into(), child_fd: 3 };
+    let mut mount = Command::new("nsenter");
+    mount.args(["--mount", "--target", &container.pid().to_string(), "/bin/busybox", "mount", "-i"]);
+    mount.args(["-t", "fuse", "-o", "fd=3,rootmode=40000,user_id=0,group_id=0", "served", "/served"]);
+    let mounted = mount.fd_mappings(vec![fd]).expect("one descriptor").output().expect("nsenter");
+    assert!(mounted.status.success(), "{mounted:?}");
+    // FUSE_INIT is answered, and nothing else. Source: linux/fuse.h, fuse_in_header, fuse_out_header, fuse_init_out.
+    let mut request = [0; 16384];
+    assert!(server.read(&mut request).expect("a request") > 16);
+    let mut answer = [0; 80];
+    answer[..4].copy_from_slice(&80_u32.to_ne_bytes());
+    answer[8..16].copy_from_slice(&request[8..16]);
+    for (place, value) in [(16, 7_u32), (20, 31), (36, 4096), (40, 1)] {
+        answer[place..place + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    server.write_all(&answer).expect("an answer");
+    container.exec_with(&["--detach"], ["cat", "/served/file"]).assert_ok();
+    assert!(readable(&server, DEADLINE), "nobody asks for the file");
+    (container, server)
+}
+
+/// The file that freezes the container.
+fn freezer_file(container: &Container) -> PathBuf {
+    let file = if is_v2() { "cgroup.freeze" } else { "freezer.state" };
+    Cgroups::of(container.pid()).dir("freezer").join(file)
+}
+
+fn what_cannot_be_frozen_is_told_and_runs_on() {
+    let (container, server) = unfreezable();
+    container.verb("pause").assert_fails().assert_stderr_contains("cannot be frozen");
+    assert_eq!(container.status(), "running");
+    container.exec(["true"]).assert_ok();
+    ends(&container);
+    drop(server);
+}
+
+fn a_container_that_somebody_waits_to_pause_is_ended() {
+    let (container, server) = unfreezable();
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
+    inotify::add_watch(&watch, freezer_file(&container), inotify::WatchFlags::MODIFY).expect("a watch");
+    let pause = container.call("pause").arg(container.id()).spawn();
+    assert!(readable(&watch, DEADLINE), "nothing is frozen");
+    let deleted = container.delete_force();
+    // It may have come to its end, or to that of the container.
+    pause.wait();
+    container.assert_gone(deleted.assert_ok());
+    drop(server);
+}
+
+fn what_is_resumed_below_a_frozen_cgroup_waits_for_nobody() {
+    let parent = format!("{}-resumed", lxcrun_test::cgroup_parent());
+    let bundle = Bundle::busybox();
+    let path = format!("{parent}/{}", bundle.key());
+    let container = bundle.set("/linux/cgroupsPath", path.as_str()).args(["sleep", "1000"]).start();
+    let own = Cgroups::of(container.pid()).dir("freezer");
+    let above = own.parent().expect("a cgroup above").to_owned();
+    container.verb("pause").assert_ok();
+    fs::write(above.join("cgroup.freeze"), "1").expect("a frozen cgroup");
+    let resumed = container.verb("resume");
+    let killed = container.kill("KILL");
+    fs::write(above.join("cgroup.freeze"), "0").expect("a thawed cgroup");
+    resumed.assert_ok();
+    killed.assert_ok();
+    ends(&container);
+    // It was made on the way, and belongs to nobody.
+    fs::remove_dir(&above).expect("the cgroup above is empty");
+}
+
 fn a_process_frozen_in_a_foreign_cgroup_is_told() {
     let container = Bundle::busybox().args(["sleep", "1000"]).start();
     let own = freezer(&container);
@@ -158,11 +253,15 @@ fn a_frozen_cgroup_above_is_told() {
 
 /// A container whose hook of this kind tells that it runs and then hangs.
 fn with_hanging_hook(kind: &str) -> (Container, Fifo) {
-    let bundle = Bundle::busybox();
+    hanging_in(Bundle::busybox(), kind, "exec sleep 1000")
+}
+
+/// The same in this bundle, with a hook that hangs so.
+fn hanging_in(bundle: Bundle, kind: &str, hang: &str) -> (Container, Fifo) {
     let meeting = bundle.make_dir("meeting");
     let ready = Fifo::new(meeting.join("ready"));
     let place = meeting.to_str().expect("UTF-8").to_owned();
-    let script = format!("echo ready > {place}/ready; exec sleep 1000");
+    let script = format!("echo ready > {place}/ready; {hang}");
     let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] });
     let bundle = bundle.bind(meeting, &place, &[]).push(&format!("/hooks/{kind}"), hook);
     (bundle.args(["sleep", "1000"]).build(), ready)
@@ -187,6 +286,24 @@ fn a_create_that_waits_for_a_hook_in_the_container_is_ended() {
     let (container, create) = hanging_create("createContainer");
     ends(&container);
     create.wait().assert_fails().assert_stderr_contains(container.id());
+}
+
+/// Without a cgroup its processes can be found by the state alone.
+fn a_killed_create_of_an_ordinary_user_leaves_no_init() {
+    let own = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
+    let bundle = Bundle::busybox()
+        .namespace("user", None)
+        .set("/linux/uidMappings", own(rustix::process::geteuid().as_raw()))
+        .set("/linux/gidMappings", own(rustix::process::getegid().as_raw()))
+        .without_mount("/dev/pts")
+        .edit(|spec| drop(spec["linux"].as_object_mut().expect("an object").remove("resources")));
+    // The shell stays, and its command line names the container.
+    let (container, mut ready) = hanging_in(bundle, "createContainer", "sleep 1000; :");
+    let create = container.call_with_bundle("create").arg(container.id()).spawn();
+    assert_eq!(ready.line(), "ready");
+    create.signal(rustix::process::Signal::KILL);
+    create.wait();
+    ends(&container);
 }
 
 fn a_start_that_waits_for_a_hook_is_ended() {

@@ -16,6 +16,7 @@ tests![
     hooks_get_exactly_the_environment_of_the_spec,
     hooks_without_an_environment_have_that_of_the_runtime,
     hooks_get_their_arguments,
+    no_signal_is_blocked_in_hooks,
     two_hooks_of_a_kind_run_one_after_the_other,
     a_hook_need_not_read_the_state,
     a_failing_prestart_hook_aborts_create,
@@ -30,6 +31,7 @@ tests![
     a_failing_poststop_hook_changes_nothing.not_on("runc", "1.1 leaves the remaining hooks out"),
     poststop_hooks_run_after_a_failed_create,
     a_hook_that_takes_too_long_is_killed,
+    a_timeout_beyond_all_time_is_none.lxcrun_only("runc 1.1 takes it for one that is over"),
     a_timeout_of_zero_is_refused.lxcrun_only("runc 1.1 takes it for one that is over"),
     a_hook_that_does_not_exist_aborts_create,
     a_hook_that_is_no_absolute_path_is_refused.lxcrun_only("runc and crun run it, or try to"),
@@ -165,6 +167,15 @@ fn hooks_get_their_arguments() {
     assert_eq!(notes.read("args"), "[]\n[a b]\n");
 }
 
+fn no_signal_is_blocked_in_hooks() {
+    let (bundle, notes) = Notes::new();
+    // In the foreground, where the runtime keeps signals for the program.
+    notes.on_all(bundle, "grep SigBlk /proc/self/status > KIND").build().run().assert_ok();
+    for kind in KINDS {
+        assert_eq!(notes.read(kind), format!("SigBlk:\t{:016x}\n", 0), "{kind}");
+    }
+}
+
 fn two_hooks_of_a_kind_run_one_after_the_other() {
     let (bundle, notes) = Notes::new();
     let bundle = notes.on_all(bundle, "echo 1 >> KIND");
@@ -276,6 +287,16 @@ fn a_hook_that_takes_too_long_is_killed() {
         container.refused(&["hook"]);
         assert!(start.elapsed() < Duration::from_secs(30), "{kind}: killed late");
         assert_ne!(notes.read("pid"), "");
+    }
+}
+
+fn a_timeout_beyond_all_time_is_none() {
+    for kind in KINDS {
+        let (bundle, notes) = Notes::new();
+        let mut hook = notes.hook("echo x > ran");
+        hook["timeout"] = json!(i64::MAX);
+        let _life = whole_life(bundle.push(&format!("/hooks/{kind}"), hook));
+        assert_eq!(notes.read("ran"), "x\n", "{kind}");
     }
 }
 

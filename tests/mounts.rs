@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use lxcrun_test::{Bundle, Output, tests};
-use serde_json::json;
+use serde_json::{Value, json};
 
 tests![
     a_bind_mount_is_writable_by_default,
@@ -49,6 +49,9 @@ tests![
     proc_is_the_containers_own,
     sys_is_read_only,
     the_cgroup_mount_shows_the_containers_cgroups,
+    another_hosts_proc_may_be_shown_elsewhere,
+    nothing_but_a_procfs_is_mounted_over_proc,
+    a_source_behind_a_link_of_proc_is_what_it_leads_to,
     the_old_root_is_out_of_sight,
     a_mount_on_the_root_itself_or_above_is_harmless,
     a_source_in_the_root_is_what_earlier_mounts_made_it,
@@ -457,6 +460,42 @@ fn the_cgroup_mount_shows_the_containers_cgroups() {
     // The shell and the two programs of the pipe, as numbered in the container, and nobody of the host.
     assert!(run.assert_ok().lines().contains(&"1"), "{run}");
     assert!(run.lines().iter().all(|line| line.len() == 1), "{run}");
+}
+
+fn bind(source: &str, destination: &str, options: &[&str]) -> Value {
+    let options = [&["rbind"], options].concat();
+    json!({ "destination": destination, "type": "bind", "source": source, "options": options })
+}
+
+/// As monitoring agents ask for.
+fn another_hosts_proc_may_be_shown_elsewhere() {
+    let bundle = Bundle::busybox()
+        .push("/mounts", bind("/proc", "/hostfs/proc", &["ro"]))
+        .push("/mounts", bind("/proc", "/hostfs/proc", &["ro"]))
+        .push("/mounts", bind("/proc/sys", "/hostfs/proc/sys", &["ro"]));
+    bundle.sh("cat /hostfs/proc/1/comm").run().assert_ok();
+}
+
+fn nothing_but_a_procfs_is_mounted_over_proc() {
+    let over = |source: &str, destination: &str| {
+        let bundle = Bundle::busybox().push("/mounts", bind(source, destination, &[]));
+        bundle.args(["cat", "/proc/1/comm"]).run()
+    };
+    over("/tmp", "/proc").assert_fails().assert_stderr_contains("/proc");
+    over("/proc", "/proc").assert_ok();
+    over("/tmp", "/proc/sys").assert_fails().assert_stderr_contains("it is inside /proc");
+    let named = json!({ "destination": "/proc/sys", "type": "proc", "source": "/tmp", "options": ["bind"] });
+    let run = Bundle::busybox().push("/mounts", named).args(["true"]).run();
+    run.assert_fails().assert_stderr_contains("it is inside /proc");
+}
+
+fn a_source_behind_a_link_of_proc_is_what_it_leads_to() {
+    let place = tempfile::tempdir().expect("a directory");
+    fs::write(place.path().join("file"), "mine").expect("a file");
+    let opened = fs::File::open(place.path()).expect("a directory");
+    let link = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&opened));
+    let bundle = Bundle::busybox().push("/mounts", bind(&link, "/mine", &[]));
+    bundle.args(["cat", "/mine/file"]).run().assert_ok().assert_stdout("mine");
 }
 
 fn the_old_root_is_out_of_sight() {

@@ -5,9 +5,10 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use lxcrun_test::{Bundle, Container, HostSnapshot, interfaces, read_line, tests};
-use serde_json::json;
+use serde_json::{Value, json};
 
 tests![
+    without_the_linux_section_namespaces_are_the_hosts.not_on("crun", "it wants the section"),
     a_time_namespace_has_its_offsets.not_on("runc", "1.1 does not know it"),
     a_time_namespace_needs_no_offsets.not_on("runc", "1.1 does not know it"),
     a_time_namespace_with_a_path_is_entered.not_on("runc", "1.1 does not know it"),
@@ -31,6 +32,13 @@ tests![
     the_hosts_mount_namespace_stays_as_it_is.lxcrun_only("runc 1.1 leaves a mount on the host").alone(),
     a_mount_namespace_with_a_path_stays_as_it_is.lxcrun_only("runc 1.1 changes its root"),
 ];
+
+fn without_the_linux_section_namespaces_are_the_hosts() {
+    let own = std::fs::read_link("/proc/self/ns/uts").expect("a namespace");
+    let bundle = Bundle::busybox().set("/hostname", Value::Null).set("/linux", Value::Null);
+    let run = bundle.args(["readlink", "/proc/self/ns/uts"]).run();
+    run.assert_ok().assert_stdout(&format!("{}\n", own.display()));
+}
 
 /// The kinds that a container can leave out or enter like any other, as the spec and as /proc call them.
 const KINDS: [(&str, &str); 4] = [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("cgroup", "cgroup")];

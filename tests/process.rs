@@ -5,6 +5,7 @@ use serde_json::json;
 
 tests![
     a_program_may_have_as_few_descriptors_as_it_needs,
+    a_program_may_be_allowed_no_file,
     the_program_gets_its_arguments_exactly,
     the_environment_is_exactly_that_of_the_spec,
     home_comes_from_the_users_entry_in_passwd,
@@ -12,6 +13,7 @@ tests![
     the_last_variable_of_a_name_counts.not_on("runc", "1.1 leaves both to the program"),
     a_program_may_use_every_processor_whatever_its_caller_may.not_on("runc", "1.1 hands its own on"),
     the_program_is_looked_up_on_the_path_of_the_spec,
+    nothing_is_looked_up_in_a_relative_directory,
     a_program_may_be_a_path,
     the_program_starts_in_its_directory,
     a_missing_directory_is_made,
@@ -86,6 +88,15 @@ fn the_program_is_looked_up_on_the_path_of_the_spec() {
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(bundle.rootfs("opt/hello"), executable).expect("set up the root");
     bundle.run().assert_ok().assert_stdout("hello from /opt/hello\n");
+}
+
+fn nothing_is_looked_up_in_a_relative_directory() {
+    // All of them lead to /bin, where the program is.
+    for env in [json!([]), json!(["PATH="]), json!(["PATH=/nowhere:"]), json!(["PATH=.:../bin"])] {
+        Bundle::busybox().args(["echo", "x"]).cwd("/bin").set("/process/env", env).refused(&["echo"]);
+    }
+    let env = json!(["PATH=../nowhere:/bin"]);
+    Bundle::busybox().args(["echo", "x"]).cwd("/tmp").set("/process/env", env).run().assert_stdout("x\n");
 }
 
 fn a_program_may_be_a_path() {
@@ -217,6 +228,11 @@ fn a_thousand_arguments_arrive() {
     let many = (0..1000).map(|n| format!("argument-{n}"));
     let args = ["sh", "-c", "echo $# ${1000}", "sh"].map(str::to_owned).into_iter().chain(many);
     Bundle::busybox().args(args).run().assert_ok().assert_stdout("1000 argument-999\n");
+}
+
+fn a_program_may_be_allowed_no_file() {
+    let limits = serde_json::json!([{ "type": "RLIMIT_FSIZE", "soft": 0, "hard": 0 }]);
+    Bundle::busybox().set("/process/rlimits", limits).sh("test $(ulimit -f) = 0").run().assert_ok();
 }
 
 fn a_program_may_have_as_few_descriptors_as_it_needs() {

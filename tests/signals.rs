@@ -18,7 +18,24 @@ tests![
     run_passes_signals_on,
     a_stopped_program_can_be_continued,
     real_time_signals_work,
+    no_signal_is_ignored_or_blocked_in_the_program,
+    a_caller_may_ignore_the_end_of_its_children,
 ];
+
+fn no_signal_is_ignored_or_blocked_in_the_program() {
+    let run = Bundle::busybox().args(["grep", "-E", "SigBlk|SigIgn", "/proc/self/status"]).run();
+    run.assert_ok().assert_stdout("SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
+fn a_caller_may_ignore_the_end_of_its_children() {
+    let container = Bundle::busybox().sh("true; exit 7").build();
+    container.run_with(|call| call.host("trap '' CHLD")).assert_exit(7);
+    let container = Bundle::busybox().args(["sleep", "1000"]).build();
+    container.create_with(|call| call.host("trap '' CHLD")).assert_ok();
+    container.start().assert_ok();
+    let exec = container.call("exec").arg(container.id()).args(["sh", "-c", "exit 7"]).host("trap '' CHLD");
+    exec.output().assert_exit(7);
+}
 
 /// A shell that tells which signal it got, and then exits with 7.
 fn trapper() -> (Container, Fifo) {

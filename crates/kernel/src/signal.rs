@@ -1,4 +1,7 @@
-//! Signal dispositions that cross an exec.
+//! Signal dispositions and masks that cross an exec.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::io::Result;
 use rustix::process::Signal;
@@ -14,16 +17,56 @@ pub fn signal_of(number: i32) -> Option<Signal> {
     Some(unsafe { Signal::from_raw_unchecked(number) })
 }
 
+/// Has this process's children wait to be waited for, also if its caller has ignored SIGCHLD: such a one is reaped when it
+/// ends, and nobody learns how (wait(2), NOTES).
+pub fn keep_children() {
+    // SAFETY: SIG_DFL needs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Of the kernel's set of signals, in bytes.
+const SIGNALS_SIZE: usize = 8;
+
 /// Gives every signal its default action and blocks none, as a program expects to find them: Rust's runtime
 /// ignores SIGPIPE, and our caller may have ignored or blocked others.
 ///
 /// # Errors
 /// None in practice: numbers that can't be changed are skipped.
 pub fn reset_signals() -> Result<()> {
+    // Not by signal(3), which leaves the C library's own two numbers as its posix_spawn(3) has made them: ignored.
+    let default_action = [0_usize; 8];
     for number in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL needs no handler; SIGKILL, SIGSTOP and the C library's own numbers answer EINVAL.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: an action of nothing but zeros is SIG_DFL without flags, and no longer than what is there; SIGKILL and
+        // SIGSTOP answer EINVAL.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default_action.as_ptr(), none, SIGNALS_SIZE) };
     }
+    block_none()
+}
+
+/// Has the child of `command` block no signal, whatever this thread blocks: a child inherits that, and [`Command`] leaves
+/// it so.
+pub fn block_none_in(command: &mut Command) -> &mut Command {
+    // Where there is nothing to do, its child needs no fork but can be had by posix_spawn(3).
+    if !blocks_any() {
+        return command;
+    }
+    // SAFETY: between fork and exec it makes one system call; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(|| block_none().map_err(Into::into)) }
+}
+
+/// Whether this thread blocks any signal.
+fn blocks_any() -> bool {
+    let mut blocked = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the call initializes the set it is given.
+    unsafe { libc::sigemptyset(blocked.as_mut_ptr()) };
+    // SAFETY: without a new mask it only reads the present one, into a set that lives across the call.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, std::ptr::null(), blocked.as_mut_ptr()) };
+    // SAFETY: the set is initialized; a number that is no signal answers -1.
+    (1..=libc::SIGRTMAX()).any(|number| unsafe { libc::sigismember(blocked.as_ptr(), number) } == 1)
+}
+
+fn block_none() -> Result<()> {
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the call initializes the set it is given.
     unsafe { libc::sigemptyset(none.as_mut_ptr()) };

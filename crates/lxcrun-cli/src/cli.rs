@@ -222,10 +222,10 @@ pub struct Run {
     #[command(flatten)]
     pub friendly: Friendly,
     /// The new container, from a bundle
-    #[arg(value_name = "ID", required_unless_present = "command")]
+    #[arg(value_name = "ID", required_unless_present = "command", conflicts_with = "Friendly")]
     pub id: Option<String>,
     /// The program and its arguments, after --: without a bundle
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD", conflicts_with = "bundle")]
     pub command: Vec<String>,
 }
 

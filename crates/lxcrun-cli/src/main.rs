@@ -15,10 +15,13 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    kernel::keep_children();
     let cli = match Cli::of_caller() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    // Before the log or anything else of ours is open under one of their numbers.
+    let inherited = commands::take_inherited(&cli);
     let log = match log::Log::open(&cli.global) {
         Ok(log) => log,
         Err(error) => {
@@ -28,8 +31,10 @@ fn main() -> ExitCode {
     };
     log.install();
     // Nothing that our caller forgot to close may reach a container (CVE-2024-21626).
-    let result =
-        kernel::close_on_exec_from(3).map_err(anyhow::Error::from).and_then(|()| commands::run(&cli));
+    let result = inherited.and_then(|inherited| {
+        kernel::close_on_exec_from(3)?;
+        commands::run(&cli, inherited)
+    });
     match result {
         Ok(code) => code,
         Err(error) => {

@@ -41,7 +41,9 @@ pub fn until_end(
     terminal: Option<OwnedFd>,
     pass_on: impl Fn(Signal),
 ) -> anyhow::Result<()> {
+    const IDLE_AFTER: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
     let mut terminal = terminal.map(Terminal::new).transpose()?;
+    let mut idle = false;
     loop {
         let mut fds = vec![
             PollFd::from_borrowed_fd(end, PollFlags::IN),
@@ -51,7 +53,13 @@ pub fn until_end(
         if let Some(terminal) = &terminal {
             terminal.watch(&mut fds);
         }
-        wait(&mut fds, None)?;
+        if wait(&mut fds, if idle { None } else { Some(&IDLE_AFTER) })? == 0 {
+            // Most of this program is behind us, and it may be long before it is needed again.
+            kernel::free_code()?;
+            idle = true;
+            continue;
+        }
+        idle = false;
         let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         drop(fds);
         if !ready[1].is_empty() {

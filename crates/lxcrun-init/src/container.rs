@@ -91,6 +91,8 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     let set_groups = proc.allows_setgroups();
     drop(proc);
     let gate = fds[plan.gate].try_clone().map_err(|e| fail("the gate", e))?;
+    // Before the limits of the program, which may be allowed no file.
+    let step = SharedNumber::new().map_err(|e| fail("memory to share with start", e))?;
     drop(fds);
 
     match terminal {
@@ -101,7 +103,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     if !may_proceed(control) {
         return Ok(());
     }
-    wait_and_become_program(gate, plan, &program, preserved, set_groups)
+    wait_and_become_program(gate, step, plan, &program, preserved, set_groups)
 }
 
 /// Makes a time namespace and enters it. Its offsets can be set only while it is empty.
@@ -230,13 +232,14 @@ fn prepare_process(
 /// Waits for `lxcrun start` and becomes the program.
 fn wait_and_become_program(
     gate: OwnedFd,
+    (step, shared): (SharedNumber, OwnedFd),
     plan: &Container,
     program: &Path,
     preserved: Vec<OwnedFd>,
     set_groups: bool,
 ) -> Result<()> {
-    let (starter, step) = wait_for_start(&gate)?;
-    drop(gate);
+    let starter = wait_for_start(&gate, &shared)?;
+    drop((gate, shared));
     let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
     let starter = rustix::io::fcntl_dupfd_cloexec(&starter, count.saturating_add(3));
     let starter = Channel::from(starter.map_err(|e| fail("the gate", e))?);
@@ -260,9 +263,9 @@ fn wait_and_become_program(
     end(failure.kind)
 }
 
-/// Accepts connections until one says `Start`: others only asked whether we still wait. Each gets memory to read our
-/// step from; until then we hold no descriptor but the gate's and that of signals.
-fn wait_for_start(gate: &OwnedFd) -> Result<(OwnedFd, SharedNumber)> {
+/// Accepts connections until one says `Start`: others only asked whether we still wait. Each gets the memory to read our
+/// step from; until then we hold no descriptor but that memory's, the gate's and that of signals.
+fn wait_for_start(gate: &OwnedFd, step: &OwnedFd) -> Result<OwnedFd> {
     let signals = ending_signals().map_err(|e| fail("signals at the gate", e))?;
     loop {
         let mut fds = [PollFd::new(gate, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
@@ -276,12 +279,11 @@ fn wait_for_start(gate: &OwnedFd) -> Result<(OwnedFd, SharedNumber)> {
             accepted => accepted.map_err(|e| fail("the gate", e))?,
         };
         let channel = Channel::from(connection);
-        let (step, fd) = SharedNumber::new().map_err(|e| fail("memory to share with start", e))?;
-        if channel.send(&FromGate::Ack, &[fd.as_fd()]).is_err() {
+        if channel.send(&FromGate::Ack, &[step.as_fd()]).is_err() {
             continue;
         }
         if let Ok(Some(Received { message: ToGate::Start, .. })) = channel.receive() {
-            return Ok((channel.into(), step));
+            return Ok(channel.into());
         }
     }
 }

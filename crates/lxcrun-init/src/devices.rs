@@ -1,7 +1,7 @@
 //! Device nodes, on the container's own /dev.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use protocol::init::{Device, DeviceKind};
@@ -32,25 +32,21 @@ pub fn create(root: &Root, device: &Device) -> Result<()> {
     }
     let (kind, number) = kind_and_number(device.kind);
     let mode = Mode::from_raw_mode(device.mode);
-    match mknodat(&parent, file, kind, mode, number) {
-        Ok(()) => {}
-        Err(Errno::EXIST) => {}
+    let made = match mknodat(&parent, file, kind, mode, number) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
         Err(Errno::PERM) => return bind(root, device).map_err(|e| fail(name(), e)),
         Err(e) => return Err(fail(name(), e)),
-    }
+    };
     // Held open, so that nobody can put a link to something else in its place.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let node = openat(&parent, file, flags, Mode::empty()).map_err(|e| fail(name(), e))?;
     let stat = rustix::fs::fstat(&node).map_err(|e| fail(name(), e))?;
-    if !is(&stat, device.kind) {
+    if device.listed && !is(&stat, device.kind) {
         return Err(refuse(format!("{}: the image has another file there", name())));
     }
-    // The image may have made it, and the owner of a new one is the caller.
-    if Mode::from_raw_mode(stat.st_mode) != mode {
-        let path = format!("/proc/self/fd/{}", node.as_raw_fd());
-        rustix::fs::chmod(path, mode).map_err(|e| fail(name(), e))?;
-    }
-    if (stat.st_uid, stat.st_gid) != (device.uid, device.gid) {
+    // What was there, the image has or somebody has mounted: it may be the host's own node.
+    if made && (stat.st_uid, stat.st_gid) != (device.uid, device.gid) {
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
         chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(|e| fail(name(), e))?;
     }

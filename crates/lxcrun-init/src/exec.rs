@@ -46,7 +46,9 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     }
     let proc = Proc::mount().map_err(|e| fail("a procfs for the exec", e))?;
     // Not the caller's keys: those of the container.
-    labels::label_keys(&plan.process, &proc, || crate::container::join_keyring(&plan.keyring))?;
+    if let Some(name) = &plan.keyring {
+        labels::label_keys(&plan.process, &proc, || crate::container::join_keyring(name))?;
+    }
     rustix::process::setsid().map_err(|e| fail("setsid", e))?;
     let wanted = &plan.process;
     let master = match wanted.stdio {

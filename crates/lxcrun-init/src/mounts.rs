@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use kernel::{MountAttr, set_mount_attributes};
 use protocol::Channel;
@@ -57,8 +57,12 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd], control: &Channel) ->
     } else {
         root.resolve(&mount.destination, missing).map_err(|e| fail(name(), e))?
     };
-    if !mount.destination.starts_with("/proc") && is_procfs(&target) {
+    // The plan has checked what is below /proc by its text.
+    if !is_below_proc(&mount.destination) && is_in_procs_procfs(root, &target) {
         return Err(refuse(format!("{}: cannot be mounted: it is inside /proc", name())));
+    }
+    if is_proc(&mount.destination) && !is_procfs(&detached) {
+        return Err(refuse(format!("{}: cannot be mounted over /proc: it is not of type proc", name())));
     }
     if same_file(&target, root.as_fd()) {
         return Err(refuse(format!("{}: nothing can be mounted over the root itself", name())));
@@ -159,6 +163,25 @@ fn with_mode(root: &Root, mount: &Mount, fstype: &str, options: &[String]) -> Ve
 
 fn is_procfs(fd: &OwnedFd) -> bool {
     rustix::fs::fstatfs(fd).is_ok_and(|s| s.f_type == rustix::fs::PROC_SUPER_MAGIC)
+}
+
+fn is_below_proc(path: &Path) -> bool {
+    path.starts_with("/proc") && !path.components().any(|part| part == Component::ParentDir)
+}
+
+fn is_proc(path: &Path) -> bool {
+    is_below_proc(path) && path.components().count() == Path::new("/proc").components().count()
+}
+
+/// Whether a link of the image has led into the procfs that the container's programs believe. Others, as of a host whose
+/// root is shown somewhere, are nobody's /proc.
+fn is_in_procs_procfs(root: &Root, target: &OwnedFd) -> bool {
+    let device = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| stat.st_dev);
+    is_procfs(target)
+        && match root.resolve(Path::new("/proc"), Missing::Fail) {
+            Ok(proc) => is_procfs(&proc) && device(&proc) == device(target),
+            Err(e) => e != Errno::NOENT,
+        }
 }
 
 /// Makes read-only what could not be before everything was in it.

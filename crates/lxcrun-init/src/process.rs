@@ -75,7 +75,8 @@ fn enter_directory(cwd: &Path) -> std::result::Result<(), Errno> {
     }
 }
 
-/// Looks the program up as execvp(3) would, with the container's PATH.
+/// Looks the program up with the container's PATH as runc does: without one nothing is found, and nothing in a directory
+/// that is relative, or empty, to the one that the program starts in. What execvp(3) finds there may be anybody's.
 pub fn find_program(process: &Process) -> Result<PathBuf> {
     let Some(name) = process.args.first() else { return Err(refuse("process.args: is empty")) };
     let not = |kind, reason: &str| Failure { kind, message: format!("exec: {name:?}: {reason}") };
@@ -93,7 +94,8 @@ pub fn find_program(process: &Process) -> Result<PathBuf> {
     }
     let path = process.env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default();
     path.split(':')
-        .map(|dir| process.cwd.join(dir).join(name))
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| Path::new(dir).join(name))
         .find(|p| p.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
         .filter(|_| !name.is_empty())
         .ok_or_else(|| not(FailureKind::NotFound, "executable file not found in $PATH"))

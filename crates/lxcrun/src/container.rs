@@ -199,7 +199,7 @@ impl Container {
         }
     }
 
-    /// Thaws every process in it. Returns when all are.
+    /// Thaws every process in it, but for what a frozen cgroup above keeps.
     ///
     /// # Errors
     /// [`Error::Status`] unless it is paused, [`Error::Io`] when the kernel can't.

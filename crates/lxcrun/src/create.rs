@@ -98,6 +98,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
 
     let mut creation = Creation::begin(root, id, bundle, &plan, &host, options.keep_monitor)?;
     creation.state.resctrl.clone_from(&resctrl);
+    creation.state.no_new_keyring = options.no_new_keyring;
     creation.generate_profile(&mut plan)?;
     if options.copy_rootfs {
         plan.rootfs = creation.copy_rootfs(&plan.rootfs)?;
@@ -424,7 +425,13 @@ impl Creation {
         let hello = self.receive(|m| matches!(m, FromInit::Hello))?;
         let pid = hello.sender.ok_or_else(|| self.gone("init's pid"))?;
         tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
-        self.state.init = Some(ProcessId::of(pid).at(&self.id, "the init has ended")?);
+        let init = ProcessId::of(pid).at(&self.id, "the init has ended")?;
+        if self.cgroup.is_none() {
+            // Who deletes it after a kill -9 of this process finds the init in no cgroup. It has not been asked for anything
+            // yet: a hook could keep it from seeing that we are gone.
+            self.directory()?.write_state(&State { unfinished_init: Some(init), ..self.state.clone() })?;
+        }
+        self.state.init = Some(init);
         if self.own_cgroups {
             self.cgroup.enter(pid, &[], None)?
         } else {

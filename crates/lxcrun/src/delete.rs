@@ -1,8 +1,10 @@
 //! `delete`: takes everything away. Goes on past failures and returns them all.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use protocol::Hook;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
 use rustix::process::{Signal, pidfd_send_signal};
 
@@ -104,27 +106,45 @@ impl Container {
     /// Ends the init, every other process, and with an unfinished container the monitor, of which a `create` at work
     /// learns it.
     fn end_processes(&self) -> Result<()> {
-        // Whoever pauses it would keep the killed alive.
-        let _held = self.directory.hold_freezer()?;
         let monitor = match self.state.monitor {
             Some(monitor) => monitor.open().at(self.id(), "cannot open the monitor")?,
             None => None,
         };
-        let init = self.init_pidfd()?;
+        let init = match self.state.unfinished_init {
+            Some(init) => init.open().at(self.id(), "cannot open the init")?,
+            None => self.init_pidfd()?,
+        };
         if let Some(monitor) = &monitor {
             // One whose container is finished is told of the init's end like any parent, and cleans up after liblxc.
             let signal = if self.state.init.is_none() { Signal::KILL } else { Signal::CONT };
             let _ = pidfd_send_signal(monitor, signal);
         }
+        if let Some(init) = &init {
+            let _ = pidfd_send_signal(init, Signal::KILL);
+        }
+        // What fails here is told below. Whoever pauses the container may be waiting for one of them, and holds the freezer
+        // for so long.
+        let _ = self.cgroup()?.signal_all(Signal::KILL);
+        // Whoever pauses it from here on would keep the killed alive.
+        let _held = self.directory.hold_freezer()?;
         if let Some(init) = init {
-            let _ = pidfd_send_signal(&init, Signal::KILL);
             self.cgroup()?.wait_for_killed(vec![init])?;
         }
         if let Some(monitor) = &monitor {
-            let _ = wait_for_end(monitor);
+            let _ = end_monitor(monitor);
         }
         self.cgroup()?.kill_all()
     }
+}
+
+/// Lets a monitor whose init has ended clean up after liblxc. One that doesn't come to an end is ended.
+fn end_monitor(monitor: &OwnedFd) -> rustix::io::Result<()> {
+    const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+    let mut fds = [PollFd::new(monitor, PollFlags::IN)];
+    if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&PATIENCE)))? == 0 {
+        pidfd_send_signal(monitor, Signal::KILL)?;
+    }
+    wait_for_end(monitor)
 }
 
 /// A failure is logged and changes nothing (runtime-spec, runtime.md, "Lifecycle", step 13).

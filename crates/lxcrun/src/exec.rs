@@ -113,7 +113,7 @@ impl Container {
             container: fds.push(init),
             namespaces: self.other_namespaces().at(id, "the container's namespaces")?,
             root,
-            keyring: format!("_ses.{id}"),
+            keyring: (!self.state.no_new_keyring).then(|| format!("_ses.{id}")),
             process: planned,
         };
         let (channel, helper_end) = Channel::pair().at(id, "no channel for the exec")?;

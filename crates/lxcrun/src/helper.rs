@@ -68,19 +68,23 @@ impl Helper {
         loop {
             match waitpid(Some(self.pid), WaitOptions::empty()) {
                 Err(Errno::INTR) => {}
+                // It has ended, and the program that we are part of ignores SIGCHLD.
+                Err(Errno::CHILD) => return Ok(()),
                 waited => return Ok(waited.map(drop)?),
             }
         }
     }
 }
 
-/// No signal blocked, and none ignored that Rust's runtime ignores.
+/// No signal blocked, and none ignored that a helper can't do without, or that Rust's runtime ignores.
 fn as_a_shell_would() -> nix::Result<PosixSpawnAttr> {
     let mut attributes = PosixSpawnAttr::init()?;
     attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
     attributes.set_sigmask(&SigSet::empty())?;
     let mut ignored = SigSet::empty();
     ignored.add(Signal::SIGPIPE);
+    // By whoever has started us: liblxc would wait for the end of its children in vain.
+    ignored.add(Signal::SIGCHLD);
     attributes.set_sigdefault(&ignored)?;
     Ok(attributes)
 }

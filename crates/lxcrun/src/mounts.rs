@@ -61,8 +61,8 @@ impl HostTree {
         let different = |place: &Path| place.starts_with(&real) || real.starts_with(place);
         let same = !DIFFERENT_FOR_INIT.iter().any(|place| different(Path::new(place)))
             && !plan.rootfs.starts_with(&real);
-        if same_host && follows && same && mount.idmap.is_none() {
-            return Ok(Self::Path { path: path.into(), recursive });
+        if same_host && follows && same && mount.idmap.is_none() && is_same_place(path, &real)? {
+            return Ok(Self::Path { path: real, recursive });
         }
         Self::open(plan, path, recursive)
     }
@@ -75,6 +75,14 @@ impl HostTree {
             Self::InRoot { path, recursive, owners } => Tree::InRoot { path, recursive, owners },
         }
     }
+}
+
+/// Whether a path without its links leads to the same: one through /proc/PID/root or /proc/PID/fd may lead into another mount
+/// namespace.
+fn is_same_place(path: &Path, real: &Path) -> io::Result<bool> {
+    let place = |path: &Path| statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::MNT_ID);
+    let (one, other) = (place(path)?, place(real)?);
+    Ok((one.stx_mnt_id, one.stx_ino) == (other.stx_mnt_id, other.stx_ino))
 }
 
 /// Clones the root file system's tree.
@@ -255,7 +263,8 @@ fn of_planned(planned: &PlannedMount, source: Source) -> Mount {
 }
 
 /// `type: cgroup`: the container's own part of every hierarchy. With a cgroup namespace of its own the container
-/// mounts the hierarchies itself, and the namespace shows only its part; otherwise its directories are bound.
+/// mounts the hierarchies itself, and the namespace shows only its part; otherwise its directories are bound. But cgroup v2
+/// is shown as a whole then, as by runc, so that the paths in /proc/PID/cgroup are there.
 fn cgroup_mounts(
     id: &ContainerId,
     plan: &Plan,
@@ -279,7 +288,8 @@ fn cgroup_mounts(
                 of_planned(planned, source)
             } else {
                 // Without a cgroup of its own there is only the host's to see.
-                let path = mountpoint.join(cgroup.path());
+                let whole = cgroup.is_none() || fstype == "cgroup2";
+                let path = if whole { mountpoint.to_owned() } else { mountpoint.join(cgroup.path()) };
                 let tree = HostTree::open(plan, &path, cgroup.is_none())
                     .map_err(|e| refuse(id, &planned.field, format!("{}: {e}", path.display())))?;
                 of_planned(planned, Source::Tree { tree: tree.for_init(fds) })

@@ -138,8 +138,9 @@ impl Kind {
             return write(self.file, &line.join(" "));
         }
         let helper = Path::new(self.helper);
-        let run = Command::new(helper).arg(pid.to_string()).args(lines.iter().flatten()).output();
-        let output = run.map_err(|e| match e.kind() {
+        let mut command = Command::new(helper);
+        command.arg(pid.to_string()).args(lines.iter().flatten());
+        let output = kernel::block_none_in(&mut command).output().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => {
                 refused(format!("need {}, which is not installed (package uidmap)", self.helper))
             }

@@ -142,6 +142,9 @@ pub(crate) struct State {
     /// LXC's monitor; `create` removes it when it retires.
     pub monitor: Option<ProcessId>,
     pub init: Option<ProcessId>,
+    /// The init of a container that `create` is at work on, where there is no cgroup to find it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished_init: Option<ProcessId>,
     /// Whether liblxc has something to do at the end: devices to give back, hooks to run.
     pub liblxc_cleans_up: bool,
     /// `lxc.apparmor.profile` of the raw settings, which execs have, too.
@@ -153,6 +156,9 @@ pub(crate) struct State {
     /// Whether LXC has settings of its own for it, which no specification knows.
     #[serde(default)]
     pub lxc_settings: bool,
+    /// Whether it has its creator's session keyring.
+    #[serde(default)]
+    pub no_new_keyring: bool,
     /// What standard input, output and error are connected with, unless it is a terminal: `pipe:[123]`, or a path.
     #[serde(default)]
     pub stdio: Vec<String>,
@@ -180,10 +186,12 @@ impl State {
             delegated: false,
             monitor: None,
             init: None,
+            unfinished_init: None,
             liblxc_cleans_up: false,
             apparmor_profile: None,
             generated_profile: None,
             lxc_settings: false,
+            no_new_keyring: false,
             stdio: Vec::new(),
             resctrl: None,
             poststart: spec

@@ -86,7 +86,8 @@ impl Hook {
         command.current_dir(directory);
         command.stdin(input);
         command.stdout(said.try_clone().map_err(text)?).stderr(said.try_clone().map_err(text)?);
-        let mut child = command.spawn().map_err(text)?;
+        // The runtime may keep its own signals for later, as `run` does.
+        let mut child = kernel::block_none_in(&mut command).spawn().map_err(text)?;
 
         let ended = self.wait(&mut child, client);
         if ended.is_err() {
@@ -116,7 +117,8 @@ impl Hook {
         }
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("no pid")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(text)?;
-        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+        // One that is beyond all time is none.
+        let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
         fds.extend(client.map(|client| PollFd::from_borrowed_fd(client, PollFlags::IN)));
         loop {
@@ -196,6 +198,14 @@ mod tests {
         let error = hook.run_while("", Path::new("/"), Some(pidfd.as_fd())).unwrap_err();
         client.wait().unwrap();
         assert!(error.to_string().contains("the container has ended"), "{error}");
+    }
+
+    #[test]
+    fn a_timeout_beyond_all_time_is_none() {
+        let longest = Duration::from_secs(i64::MAX.unsigned_abs());
+        for timeout in [longest, Duration::MAX] {
+            sh("exit 0", Some(timeout)).run("", Path::new("/")).unwrap();
+        }
     }
 
     #[test]

@@ -324,6 +324,8 @@ pub struct Device {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// The specification lists it, so that no other file may be there. A default one gives way.
+    pub listed: bool,
     /// Bind the host's node of the same path, because mknod(2) is not allowed (user namespaces).
     pub bind: bool,
 }
@@ -348,8 +350,8 @@ pub struct Exec {
     pub namespaces: u32,
     /// The container's root, where its mount namespace has another.
     pub root: Option<FdIndex>,
-    /// The container's session keyring.
-    pub keyring: String,
+    /// The container's session keyring, if it has one of its own.
+    pub keyring: Option<String>,
     /// The program.
     pub process: Process,
 }

@@ -12,7 +12,7 @@ use crate::cli::{self, Cli};
 use crate::relay::Signals;
 
 /// As in runc the container is gone afterwards, unless it runs on.
-pub fn checkpoint(root: &Path, args: &cli::Checkpoint) -> anyhow::Result<()> {
+pub fn checkpoint(root: &Path, args: &cli::Checkpoint, inherited: Vec<OwnedFd>) -> anyhow::Result<()> {
     let id: ContainerId = args.id.parse()?;
     let options = CheckpointOptions {
         image_path: image_path(&args.criu)?,
@@ -25,7 +25,7 @@ pub fn checkpoint(root: &Path, args: &cli::Checkpoint) -> anyhow::Result<()> {
         ext_unix_sk: args.criu.ext_unix_sk,
         shell_job: args.criu.shell_job,
         lazy_pages: args.criu.lazy_pages,
-        status_fd: args.status_fd.filter(|fd| *fd != -1).map(status_fd).transpose()?,
+        status_fd: inherited.into_iter().next(),
         page_server: args.page_server.as_deref().map(page_server).transpose()?,
         file_locks: args.criu.file_locks,
         pre_dump: args.pre_dump,
@@ -78,9 +78,12 @@ fn image_path(args: &cli::Criu) -> std::io::Result<PathBuf> {
     std::path::absolute(cli::given(&args.image_path).unwrap_or(Path::new("checkpoint")))
 }
 
-fn status_fd(number: i32) -> anyhow::Result<OwnedFd> {
+/// The descriptor of `--status-fd`, if there is one.
+pub fn take_status_fd(args: &cli::Checkpoint) -> anyhow::Result<Vec<OwnedFd>> {
+    let Some(number) = args.status_fd.filter(|fd| *fd != -1) else { return Ok(Vec::new()) };
     anyhow::ensure!(number > 2, "--status-fd: {number} is not a descriptor for it");
-    kernel::take_inherited(number).with_context(|| format!("--status-fd: descriptor {number} is not open"))
+    let taken = kernel::take_inherited(number);
+    Ok(vec![taken.with_context(|| format!("--status-fd: descriptor {number} is not open"))?])
 }
 
 /// `ADDRESS:PORT`; an IPv6 address is in brackets.

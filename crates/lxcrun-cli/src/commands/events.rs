@@ -37,12 +37,14 @@ pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
         return stats();
     }
     let oom = container.watch_oom()?;
-    let mut next = Instant::now() + interval;
+    // None is beyond all time: then there are no statistics.
+    let mut next = Instant::now().checked_add(interval);
     loop {
-        let left = Timespec::try_from(next.saturating_duration_since(Instant::now()))?;
+        let left = next.map(|next| Timespec::try_from(next.saturating_duration_since(Instant::now())));
+        let left = left.transpose()?;
         let mut fds =
             [PollFd::new(&end, PollFlags::IN), PollFd::from_borrowed_fd(oom.as_fd(), PollFlags::IN)];
-        let ready = match poll(&mut fds, Some(&left)) {
+        let ready = match poll(&mut fds, left.as_ref()) {
             Err(Errno::INTR) => continue,
             ready => ready?,
         };
@@ -55,7 +57,7 @@ pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
         }
         if ready == 0 {
             stats()?;
-            next += interval;
+            next = next.and_then(|next| next.checked_add(interval));
         }
     }
 }

@@ -1,16 +1,17 @@
 //! `exec`
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use lxcrun::oci_spec::runtime::{Capability, Process, User};
 use lxcrun::{Container, ExecOptions};
 
-use super::{absolute, preserve_fds};
+use super::absolute;
 use crate::cli;
 use crate::relay::{self, Signals};
 
-pub fn exec(container: &Container, args: &cli::Exec) -> anyhow::Result<ExitCode> {
+pub fn exec(container: &Container, args: &cli::Exec, inherited: Vec<OwnedFd>) -> anyhow::Result<ExitCode> {
     let process = process(container, args)?;
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         bail!("container {}: exec: process args cannot be empty", container.id());
@@ -26,7 +27,7 @@ pub fn exec(container: &Container, args: &cli::Exec) -> anyhow::Result<ExitCode>
         console_socket: absolute(&args.console_socket)?,
         pidfd_socket: absolute(&args.pidfd_socket)?,
         pid_file: absolute(&args.pid_file)?,
-        preserve_fds: preserve_fds(args.preserve_fds)?,
+        preserve_fds: inherited,
         cgroups: args.cgroup.clone(),
         ignore_paused: args.ignore_paused,
         plain_newlines: true,

@@ -26,8 +26,24 @@ use lxcrun::{Bundle, Container, ContainerId, CreateOptions};
 use self::activation::Notice;
 use crate::cli::{self, Cli, Command};
 
-/// Does what the command line says.
-pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+/// Takes over the descriptors that our caller has opened for this command, in the order of their numbers. To be called
+/// before anything else opens some.
+pub fn take_inherited(cli: &Cli) -> anyhow::Result<Vec<OwnedFd>> {
+    match &cli.command {
+        Some(Command::Create(args)) => inherited_by_bundle(&args.bundle),
+        Some(Command::Run(args)) => inherited_by_bundle(&args.bundle),
+        Some(Command::Exec(args)) => preserve_fds(args.preserve_fds),
+        Some(Command::Checkpoint(args)) => checkpoint::take_status_fd(args),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn inherited_by_bundle(args: &cli::Bundle) -> anyhow::Result<Vec<OwnedFd>> {
+    preserve_fds(activation::listen_fds()?.saturating_add(args.preserve_fds))
+}
+
+/// Does what the command line says, with the descriptors of [`take_inherited`].
+pub fn run(cli: &Cli, inherited: Vec<OwnedFd>) -> anyhow::Result<ExitCode> {
     let Some(command) = &cli.command else {
         return if cli.global.version { version() } else { bail!("a command is needed: see lxcrun --help") };
     };
@@ -35,20 +51,20 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let id = |text: &str| text.parse::<ContainerId>();
     let load = |text: &str| -> anyhow::Result<Container> { Ok(Container::load(&root, &id(text)?)?) };
     match command {
-        Command::Create(args) => create(&root, cli, args)?,
+        Command::Create(args) => create(&root, cli, args, inherited)?,
         Command::Start(args) => start(&load(&args.id)?)?,
         Command::State(args) => print_json(&load(&args.id)?.oci_state())?,
         Command::Kill(args) => kill(&load(&args.id)?, args)?,
         Command::Delete(args) => lxcrun::delete(&root, &id(&args.id)?, args.force)?,
-        Command::Run(args) => return run::run(&root, cli, args),
+        Command::Run(args) => return run::run(&root, cli, args, inherited),
         Command::List(args) => list::list(&root, args)?,
-        Command::Exec(args) => return exec::exec(&load(&args.id)?, args),
+        Command::Exec(args) => return exec::exec(&load(&args.id)?, args, inherited),
         Command::Ps(args) => ps::ps(&load(&args.id)?, args)?,
         Command::Pause(args) => load(&args.id)?.pause()?,
         Command::Resume(args) => load(&args.id)?.resume()?,
         Command::Events(args) => events::events(&load(&args.id)?, args)?,
         Command::Update(args) => update::update(&load(&args.id)?, args)?,
-        Command::Checkpoint(args) => checkpoint::checkpoint(&root, args)?,
+        Command::Checkpoint(args) => checkpoint::checkpoint(&root, args, inherited)?,
         Command::Restore(args) => return checkpoint::restore(&root, cli, args),
         Command::Spec(args) => spec(args)?,
         Command::Features => print_json(&lxcrun::features())?,
@@ -91,10 +107,10 @@ fn state_root(cli: &Cli) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn create(root: &Path, cli: &Cli, args: &cli::Create) -> anyhow::Result<()> {
+fn create(root: &Path, cli: &Cli, args: &cli::Create, inherited: Vec<OwnedFd>) -> anyhow::Result<()> {
     let id: ContainerId = args.id.parse()?;
     let bundle = open_bundle(&args.bundle)?;
-    lxcrun::create(root, &id, &bundle, create_options(cli, &args.bundle)?)?;
+    lxcrun::create(root, &id, &bundle, create_options(cli, &args.bundle, inherited)?)?;
     Ok(())
 }
 
@@ -115,7 +131,7 @@ fn directory(bundle: &Path) -> &Path {
 }
 
 /// The options of `create` and `run` that go to the library as they are. Paths are the caller's.
-fn create_options(cli: &Cli, args: &cli::Bundle) -> anyhow::Result<CreateOptions> {
+fn create_options(cli: &Cli, args: &cli::Bundle, inherited: Vec<OwnedFd>) -> anyhow::Result<CreateOptions> {
     let sockets = activation::listen_fds()?;
     Ok(CreateOptions {
         environment: activation::environment(sockets),
@@ -123,7 +139,7 @@ fn create_options(cli: &Cli, args: &cli::Bundle) -> anyhow::Result<CreateOptions
         console_socket: absolute(&args.console_socket)?,
         pidfd_socket: absolute(&args.pidfd_socket)?,
         pid_file: absolute(&args.pid_file)?,
-        preserve_fds: preserve_fds(sockets.saturating_add(args.preserve_fds))?,
+        preserve_fds: inherited,
         systemd_cgroup: cli.global.systemd_cgroup,
         no_pivot: args.no_pivot,
         plain_newlines: true,

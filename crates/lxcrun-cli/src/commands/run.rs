@@ -1,5 +1,6 @@
 //! `run`: create, start, wait, delete.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,8 +11,8 @@ use super::{create_options, friendly, open_bundle};
 use crate::cli::{self, Cli};
 use crate::relay::{self, Signals};
 
-pub fn run(root: &Path, cli: &Cli, args: &cli::Run) -> anyhow::Result<ExitCode> {
-    let mut options = create_options(cli, &args.bundle)?;
+pub fn run(root: &Path, cli: &Cli, args: &cli::Run, inherited: Vec<OwnedFd>) -> anyhow::Result<ExitCode> {
+    let mut options = create_options(cli, &args.bundle, inherited)?;
     options.keep_monitor = !args.detach;
     let (id, bundle): (ContainerId, Bundle) = match &args.id {
         Some(id) if args.command.is_empty() => (id.parse()?, open_bundle(&args.bundle)?),

@@ -102,7 +102,7 @@ fn parse(id: &ContainerId, directory: &StateDir) -> Result<Option<String>> {
     parser.args(["--replace", "--skip-cache", "--quiet"]).arg(directory.path().join(FILE));
     parser.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     parser.fd_mappings(vec![lock]).map_err(io::Error::other).at(id, what)?;
-    let output = match parser.output() {
+    let output = match kernel::block_none_in(&mut parser).output() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Ok(Some("apparmor_parser is missing: it loads a generated profile".into()));
         }

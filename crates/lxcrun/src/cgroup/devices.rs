@@ -35,7 +35,8 @@ enum Device {
 }
 
 impl Rule {
-    fn new(rule: &LinuxDeviceCgroup) -> Result<Self, Refusal> {
+    /// One of the specification; several where it is about both kinds of devices, but not about all of them.
+    fn new(rule: &LinuxDeviceCgroup) -> Result<Vec<Self>, Refusal> {
         let letters = rule.access().as_deref().filter(|a| !a.is_empty()).unwrap_or("rwm");
         let mut access = 0;
         for letter in letters.chars() {
@@ -48,18 +49,23 @@ impl Rule {
                 }
             }
         }
-        let number = |n: Option<i64>| match n.filter(|n| *n >= 0) {
-            None => Ok(None),
+        let number = |n: Option<i64>| match n {
+            None | Some(-1) => Ok(None),
             Some(n) => u32::try_from(n).map(Some).map_err(|_| (FIELD, format!("{n} is no device number"))),
         };
-        let kind = match rule.typ().unwrap_or_default() {
-            LinuxDeviceType::A => return Ok(Self { allow: rule.allow(), device: Device::Any, access: ALL }),
-            LinuxDeviceType::B => 'b',
-            LinuxDeviceType::C | LinuxDeviceType::U => 'c',
+        let (allow, major, minor) = (rule.allow(), number(rule.major())?, number(rule.minor())?);
+        let kinds = match rule.typ().unwrap_or_default() {
+            LinuxDeviceType::A if (access, major, minor) == (ALL, None, None) => {
+                return Ok(vec![Self { allow, device: Device::Any, access }]);
+            }
+            // To version 1 a rule with this letter is about every access to every device, whatever else it says.
+            LinuxDeviceType::A => "bc",
+            LinuxDeviceType::B => "b",
+            LinuxDeviceType::C | LinuxDeviceType::U => "c",
             LinuxDeviceType::P => return Err((FIELD, "\"p\" is no type of a device rule".into())),
         };
-        let device = Device::Of { kind, major: number(rule.major())?, minor: number(rule.minor())? };
-        Ok(Self { allow: rule.allow(), device, access })
+        let of = |kind| Self { allow, device: Device::Of { kind, major, minor }, access };
+        Ok(kinds.chars().map(of).collect())
     }
 
     const fn always(kind: char, major: Option<u32>, minor: Option<u32>, access: u8) -> Self {
@@ -108,8 +114,8 @@ const ALWAYS_ALLOWED: [Rule; 12] = [
 fn in_force(rules: &[LinuxDeviceCgroup]) -> Result<(bool, Vec<Rule>), Refusal> {
     let mut default = false;
     let mut rest = Vec::new();
-    for rule in rules {
-        let rule = Rule::new(rule)?;
+    let rules: Vec<Vec<Rule>> = rules.iter().map(Rule::new).collect::<Result<_, _>>()?;
+    for rule in rules.into_iter().flatten() {
         if rule.device == Device::Any {
             default = rule.allow;
             rest.clear();

@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -125,7 +127,7 @@ impl Cgroup {
         }
     }
 
-    /// Freezes or thaws, and returns when the kernel says that it is done.
+    /// Freezes, and returns when the kernel says that it is done, or thaws. What cannot be frozen in time is thawed again.
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<()> {
         let Some((directory, unified)) = self.directory("freezer") else {
             let reason = if self.is_none() { NO_CGROUP } else { "this host has no freezer cgroup" };
@@ -206,19 +208,49 @@ pub(super) fn freeze_v1(directory: &Path, frozen: bool) -> io::Result<()> {
         std::thread::yield_now();
     }
     write(directory, "freezer.state", "THAWED")?;
-    Err(io::Error::new(io::ErrorKind::TimedOut, "some of its tasks cannot be frozen"))
+    Err(cannot_be_frozen())
 }
 
-/// Version 2 says so in cgroup.events, which inotify(7) reports.
+/// So long a task may take to become frozen: one that waits for a disk, or for a server that is frozen itself, may never
+/// be. runc gives up after as long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Version 2 says so in cgroup.events, which inotify(7) reports. Of a thaw there is nothing to wait for: it wakes everybody
+/// up, but for who is frozen by a cgroup above, and that is not ours to thaw.
 fn freeze_v2(directory: &Path, frozen: bool) -> io::Result<()> {
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC)?;
-    inotify::add_watch(&watch, directory.join("cgroup.events"), inotify::WatchFlags::MODIFY)?;
-    let wanted = u8::from(frozen).to_string();
-    write(directory, "cgroup.freeze", &wanted)?;
-    let line = format!("frozen {wanted}");
-    while !read(directory, "cgroup.events")?.lines().any(|l| l == line) {
-        let mut buffer = [0_u8; 4096];
-        rustix::io::retry_on_intr(|| rustix::io::read(&watch, &mut buffer))?;
+    if !frozen {
+        return write(directory, "cgroup.freeze", "0");
     }
-    Ok(())
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&watch, directory.join("cgroup.events"), inotify::WatchFlags::MODIFY)?;
+    write(directory, "cgroup.freeze", "1")?;
+    if until_frozen(directory, &watch)? {
+        return Ok(());
+    }
+    write(directory, "cgroup.freeze", "0")?;
+    Err(cannot_be_frozen())
+}
+
+/// False when that takes too long.
+fn until_frozen(directory: &Path, watch: &OwnedFd) -> io::Result<bool> {
+    let end = Instant::now() + PATIENCE;
+    while !read(directory, "cgroup.events")?.lines().any(|line| line == "frozen 1") {
+        let left =
+            Timespec::try_from(end.saturating_duration_since(Instant::now())).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => {
+                // What it says has been said: the file is read anew.
+                let mut buffer = [0_u8; 4096];
+                rustix::io::retry_on_intr(|| rustix::io::read(watch, &mut buffer))?;
+            }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(true)
+}
+
+fn cannot_be_frozen() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "some of its tasks cannot be frozen")
 }

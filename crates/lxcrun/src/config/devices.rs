@@ -30,6 +30,7 @@ pub(super) fn devices(id: &ContainerId, linux: &Linux, bind: bool) -> Result<Vec
             mode: 0o666,
             uid: 0,
             gid: 0,
+            listed: false,
             bind,
         })
         .collect();
@@ -73,6 +74,7 @@ fn listed(id: &ContainerId, field: &str, device: &LinuxDevice, bind: bool) -> Re
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
+        listed: true,
         bind,
     })
 }

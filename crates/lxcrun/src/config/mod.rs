@@ -101,11 +101,14 @@ impl Plan {
         unsupported::check(id, spec)?;
         let raw = RawSettings::new(id, spec, lxc_config)?;
         raw.check_cgroup_version(id, host.cgroup_layout())?;
-        let nothing = Linux::default();
+        let nothing = nothing_of_linux();
         let linux = spec.linux().as_ref().unwrap_or(&nothing);
         let namespaces = Namespaces::new(id, linux)?;
         namespaces.check_host_names(id, spec)?;
         let Some(root) = spec.root() else { return Err(refuse(id, "root", "is missing")) };
+        if root.path().as_os_str().is_empty() {
+            return Err(refuse(id, "root.path", "is missing"));
+        }
         let rootfs = bundle.join(root.path());
         if !rootfs.is_dir() {
             return Err(refuse(id, "root.path", format!("{} is not a directory", rootfs.display())));
@@ -207,6 +210,11 @@ pub(crate) fn attach_filter(spec: &Spec) -> Option<String> {
 }
 
 /// Version 1 is not safe to delegate, and without a namespace the container would see all that is above its part.
+/// What a specification without `linux` says. oci-spec's default is a container with namespaces, masked paths and limits.
+pub(crate) fn nothing_of_linux() -> Linux {
+    serde_json::from_str("{}").unwrap_or_default()
+}
+
 fn check_delegation(id: &ContainerId, field: &str, namespaces: &Namespaces, host: &Host) -> Result<()> {
     if host.cgroup_layout() != Layout::Unified {
         return Err(refuse(id, field, "a cgroup can be delegated only on a host with cgroup v2 alone"));

@@ -193,7 +193,7 @@ fn mount(
     mount: &Mount,
     (bundle, spec, host, label): (&Path, &Spec, &Host, Option<&str>),
 ) -> Result<PlannedMount> {
-    let options = Options::parse(mount.options().as_deref().unwrap_or_default());
+    let mut options = Options::parse(mount.options().as_deref().unwrap_or_default());
     // Some callers name it as the host sees it.
     let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
     let inside = match mount.destination().strip_prefix(&rootfs) {
@@ -261,7 +261,12 @@ fn mount(
             return Err(refuse(id, format!("{field}.options"), reason));
         }
     }
-    planned.readonly_at_last = fstype == "tmpfs" && planned.attributes.set & MountAttr::RDONLY.bits() != 0;
+    let readonly = planned.attributes.set & MountAttr::RDONLY.bits() != 0;
+    planned.readonly_at_last = fstype == "tmpfs" && readonly;
+    // As by mount(2): what lies on a disk is not even to be repaired.
+    if readonly && !VIRTUAL.contains(&fstype) {
+        options.superblock.push("ro".into());
+    }
     planned.what = What::Filesystem {
         fstype: fstype.into(),
         source,
@@ -270,6 +275,9 @@ fn mount(
     };
     Ok(planned)
 }
+
+/// File systems that lie on nothing which could be written to, and may be shared with the host as a whole.
+const VIRTUAL: [&str; 7] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"];
 
 /// What the kernel locks on a mount that comes into a user namespace, besides access times: mount_namespaces(7).
 pub(crate) const LOCKED: MountAttr =
@@ -366,7 +374,7 @@ fn check_destination(
     let allowed = if below.as_os_str().is_empty() {
         bind || fstype == "proc"
     } else {
-        fstype == "proc" || FILES.iter().any(|file| below == Path::new(file))
+        fstype == "proc" && !bind || FILES.iter().any(|file| below == Path::new(file))
     };
     if allowed {
         return Ok(());

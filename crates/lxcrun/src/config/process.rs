@@ -45,6 +45,12 @@ pub(crate) fn exec_process(
         }
     }
     let user = process.user();
+    for (field, number) in [("process.user.uid", user.uid()), ("process.user.gid", user.gid())] {
+        // What setresuid(2) takes for "as it is", which is root.
+        if number == u32::MAX {
+            return Err(refuse(id, field, format!("{number} is nobody's number")));
+        }
+    }
     let size = process.console_size().map(|size| {
         let cut = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
         (cut(size.width()), cut(size.height()))

@@ -117,7 +117,7 @@ impl Criu {
         let mappings =
             (SOCKET_FD..).zip(fds).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
         command.fd_mappings(mappings).map_err(io::Error::other).at(id, what)?;
-        let child = match command.spawn() {
+        let child = match kernel::block_none_in(&mut command).spawn() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let reason = "criu is not installed, or not in PATH".into();
                 return Err(Error::Criu { id: id.clone(), verb, reason });

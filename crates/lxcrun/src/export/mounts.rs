@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Linux, Mount};
+use oci_spec::runtime::Mount;
 
 use super::text::Text;
 use crate::Bundle;
-use crate::config::is_mount_option;
+use crate::config::{is_mount_option, nothing_of_linux};
 
 pub(super) fn mounts(text: &mut Text, bundle: &Bundle) {
     let spec = bundle.spec();
-    let nothing = Linux::default();
+    let nothing = nothing_of_linux();
     let linux = spec.linux().as_ref().unwrap_or(&nothing);
     let all = spec.mounts().as_deref().unwrap_or_default();
     let (own, listed): (Vec<&Mount>, Vec<&Mount>) = all.iter().partition(|m| is_lxcs_own(m));
