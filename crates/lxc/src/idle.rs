@@ -81,10 +81,11 @@ mod tests {
         };
         assert_eq!(wait(0), (0, 0));
         assert!(idle.try_recv().is_err(), "somebody who doesn't wait is not idle");
+        let (idle, watched) = (idle, &watched);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 idle.recv().unwrap();
-                rustix::io::write(&watched, &1_u64.to_ne_bytes()).unwrap();
+                rustix::io::write(watched, &1_u64.to_ne_bytes()).unwrap();
             });
             assert_eq!(wait(-1), (1, 7));
         });
