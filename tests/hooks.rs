@@ -170,7 +170,8 @@ fn hooks_get_their_arguments() {
 fn no_signal_is_blocked_in_hooks() {
     let (bundle, notes) = Notes::new();
     // In the foreground, where the runtime keeps signals for the program.
-    notes.on_all(bundle, "grep SigBlk /proc/self/status > KIND").build().run().assert_ok();
+    let container = notes.on_all(bundle, "grep SigBlk /proc/self/status > KIND").args(["true"]).build();
+    container.run().assert_ok();
     for kind in KINDS {
         assert_eq!(notes.read(kind), format!("SigBlk:\t{:016x}\n", 0), "{kind}");
     }

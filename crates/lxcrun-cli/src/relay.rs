@@ -54,8 +54,9 @@ pub fn until_end(
             terminal.watch(&mut fds);
         }
         if wait(&mut fds, if idle { None } else { Some(&IDLE_AFTER) })? == 0 {
-            // Most of this program is behind us, and it may be long before it is needed again.
-            kernel::free_code()?;
+            // Most of this program is behind us, and it may be long before it is needed again. That it stays in memory where
+            // it can't be given back is no failure.
+            let _ = kernel::free_code();
             idle = true;
             continue;
         }
