@@ -305,7 +305,8 @@ fn a_pod_costs_little_memory_for_each_container() {
     const CONTAINERS: u64 = 20;
     let ctr = Shim::get();
     let options = format!("--annotation io.kubernetes.cri.sandbox-id={}", path("pod").replace('/', ""));
-    let mut all: Vec<Container<'_>> = (0..CONTAINERS).map(|_| ctr.start(&options, "exec sleep 1000")).collect();
+    let mut all: Vec<Container<'_>> =
+        (0..CONTAINERS).map(|_| ctr.start(&options, "exec sleep 1000")).collect();
     let mut beside = shims(ctr, &all[0]);
     beside.extend(all.iter().flat_map(|container| monitors(ctr, container)));
     assert_eq!(beside.len(), all.len() + 1);
