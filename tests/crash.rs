@@ -1,5 +1,7 @@
 //! kill -9 of `create` and of what it starts, at any moment: `delete --force` leaves nothing.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use lxcrun_test::{Bundle, Container, Fifo, Running, pidfd, tests, until_exit};
@@ -130,11 +132,25 @@ fn killed_during_a_hook_in_the_container_create_leaves_nothing_that_delete_does_
 
 /// A container whose program is at work, its `run`, and the pipe that ends the program with code 7.
 fn running() -> (Container, Running, Fifo) {
+    running_as("/bin/busybox", 0)
+}
+
+/// The same as another user, by a program that is a busybox.
+fn running_as(program: &str, user: u32) -> (Container, Running, Fifo) {
     let bundle = Bundle::busybox();
     let meeting = bundle.make_dir("meeting");
     let (mut ready, go) = (Fifo::new(meeting.join("ready")), Fifo::new(meeting.join("go")));
+    for pipe in [&ready, &go] {
+        fs::set_permissions(pipe.path(), Permissions::from_mode(0o666)).expect("a mode");
+    }
+    if !bundle.rootfs(program).exists() {
+        fs::copy(bundle.rootfs("/bin/busybox"), bundle.rootfs(program)).expect("a copy");
+        fs::set_permissions(bundle.rootfs(program), Permissions::from_mode(0o4755)).expect("a mode");
+    }
     let script = "echo ready > /meeting/ready; read word < /meeting/go; exit 7";
-    let container = bundle.bind(meeting, "/meeting", &[]).sh(script).build();
+    let bundle = bundle.bind(meeting, "/meeting", &[]).user(user, user);
+    let bundle = bundle.args([program, "sh", "-c", script]).set("/process/noNewPrivileges", false);
+    let container = bundle.build();
     let run = container.spawn(|call| call);
     assert_eq!(ready.line(), "ready");
     (container, run, go)
@@ -156,12 +172,20 @@ fn what_a_program_says_at_its_end_outlives_a_killed_run() {
     go.send("go");
     until_exit(monitor);
     let exit = container.path("root").join(container.id()).join("exit");
-    assert_eq!(std::fs::read_to_string(exit).expect("an exit code"), "7");
+    assert_eq!(fs::read_to_string(exit).expect("an exit code"), "7");
     delete(&container, "while it ran");
 }
 
 fn a_killed_monitor_takes_the_container_with_it() {
-    let (container, run, _go) = running();
+    // The kernel sends a signal at a parent's death, but not to who has become another user, nor to a program that has other
+    // rights than who executed it (prctl(2)).
+    for (program, user) in [("/bin/busybox", 0), ("/bin/busybox", 1000), ("/bin/busybox-setuid", 1000)] {
+        assert_it_ends_with_its_monitor(program, user);
+    }
+}
+
+fn assert_it_ends_with_its_monitor(program: &str, user: u32) {
+    let (container, run, _go) = running_as(program, user);
     let monitor = Pid::from_raw(i32::try_from(monitor(&container)).expect("a pid")).expect("a pid");
     kill_process(monitor, Signal::KILL).expect("it runs");
     let run = run.wait();

@@ -23,6 +23,7 @@ mod exit_codes;
 mod force;
 mod hooks;
 mod host;
+mod instructions;
 mod labels;
 mod lifecycle;
 mod lxc_config;
@@ -75,6 +76,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         cli::tests,
         commands::tests,
         configure::tests,
+        instructions::tests,
         lxc_config::tests,
         lxc_tools::tests,
         doctor::tests,

@@ -1,5 +1,7 @@
 //! Seccomp: actions, defaults, arguments, architectures.
 
+use std::fs::File;
+
 use lxcrun_test::{Bundle, Output, SeccompAgent, tests};
 use serde_json::{Value, json};
 
@@ -21,6 +23,7 @@ tests![
     exec_is_filtered_too,
     a_filter_that_ends_the_init_fails_start.lxcrun_only("others say that the program has started"),
     an_agent_answers_for_the_container,
+    an_agent_hears_of_create,
     an_agent_answers_for_an_exec,
     an_agent_that_is_not_there_is_an_error,
     calls_that_no_agent_can_answer_are_refused,
@@ -205,12 +208,33 @@ fn an_agent_answers_for_the_container() {
     }
 }
 
+/// As with runc: an agent may want to be there before anything of the program's happens.
+fn an_agent_hears_of_create() {
+    for no_new_privileges in [true, false] {
+        let (bundle, agent) = with_agent(no_new_privileges);
+        let preserved = File::open("/proc/version").expect("a file");
+        let script = "id -u; ulimit -n; cat <&3 >/dev/null && mkdir /tmp/asked && ls /tmp";
+        let few = json!([{ "type": "RLIMIT_NOFILE", "soft": 20, "hard": 20 }]);
+        let container = bundle.user(1000, 1000).sh(script).set("/process/rlimits", few).build();
+        let create = container.create_with(|call| call.arg("--preserve-fds").arg("1").fd(3, preserved));
+        create.assert_ok();
+        let notifications = agent.receive();
+        assert_eq!(notifications.state["state"]["status"], "creating");
+        assert_eq!(notifications.state["pid"], container.pid());
+        assert_eq!(container.status(), "created");
+        container.start().assert_ok();
+        notifications.answer(make_directory);
+        container.until_stopped();
+        assert_eq!(container.stdout(), "1000\n20\nby-agent\n");
+        container.delete().assert_ok();
+    }
+}
+
 fn an_agent_answers_for_an_exec() {
     let (bundle, agent) = with_agent(true);
     let container = bundle.args(["sleep", "1000"]).create();
-    let start = container.call("start").arg(container.id()).spawn();
     let first = agent.receive();
-    start.wait().assert_ok();
+    container.start().assert_ok();
     let script = "mkdir /tmp/asked; ls /tmp";
     let exec = container.call("exec").arg(container.id()).args(["sh", "-c", script]).spawn();
     let notifications = agent.receive();

@@ -1,26 +1,32 @@
 //! Kubernetes' container runtime interface: containerd's CRI plugin, asked over its socket as the kubelet does.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use lxcrun_test::engines::cri::messages::{
-    Capabilities, ContainerConfig, Int64, Namespaces, PodConfig, PodSecurity, Profile, Resources, Security,
+    Capabilities, ContainerConfig, IdMapping, Int64, Namespaces, PodConfig, PodSecurity, Profile, Resources,
+    Security, UserNamespace,
 };
-use lxcrun_test::engines::cri::{Cri, EXITED, HANDLER, NODE, OWN_SHIM, POD, PodContainer, RUNNING};
+use lxcrun_test::engines::cri::{
+    CONTAINER, Cri, EXITED, HANDLER, NODE, OWN_SHIM, POD, PodContainer, RUNNING,
+};
 use lxcrun_test::engines::{IDLE, until};
 use lxcrun_test::{Cgroups, Runtime, Test};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Each test twice: the runtime below the runc shim, and lxcrun's own shim.
 macro_rules! under_both_shims {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident $(. $need:ident ($($arg:tt)*))*),* $(,)?) => {
         mod runc_shim {
             $(fn $name() { super::$name(super::HANDLER); })*
-            lxcrun_test::tests![$($name),*];
+            lxcrun_test::tests![$($name $(.$need($($arg)*))*),*];
         }
         mod own_shim {
             const WHY: &str = "others have no shim of their own";
             $(fn $name() { super::$name(super::OWN_SHIM); })*
-            lxcrun_test::tests![$($name.needs(lxcrun_test::Need::OwnShim).lxcrun_only(WHY)),*];
+            lxcrun_test::tests![
+                $($name.needs(lxcrun_test::Need::Shim) $(.$need($($arg)*))* .lxcrun_only(WHY)),*
+            ];
         }
     };
 }
@@ -42,6 +48,7 @@ under_both_shims![
     paths_are_masked_or_read_only,
     a_privileged_container_sees_the_devices_of_the_host,
     the_seccomp_profile_is_the_one_asked_for,
+    a_pod_has_users_of_its_own.needs(lxcrun_test::Need::Containerd(1, 7)),
     sysctls_of_a_pod_are_set,
     containers_outlive_containerd,
     a_killed_shim_is_noticed_and_leaves_nothing,
@@ -53,8 +60,8 @@ mod lxcrun_alone {
     lxcrun_test::tests![
         annotations_reach_liblxc_where_they_are_allowed.lxcrun_only(WHY),
         the_commands_of_the_documentation_work.lxcrun_only(WHY),
-        a_pod_of_our_shim_is_seen_by_lxcs_tools.needs(lxcrun_test::Need::OwnShim).lxcrun_only(WHY),
-        a_killed_monitor_is_the_end_of_its_container.needs(lxcrun_test::Need::OwnShim).lxcrun_only(WHY),
+        a_pod_of_our_shim_is_seen_by_lxcs_tools.needs(lxcrun_test::Need::Shim).lxcrun_only(WHY),
+        a_killed_monitor_is_the_end_of_its_container.needs(lxcrun_test::Need::Shim).lxcrun_only(WHY),
     ];
 
     fn a_pod_of_our_shim_is_seen_by_lxcs_tools() {
@@ -112,7 +119,7 @@ fn two_containers_of_a_pod_share_its_network_and_not_their_pids(handler: &str) {
 
 fn a_shared_pid_namespace_is_that_of_the_pod(handler: &str) {
     let cri = Cri::get();
-    let shared = Namespaces { network: POD, pid: POD, ipc: POD };
+    let shared = Namespaces { network: POD, pid: POD, ipc: POD, users: None };
     let pod = cri.pod(handler, |config| pod_security(config).namespace_options = Some(shared.clone()));
     let sharing = || secured(|security| security.namespace_options = Some(shared.clone()));
     let one = pod.start("one", "exec sleep 1001", sharing());
@@ -188,18 +195,39 @@ fn a_program_that_is_missing_is_an_error(handler: &str) {
 
 fn a_pod_of_the_host_has_its_network(handler: &str) {
     let cri = Cri::get();
+    let node = Namespaces { network: NODE, pid: NODE, ipc: NODE, users: None };
     let pod = cri.pod(handler, |config| {
         config.hostname = String::new();
-        pod_security(config).namespace_options = Some(Namespaces { network: NODE, pid: NODE, ipc: NODE });
+        pod_security(config).namespace_options = Some(node.clone());
     });
-    let on_host = secured(|security| {
-        security.namespace_options = Some(Namespaces { network: NODE, pid: NODE, ipc: NODE });
-    });
+    let on_host = secured(|security| security.namespace_options = Some(node.clone()));
     let container = pod.start("one", IDLE, on_host);
     for kind in ["net", "pid", "ipc"] {
         let ours = cri.sandbox().read_link(format!("/proc/1/ns/{kind}"));
         assert_eq!(container.says(&format!("readlink /proc/self/ns/{kind}")).trim(), ours.to_string_lossy());
     }
+}
+
+/// `hostUsers: false`: root of the pod is somebody without rights on the node.
+fn a_pod_has_users_of_its_own(handler: &str) {
+    let map = || vec![IdMapping { host: 200_000, container: 0, length: 65536 }];
+    let users = UserNamespace { mode: POD, uids: map(), gids: map() };
+    let own = Namespaces { network: POD, pid: CONTAINER, ipc: POD, users: Some(users) };
+    let cri = Cri::get();
+    let pod = cri.pod(handler, |config| pod_security(config).namespace_options = Some(own.clone()));
+    let secured = || secured(|security| security.namespace_options = Some(own.clone()));
+    let (one, two) = (pod.start("one", IDLE, secured()), pod.start("two", IDLE, secured()));
+    let script =
+        "cat /proc/self/uid_map; id -u; touch /new; stat -c %u /new /bin; ip -4 -o address show dev eth0";
+    let words = one.says(script);
+    let words: Vec<&str> = words.split_whitespace().collect();
+    assert_eq!(words[..6], ["0", "200000", "65536", "0", "0", "0"], "{words:?}");
+    assert!(words.iter().any(|word| word.starts_with("10.88.")), "{words:?}");
+    let namespace = |container: &PodContainer<'_>| container.says("readlink /proc/1/ns/user");
+    assert_eq!(namespace(&one), namespace(&two));
+    let pid = cri.sandbox().machine_pid(&one.init());
+    assert_eq!(fs::metadata(format!("/proc/{pid}")).expect("a process").uid(), 200_000);
+    assert_ne!(two.exec("mount -t tmpfs tmpfs /tmp").0, 0);
 }
 
 fn limits_are_in_the_cgroup_and_can_be_changed(handler: &str) {

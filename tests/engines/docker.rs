@@ -11,6 +11,7 @@ docker_like_tests! { Docker has [
     the_default_seccomp_profile_blocks,
     init_reaps_and_passes_signals_on,
     health_checks_run_in_the_container,
+    containers_of_a_network_know_each_others_names,
     oom_kills_with_137_and_is_an_event,
     a_checkpointed_container_counts_on.needs(Need::Criu),
     annotations_reach_lxc.needs(Need::Docker(24)).lxcrun_only("other runtimes have no LXC"),
@@ -94,12 +95,32 @@ fn init_reaps_and_passes_signals_on() {
 }
 
 fn health_checks_run_in_the_container() {
+    follows_health_checks(Docker::get());
+}
+
+/// A health check is an exec in the container, whose end says how the container is.
+pub fn follows_health_checks(docker: &Docker) {
     let options = "--health-cmd test${IFS}-e${IFS}/well --health-interval 200ms --health-retries 1";
-    let container = Docker::get().start(options, IDLE);
+    let container = docker.start(options, IDLE);
     let health = |wanted| until(|| container.inspect("{{.State.Health.Status}}") == wanted);
     assert!(health("unhealthy"), "{}", container.inspect("{{json .State.Health}}"));
     container.exec("", "touch /well").assert_ok();
     assert!(health("healthy"), "{}", container.inspect("{{json .State.Health}}"));
+}
+
+fn containers_of_a_network_know_each_others_names() {
+    resolves_names_of_a_network(Docker::get());
+}
+
+/// What `docker compose` makes of two services: a network of their own, where each has the name of its service.
+pub fn resolves_names_of_a_network(docker: &Docker) {
+    docker.call(&["network", "create", "project"]).assert_ok();
+    let service = |name: &str| format!("--network project --network-alias {name}");
+    let web = docker.start(&service("web"), "while :; do echo hello | nc -l -p 7000; done");
+    let ask = "until nc web 7000 </dev/null; do sleep 0.05; done";
+    docker.run(&service("client"), ask).assert_ok().assert_stdout("hello\n");
+    drop(web);
+    docker.call(&["network", "rm", "project"]).assert_ok();
 }
 
 fn oom_kills_with_137_and_is_an_event() {

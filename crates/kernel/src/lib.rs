@@ -28,7 +28,7 @@ pub use process::{Clone, clone_sibling};
 pub use scheduling::{
     SchedulerAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduler,
 };
-pub use seccomp::{load_filter, seccomp_flag_is_known};
+pub use seccomp::{gives_listener, load_filter, seccomp_flag_is_known};
 pub use shared::{SharedNumber, read_shared};
 pub use signal::{block_none_in, keep_children, reset_signals, signal_of};
 pub use stack::lxcrun_pthread_getattr_np;

@@ -4,6 +4,12 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, Result};
 
+/// Whether a filter that is loaded with these flags comes with a notification fd.
+#[must_use]
+pub fn gives_listener(flags: u64) -> bool {
+    flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
+}
+
 /// Loads a classic BPF program as a seccomp filter of the calling thread.
 ///
 /// `program` is an array of `struct sock_filter` in native byte order, as libseccomp exports it; `flags` are
@@ -35,7 +41,7 @@ pub fn load_filter(program: &[u8], flags: u64) -> Result<Option<OwnedFd>> {
         )
     };
     let fd = crate::check(ret)?;
-    if flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
+    if !gives_listener(flags) {
         return Ok(None);
     }
     let fd = RawFd::try_from(fd).map_err(|_| Errno::BADF)?;

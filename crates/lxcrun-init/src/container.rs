@@ -19,10 +19,10 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name
 
 use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
-use crate::process::Start;
+use crate::process::{Rights, Start};
 use crate::root::{Missing, Root};
 use crate::terminal::Terminal;
-use crate::{devices, labels, may_proceed, mounts, no_pivot, process, say, terminal};
+use crate::{devices, exec, labels, may_proceed, mounts, no_pivot, process, say, terminal};
 
 /// Makes the container around this process and becomes its program. Returns when that fails, or when the
 /// runtime is gone.
@@ -92,9 +92,18 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     drop(proc);
     let gate = fds[plan.gate].try_clone().map_err(|e| fail("the gate", e))?;
     // Before the limits of the program, which may be allowed no file.
-    let step = SharedNumber::new().map_err(|e| fail("memory to share with start", e))?;
+    let (step, shared) = SharedNumber::new().map_err(|e| fail("memory to share with start", e))?;
     drop(fds);
 
+    let note = &|next| step.set(next as u32);
+    let rights =
+        Rights { set_groups, hand_over_listener: &|listener| exec::hand_over(control, &listener), note };
+    let given_up = match process::has_listener(&plan.process) {
+        // An agent expects it of `create`.
+        true => Some(process::give_up_rights(&plan.process, &rights, || Ok(()))?),
+        // What else has a filter may forbid all that it takes to wait at the gate.
+        false => None,
+    };
     match terminal {
         Some(Terminal { master, slave: _ }) => control.send(&FromInit::Ready, &[master.as_fd()]),
         None => control.send(&FromInit::Ready, &[]),
@@ -103,7 +112,25 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     if !may_proceed(control) {
         return Ok(());
     }
-    wait_and_become_program(gate, step, plan, &program, preserved, set_groups)
+
+    let starter = wait_for_start(&gate, &shared)?;
+    drop((gate, shared));
+    let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
+    let starter = rustix::io::fcntl_dupfd_cloexec(&starter, count.saturating_add(3));
+    let starter = Channel::from(starter.map_err(|e| fail("the gate", e))?);
+    let settle = || process::settle(&plan.process, preserved);
+    let rights = match given_up {
+        Some(env) => settle().map(|()| env),
+        None => process::give_up_rights(&plan.process, &rights, settle),
+    };
+    let start = Start { hooks: &plan.start_container_hooks, state: &plan.created_state, note };
+    let failure = match rights {
+        Ok(env) => process::become_program(&plan.process, &program, env, &start),
+        Err(failure) => failure,
+    };
+    // `start` may have been killed meanwhile; the exit of this process tells the rest.
+    let _ = starter.send(&FromGate::Failed(failure.clone()), &[]);
+    end(failure.kind)
 }
 
 /// Makes a time namespace and enters it. Its offsets can be set only while it is empty.
@@ -227,40 +254,6 @@ fn prepare_process(
         wanted.preserved.iter().map(|i| fds[*i].try_clone()).collect();
     let preserved = preserved.map_err(|e| fail("preserved descriptors", e))?;
     Ok((process::find_program(wanted)?, preserved))
-}
-
-/// Waits for `lxcrun start` and becomes the program.
-fn wait_and_become_program(
-    gate: OwnedFd,
-    (step, shared): (SharedNumber, OwnedFd),
-    plan: &Container,
-    program: &Path,
-    preserved: Vec<OwnedFd>,
-    set_groups: bool,
-) -> Result<()> {
-    let starter = wait_for_start(&gate, &shared)?;
-    drop((gate, shared));
-    let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
-    let starter = rustix::io::fcntl_dupfd_cloexec(&starter, count.saturating_add(3));
-    let starter = Channel::from(starter.map_err(|e| fail("the gate", e))?);
-    let start = Start {
-        set_groups,
-        note: &|next| step.set(next as u32),
-        hooks: &plan.start_container_hooks,
-        state: &plan.created_state,
-        hand_over_listener: &|listener| {
-            let sent = starter.send(&FromGate::Listener, &[listener.as_fd()]);
-            sent.map_err(|e| fail("linux.seccomp.listenerPath", e))?;
-            match starter.receive() {
-                Ok(Some(Received { message: ToGate::Proceed, .. })) => Ok(()),
-                _ => Err(refuse("linux.seccomp.listenerPath: nobody has the listener")),
-            }
-        },
-    };
-    let failure = process::become_program(&plan.process, program, preserved, &start);
-    // `start` may have been killed meanwhile; the exit of this process tells the rest.
-    let _ = starter.send(&FromGate::Failed(failure.clone()), &[]);
-    end(failure.kind)
 }
 
 /// Accepts connections until one says `Start`: others only asked whether we still wait. Each gets the memory to read our

@@ -9,7 +9,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
-use crate::process::Start;
+use crate::process::{Rights, Start};
 use crate::root::Root;
 use crate::{labels, may_proceed, process, say, terminal};
 
@@ -82,24 +82,27 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
     let report = rustix::io::fcntl_dupfd_cloexec(control, count.saturating_add(3));
     let report = Channel::from(report.map_err(|e| fail("the runtime's channel", e))?);
-    let start = Start {
-        set_groups,
-        // Its parent learns from its status how it ended.
-        note: &|_| {},
-        hooks: &[],
-        state: "",
-        hand_over_listener: &|listener| {
-            let sent = report.send(&FromInit::Listener, &[listener.as_fd()]);
-            sent.map_err(|e| fail("linux.seccomp.listenerPath", e))?;
-            if may_proceed(&report) {
-                return Ok(());
-            }
-            Err(refuse("linux.seccomp.listenerPath: nobody has the listener"))
-        },
+    // Its parent learns from its status how it ended.
+    let note = &|_| {};
+    let rights = Rights { set_groups, hand_over_listener: &|listener| hand_over(&report, &listener), note };
+    let start = Start { hooks: &[], state: "", note };
+    let given_up = process::give_up_rights(wanted, &rights, || process::settle(wanted, preserved));
+    let failure = match given_up {
+        Ok(env) => process::become_program(wanted, &program, env, &start),
+        Err(failure) => failure,
     };
-    let failure = process::become_program(wanted, &program, preserved, &start);
     let _ = report.send(&FromInit::Failed(failure), &[]);
     finish_helper()
+}
+
+/// Hands the listener of a seccomp filter to the runtime, and returns when its agent has it.
+pub fn hand_over(runtime: &Channel, listener: &OwnedFd) -> Result<()> {
+    let sent = runtime.send(&FromInit::Listener, &[listener.as_fd()]);
+    sent.map_err(|e| fail("linux.seccomp.listenerPath", e))?;
+    if may_proceed(runtime) {
+        return Ok(());
+    }
+    Err(refuse("linux.seccomp.listenerPath: nobody has the listener"))
 }
 
 fn finish_helper() -> ! {

@@ -103,26 +103,46 @@ pub fn find_program(process: &Process) -> Result<PathBuf> {
 
 /// What a program needs besides its rights.
 pub struct Start<'a> {
-    /// Whether groups may be changed: [`Proc::allows_setgroups`](crate::proc::Proc::allows_setgroups).
-    pub set_groups: bool,
     /// Hooks of `start`, with the state that they get.
     pub hooks: &'a [Hook],
     pub state: &'a str,
+    /// Notes the step that comes next, without a system call.
+    pub note: &'a dyn Fn(Step),
+}
+
+/// What giving up rights needs.
+pub struct Rights<'a> {
+    /// Whether groups may be changed: [`Proc::allows_setgroups`](crate::proc::Proc::allows_setgroups).
+    pub set_groups: bool,
     /// Hands the listener of a seccomp filter to the runtime, and returns when its agent has it.
     pub hand_over_listener: &'a dyn Fn(OwnedFd) -> Result<()>,
     /// Notes the step that comes next, without a system call.
     pub note: &'a dyn Fn(Step),
 }
 
-/// Becomes the program: never returns but with the reason why not. `preserved` get the numbers from 3 on: the
-/// caller must not need any other descriptor with a number below 3 + their count.
+/// The environment of a process that has given up its rights.
+pub struct Environment(Vec<String>);
+
+/// Whether an agent hears of the filter's calls. It expects to before `start`, as with runc.
+pub fn has_listener(process: &Process) -> bool {
+    process.seccomp.as_ref().is_some_and(|filter| kernel::gives_listener(filter.flags))
+}
+
+/// Becomes the program, with what rights it has: never returns but with the reason why not.
 pub fn become_program(
     process: &Process,
     program: &Path,
-    preserved: Vec<OwnedFd>,
+    Environment(env): Environment,
     start: &Start<'_>,
 ) -> Failure {
-    match give_up_rights(process, preserved, start) {
+    let run_hooks = || {
+        (start.note)(Step::Hooks);
+        // They have no right that the program has not.
+        start.hooks.iter().try_for_each(|hook| run_start_hook(hook, start.state, &env))?;
+        let env = env.into_iter().map(CString::new).collect::<std::result::Result<Vec<_>, _>>();
+        env.map_err(|_| refuse("process.env: contains a NUL byte"))
+    };
+    match run_hooks() {
         Err(failure) => failure,
         Ok(env) => {
             (start.note)(Step::Execute);
@@ -133,32 +153,44 @@ pub fn become_program(
     }
 }
 
-/// All that can't be undone. Returns the program's environment.
-fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>) -> Result<Vec<CString>> {
-    let note = start.note;
-    note(Step::Rights);
-    let env = environment(process);
+/// The last that the program has of us: signals, and the descriptors `preserved`, which get the numbers from 3 on. The
+/// caller must not need any other descriptor with a number below 3 + their count, nor any new one afterwards.
+pub fn settle(process: &Process, preserved: Vec<OwnedFd>) -> Result<()> {
     kernel::reset_signals().map_err(|e| fail("signals", e))?;
-    rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
     if !preserved.is_empty() {
         kernel::place_from(3, preserved).map_err(|e| fail("preserved descriptors", e))?;
     }
+    lower_descriptors(process.few_descriptors)
+}
+
+/// All that can't be undone; `settle` is what has to come before a filter.
+pub fn give_up_rights(
+    process: &Process,
+    rights: &Rights<'_>,
+    settle: impl FnOnce() -> Result<()>,
+) -> Result<Environment> {
+    let note = rights.note;
+    note(Step::Rights);
+    let env = environment(process);
+    rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(|e| fail("process.noNewPrivileges", e))?;
     }
     schedule(&process.scheduling)?;
     // A directory that only root or only the user may enter: one of the two is enough, as in runc.
     let entered = enter_directory(&process.cwd);
+    let death_signal = rustix::process::parent_process_death_signal().map_err(|e| fail("prctl", e))?;
+    let mut settle = Some(settle);
     // Without no_new_privs only a privileged process may load a filter, so it comes before the capabilities go.
     if !process.no_new_privileges {
-        lower_descriptors(process.few_descriptors)?;
-        load_seccomp(process.seccomp.as_ref(), start)?;
+        settle.take().map_or(Ok(()), |settle| settle())?;
+        load_seccomp(process.seccomp.as_ref(), rights)?;
     }
     note(Step::Bounding);
     drop_bounding(process.capabilities)?;
     note(Step::User);
     rustix::thread::set_keep_capabilities(true).map_err(|e| fail("process.user", e))?;
-    set_user(process, start.set_groups)?;
+    set_user(process, rights.set_groups)?;
     rustix::thread::set_keep_capabilities(false).map_err(|e| fail("process.user", e))?;
     match entered {
         Err(Errno::ACCESS) => enter_directory(&process.cwd),
@@ -167,17 +199,16 @@ fn give_up_rights(process: &Process, preserved: Vec<OwnedFd>, start: &Start<'_>)
     .map_err(|e| fail(format!("process.cwd ({})", process.cwd.display()), e))?;
     note(Step::Capabilities);
     set_capabilities(process.capabilities)?;
+    if death_signal.is_some() {
+        // Whoever becomes another user has lost it (prctl(2)), and would outlive LXC's monitor.
+        rustix::process::set_parent_process_death_signal(death_signal).map_err(|e| fail("prctl", e))?;
+    }
     note(Step::Seccomp);
     if process.no_new_privileges {
-        lower_descriptors(process.few_descriptors)?;
-        load_seccomp(process.seccomp.as_ref(), start)?;
+        settle.take().map_or(Ok(()), |settle| settle())?;
+        load_seccomp(process.seccomp.as_ref(), rights)?;
     }
-    note(Step::Hooks);
-    // They have no right that the program has not.
-    for hook in start.hooks {
-        run_start_hook(hook, start.state, &env)?;
-    }
-    env.into_iter().map(|e| CString::new(e).map_err(|_| refuse("process.env: contains a NUL byte"))).collect()
+    Ok(Environment(env))
 }
 
 /// One without an environment of its own has that of the program, as in runc.
@@ -278,11 +309,11 @@ fn schedule(wanted: &Scheduling) -> Result<()> {
     Ok(())
 }
 
-fn load_seccomp(seccomp: Option<&Seccomp>, start: &Start<'_>) -> Result<()> {
+fn load_seccomp(seccomp: Option<&Seccomp>, rights: &Rights<'_>) -> Result<()> {
     let Some(seccomp) = seccomp else { return Ok(()) };
     let loaded =
         kernel::load_filter(&seccomp.program, seccomp.flags).map_err(|e| fail("linux.seccomp", e))?;
-    loaded.map_or(Ok(()), start.hand_over_listener)
+    loaded.map_or(Ok(()), rights.hand_over_listener)
 }
 
 fn set_user(process: &Process, set_groups: bool) -> Result<()> {

@@ -59,14 +59,16 @@ pub enum Need {
     Shim,
     /// Docker of this release or newer.
     Docker(u32),
+    /// containerd of this release, major and minor, or newer.
+    Containerd(u32, u32),
     /// A CRIU that works on this kernel.
     Criu,
     /// The same, with a feature that `criu check --feature` knows.
     CriuFeature(&'static str),
     /// CAP_SYS_RESOURCE, which root lacks in some sandboxes.
     SysResource,
-    /// lxcrun's own shim for containerd, beside the runtime.
-    OwnShim,
+    /// The static program that users get, and not one for developers.
+    Release,
     /// lxcrun itself: the test is about its own promise, which other runtimes don't make, for this reason.
     Lxcrun(&'static str),
     /// Any runtime but this one, which differs for this reason.
@@ -106,6 +108,7 @@ impl Need {
             }
             Need::Shim => runtime.shim().is_none().then(|| "needs containerd-shim-lxcrun-v2".to_owned()),
             Need::Docker(release) => docker_is_older(release),
+            Need::Containerd(major, minor) => containerd_is_older(major, minor),
             Need::Criu => criu_fails(&[]),
             Need::CriuFeature(name) => criu_fails(&["--feature", name]),
             Need::SysResource => {
@@ -114,14 +117,20 @@ impl Need {
                     rustix::thread::capabilities(None).is_ok_and(|own| own.effective.contains(capability));
                 (!has).then(|| "needs CAP_SYS_RESOURCE".to_owned())
             }
-            Need::OwnShim => {
-                let missing = !runtime.path().with_file_name("containerd-shim-lxcrun-v2").is_file();
-                missing.then(|| format!("needs containerd-shim-lxcrun-v2 beside {runtime}"))
+            Need::Release => {
+                is_dynamic(runtime.path()).then(|| "needs the program of `make build`".to_owned())
             }
             Need::Lxcrun(why) => (!runtime.is("lxcrun")).then(|| format!("lxcrun only: {why}")),
             Need::Not(name, why) => runtime.is(name).then(|| format!("{name} differs: {why}")),
         }
     }
+}
+
+/// Whether a program names a loader, which it does on its first page.
+fn is_dynamic(program: &Path) -> bool {
+    let text = fs::read(program).unwrap_or_default();
+    let page = &text[..text.len().min(4096)];
+    page.windows(8).any(|bytes| bytes == b"/ld-linu")
 }
 
 /// Whether systemd answers the user we are.
@@ -138,6 +147,17 @@ fn docker_is_older(release: u32) -> Option<String> {
     let own =
         text.strip_prefix("Docker version ").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
     own.is_none_or(|own| own < release).then(|| format!("needs Docker {release}"))
+}
+
+/// Says so when containerd is older than `major.minor`, or none. `containerd URL VERSION COMMIT` is what it prints.
+fn containerd_is_older(major: u32, minor: u32) -> Option<String> {
+    let output = Command::new("containerd").arg("--version").output();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let own = text.split_whitespace().nth(2).and_then(|version| {
+        let mut numbers = version.trim_start_matches('v').split(['.', '-', '~', '+']);
+        Some((numbers.next()?.parse::<u32>().ok()?, numbers.next()?.parse::<u32>().ok()?))
+    });
+    own.is_none_or(|own| own < (major, minor)).then(|| format!("needs containerd {major}.{minor}"))
 }
 
 /// Why CRIU does not work here, if so.
@@ -157,8 +177,8 @@ fn criu_fails(options: &[&str]) -> Option<String> {
 static HOST: RwLock<()> = RwLock::new(());
 
 thread_local! {
-    /// Where the last panic of this thread came from: a caught panic has lost it.
-    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+    /// Where the last panic of this thread came from, if it runs a test: a caught panic has lost it.
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 impl Test {
@@ -211,6 +231,7 @@ impl Test {
             if let Some(reason) = self.needs.iter().find_map(Need::missing) {
                 return Ok(Completion::ignored_with(reason));
             }
+            PLACE.set(Some(String::new()));
             let outcome = if self.alone {
                 let _host = HOST.write().unwrap_or_else(|e| e.into_inner());
                 catch_unwind(AssertUnwindSafe(self.body))
@@ -220,7 +241,9 @@ impl Test {
             };
             match outcome {
                 Ok(()) => Ok(Completion::Completed),
-                Err(panic) => Err(Failed::from(format!("{}: {}", PLACE.take(), message(&*panic)))),
+                Err(panic) => {
+                    Err(Failed::from(format!("{}: {}", PLACE.take().unwrap_or_default(), message(&*panic))))
+                }
             }
         })
     }
@@ -269,7 +292,11 @@ pub fn main(tests: impl IntoIterator<Item = Test>) -> ExitCode {
     let scratch = tempfile::Builder::new().prefix("lxcrun-test-").tempdir().expect("a scratch directory");
     SCRATCH.set(scratch.path().to_owned()).expect("main runs once");
     std::panic::set_hook(Box::new(|info| {
-        PLACE.set(info.location().map(ToString::to_string).unwrap_or_default());
+        match PLACE.take() {
+            Some(_) => PLACE.set(Some(info.location().map(ToString::to_string).unwrap_or_default())),
+            // In a thread of a test's own: all that the test hears is that it panicked.
+            None => eprintln!("{info}"),
+        }
     }));
     let arguments = Arguments::from_args();
     if !arguments.list {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use protocol::monitor::Exit;
+use rustix::process::Signal;
 
 use crate::cgroup::{Cgroup, Hierarchies, OomWatch, ResourceStats};
 use crate::error::Context;
@@ -53,11 +54,13 @@ impl Container {
     /// # Errors
     /// [`Error::NotFound`], or [`Error::State`] when its state file can't be used.
     pub fn load(root: &Path, id: &ContainerId) -> Result<Self> {
-        let directory = StateDir::open(root, id)?;
-        match directory.state()? {
-            Some(state) => Ok(Self::new(directory, state, None, None)),
-            None => Err(Error::NotFound { id: id.clone(), root: root.into() }),
-        }
+        Self::load_from(StateDir::open(root, id)?)?
+            .ok_or_else(|| Error::NotFound { id: id.clone(), root: root.into() })
+    }
+
+    /// `None` when `create` has not come far enough for it to be one.
+    fn load_from(directory: StateDir) -> Result<Option<Self>> {
+        Ok(directory.state()?.map(|state| Self::new(directory, state, None, None)))
     }
 
     /// Every container in `root`, by id, each looked at when it is asked for. What is being made or removed meanwhile is
@@ -68,9 +71,12 @@ impl Container {
     /// [`load`](Self::load).
     pub fn list(root: &Path) -> std::io::Result<impl Iterator<Item = Result<Self>>> {
         let mut ids: Vec<ContainerId> = Vec::new();
-        let entries = match std::fs::read_dir(root) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            entries => Some(entries?),
+        let (root, entries) = match std::fs::canonicalize(root) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => (root.to_owned(), None),
+            real => {
+                let real = real?;
+                (real.clone(), Some(std::fs::read_dir(real)?))
+            }
         };
         for entry in entries.into_iter().flatten() {
             let entry = entry?;
@@ -79,16 +85,16 @@ impl Container {
             }
         }
         ids.sort();
-        let root = root.to_owned();
         // Looked for once, whoever needs them.
         let hierarchies = LazyCell::new(|| Hierarchies::probe().ok());
-        Ok(ids.into_iter().filter_map(move |id| match Self::load(&root, &id) {
-            Err(Error::NotFound { .. }) => None,
-            loaded => Some(loaded.inspect(|container| {
+        Ok(ids.into_iter().filter_map(move |id| {
+            let directory = StateDir::open_below(root.clone(), &id).transpose()?;
+            let container = directory.and_then(Self::load_from).transpose()?;
+            Some(container.inspect(|container| {
                 if let Some(hierarchies) = &*hierarchies {
                     container.knows_cgroup(container.state.cgroup(hierarchies.clone()));
                 }
-            })),
+            }))
         }))
     }
 
@@ -128,9 +134,10 @@ impl Container {
         if self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen()) {
             return (Status::Paused, None);
         }
-        match UnixStream::connect(self.directory.short_path(state::GATE)) {
-            Ok(gate) => (Status::Created, Some(gate)),
-            Err(_) => (Status::Running, None),
+        let gate = self.directory.has(state::GATE).then(|| self.directory.short_path(state::GATE));
+        match gate.and_then(|gate| UnixStream::connect(gate).ok()) {
+            Some(gate) => (Status::Created, Some(gate)),
+            None => (Status::Running, None),
         }
     }
 
@@ -244,12 +251,27 @@ impl Container {
     /// [`Error::State`] for any other container.
     pub fn wait(&mut self) -> Result<Exit> {
         match (&self.monitor, &self.init) {
-            (Some(monitor), _) => monitor.wait(),
+            (Some(monitor), _) => match monitor.wait()? {
+                Some(exit) => Ok(exit),
+                None => self.end_without_monitor(),
+            },
             (None, Some(child)) => process::wait_for_child(&self.state.id, child),
             (None, None) => {
                 Err(Error::State { id: self.id().clone(), reason: "is not a child of this process".into() })
             }
         }
+    }
+
+    /// The kernel kills the container of a monitor that was killed (`lxc.monitor.signal.pdeath`), but for a program that got
+    /// other rights by being executed: `PR_SET_PDEATHSIG` of prctl(2).
+    fn end_without_monitor(&self) -> Result<Exit> {
+        if self.status() != Status::Stopped {
+            let _ = self.kill(Signal::KILL);
+        }
+        if let Some(init) = &self.init {
+            crate::cgroup::wait_for_end(init).at(self.id(), "cannot wait for the init")?;
+        }
+        Ok(Exit::Signal(9))
     }
 
     /// The shell's number for how it ended, when LXC's monitor has outlived the process that created it: everybody else
@@ -265,7 +287,7 @@ impl Container {
     /// [`keep_monitor`](crate::CreateOptions::keep_monitor).
     #[must_use]
     pub fn end(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.init.as_ref().map(AsFd::as_fd).or_else(|| self.monitor.as_ref().map(Monitor::pidfd))
+        self.monitor.as_ref().map(Monitor::pidfd).or_else(|| self.init.as_ref().map(AsFd::as_fd))
     }
 
     /// The master of the program's terminal, for a container that was created without a console socket.

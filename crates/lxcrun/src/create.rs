@@ -22,6 +22,7 @@ use crate::config::{self, HookKind, Plan, Surroundings, hooks};
 use crate::container::Container;
 use crate::delete::run_poststop_hooks;
 use crate::error::{Context, refuse};
+use crate::listener;
 use crate::monitor::Monitor;
 use crate::mounts;
 use crate::mounts::HostTree;
@@ -177,7 +178,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         ran.map_err(|source| Error::Hook { id: id.clone(), source })?;
     }
     creation.proceed()?;
-    let terminal = creation.expect(|m| matches!(m, FromInit::Ready))?.into_iter().next();
+    let terminal = creation.until_ready(spec)?;
     tracing::debug!("the init waits at its gate; init: closing the pipe to signal completion");
 
     process::reset_affinity(init);
@@ -481,6 +482,19 @@ impl Creation {
                 return Ok(());
             };
             mounts::map_part(&self.id, plan, index, tree)?;
+            self.proceed()?;
+        }
+    }
+
+    /// Waits until the init has done all that comes before `start`. Returns the master of its terminal.
+    fn until_ready(&self, spec: &Spec) -> Result<Option<OwnedFd>> {
+        loop {
+            let said = self.receive(|m| matches!(m, FromInit::Ready | FromInit::Listener))?;
+            let (FromInit::Listener, Some(listener)) = (said.message, said.fds.first()) else {
+                return Ok(said.fds.into_iter().next());
+            };
+            let state = self.state.oci(Status::Creating);
+            listener::send(&self.id, spec, &state, state.pid, listener)?;
             self.proceed()?;
         }
     }

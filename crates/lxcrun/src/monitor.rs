@@ -79,21 +79,20 @@ impl Monitor {
         self.control.send(&ToMonitor::EndWith(init), &[]).at(&self.id, "the monitor does not listen")
     }
 
-    /// Waits for the end of the container.
-    pub(crate) fn wait(&self) -> Result<Exit> {
+    /// Waits for the end of the container; `None` when somebody has killed the monitor.
+    pub(crate) fn wait(&self) -> Result<Option<Exit>> {
         let said = self.control.receive::<FromMonitor>();
         self.process.wait().at(&self.id, "cannot wait for the monitor")?;
         match said {
             Ok(Some(received)) => match received.message {
-                FromMonitor::Exited(exit) => Ok(exit),
+                FromMonitor::Exited(exit) => Ok(Some(exit)),
                 other => Err(Error::Liblxc {
                     id: self.id.clone(),
                     reason: format!("{other:?}"),
                     log: String::new(),
                 }),
             },
-            // Killed: and the kernel has killed the container with it (lxc.monitor.signal.pdeath).
-            Ok(None) | Err(_) => Ok(Exit::Signal(9)),
+            Ok(None) | Err(_) => Ok(None),
         }
     }
 

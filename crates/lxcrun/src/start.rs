@@ -2,15 +2,15 @@
 
 use std::os::fd::OwnedFd;
 
+use protocol::Channel;
 use protocol::init::{Failure, FailureKind, FromGate, Step, ToGate};
-use protocol::{Channel, Received};
 use rustix::fs::FlockOperation;
 use rustix::process::Signal;
 
 use crate::config::{HookKind, hooks};
 use crate::error::Context;
 use crate::state::{GATE, Status};
-use crate::{Container, Error, Result, listener};
+use crate::{Container, Error, Result};
 
 impl Container {
     /// Executes the program of a created container.
@@ -37,19 +37,10 @@ impl Container {
             return Err(self.cannot("start", self.status()));
         };
         init.send(&ToGate::Start, &[]).at(self.id(), what)?;
-        let mut answer = init.receive::<FromGate>().at(self.id(), what)?;
+        let answer = init.receive::<FromGate>().at(self.id(), what)?;
         let _ = std::fs::remove_file(self.directory.path().join(GATE));
-        if let Some(Received { message: FromGate::Listener, fds, .. }) = &answer {
-            if let Err(e) = self.hand_over_listener(fds) {
-                // It waits for an agent that will never answer.
-                let _ = self.kill(Signal::KILL);
-                return Err(e);
-            }
-            init.send(&ToGate::Proceed, &[]).at(self.id(), what)?;
-            answer = init.receive::<FromGate>().at(self.id(), what)?;
-        }
         match answer.map(|received| received.message) {
-            None | Some(FromGate::Ack | FromGate::Listener) => self.check_executed(ack.fds.first()),
+            None | Some(FromGate::Ack) => self.check_executed(ack.fds.first()),
             Some(FromGate::Failed(failure)) => Err(Error::Init { id: self.id().clone(), failure }),
         }
     }
@@ -66,14 +57,6 @@ impl Container {
             step.field()
         );
         Err(Error::Init { id: self.id().clone(), failure: Failure { kind: FailureKind::Other, message } })
-    }
-
-    fn hand_over_listener(&self, fds: &[OwnedFd]) -> Result<()> {
-        let Some(listener) = fds.first() else {
-            return Err(self.cannot("start", self.status()));
-        };
-        let state = self.state.oci(Status::Created);
-        listener::send(self.id(), &self.directory.spec()?, &state, state.pid, listener)
     }
 
     /// A failure stops the container (runtime-spec, runtime.md, "Lifecycle", step 9).

@@ -11,13 +11,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, accessat, flock, openat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -111,9 +111,9 @@ impl ProcessId {
 fn stat(pid: i32) -> io::Result<(char, u64)> {
     let text = crate::host::read(format!("/proc/{pid}/stat"))?;
     // The name is in parentheses and may contain anything, so count from the last one.
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let state = fields.first().and_then(|s| s.chars().next());
-    let start_time = fields.get(19).and_then(|s| s.parse().ok());
+    let mut fields = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+    let state = fields.next().and_then(|s| s.chars().next());
+    let start_time = fields.nth(18).and_then(|s| s.parse().ok());
     state
         .zip(start_time)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat")))
@@ -295,15 +295,24 @@ impl StateDir {
 
     /// Opens the directory of a container.
     pub(crate) fn open(root: &Path, id: &ContainerId) -> Result<Self> {
+        let not_found = || Error::NotFound { id: id.clone(), root: root.into() };
+        match fs::canonicalize(root) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(not_found()),
+            real => Self::open_below(real.at(id, format!("cannot use {}", root.display()))?, id)?
+                .ok_or_else(not_found),
+        }
+    }
+
+    /// Opens the directory of a container, when `root` holds no link.
+    pub(crate) fn open_below(root: PathBuf, id: &ContainerId) -> Result<Option<Self>> {
         let path = root.join(id.as_str());
-        let fd = match open_directory(&path) {
-            Err(rustix::io::Errno::NOENT) => {
-                return Err(Error::NotFound { id: id.clone(), root: root.into() });
+        match open_directory(&path) {
+            Err(Errno::NOENT) => Ok(None),
+            opened => {
+                let fd = opened.at(id, format!("cannot open {}", path.display()))?;
+                Ok(Some(Self { id: id.clone(), path, root, fd, remove: false }))
             }
-            opened => opened.at(id, format!("cannot open {}", path.display()))?,
-        };
-        let root = fs::canonicalize(root).at(id, format!("cannot use {}", root.display()))?;
-        Ok(Self { id: id.clone(), path: root.join(id.as_str()), root, fd, remove: false })
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -400,9 +409,23 @@ impl StateDir {
         self.write_unread(SPEC, config)
     }
 
+    /// Whether it has a file of this name. Cheaper than to open one that isn't there.
+    pub(crate) fn has(&self, file: &str) -> bool {
+        accessat(&self.fd, file, Access::EXISTS, AtFlags::empty()).is_ok()
+    }
+
+    /// Reads a small file, without asking for its size before.
+    fn read(&self, file: &str) -> io::Result<Vec<u8>> {
+        const PAGE: usize = 4096;
+        let mut content = Vec::with_capacity(PAGE);
+        let file = openat(&self.fd, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        File::from(file).take(u64::MAX).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
     /// Reads state.json; `None` when `create` did not come so far.
     pub(crate) fn state(&self) -> Result<Option<State>> {
-        let text = match fs::read(self.path.join(STATE)) {
+        let text = match self.read(STATE) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.at(&self.id, format!("cannot read {}", self.path.join(STATE).display()))?,
         };

@@ -14,7 +14,8 @@
 //!    | gate: connect; <----------- Ack |
 //!    | gate: Start ------------------> |  user, capabilities, seccomp, startContainer hooks, exec
 //! ```
-//! A filter with a listener comes along with `Listener`; it waits for `Proceed` until the agent has it.
+//! Where a seccomp filter has a listener, user, capabilities and filter come before `Ready`, because agents expect to hear
+//! of it from `create`: `Listener` comes along with it, and the init waits for `Proceed` until the agent has it.
 //!
 //! `Failed` may come instead of any message. Closing the channel at any point before the last `Proceed` makes
 //! the init exit: a runtime that dies takes its unfinished container with it.
@@ -65,8 +66,6 @@ pub enum FromInit {
 pub enum ToGate {
     /// Execute the program.
     Start,
-    /// The agent has the listener.
-    Proceed,
 }
 
 /// From a container's init at its gate. After `Ack`, the end of the connection means that the program runs.
@@ -74,8 +73,6 @@ pub enum ToGate {
 pub enum FromGate {
     /// You are the one who starts it. A descriptor comes along that tells the [`Step`].
     Ack,
-    /// The listener of a seccomp filter comes along; goes on at `Proceed`.
-    Listener,
     /// The program can't be executed; the init exits.
     Failed(Failure),
 }

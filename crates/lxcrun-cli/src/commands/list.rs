@@ -41,15 +41,18 @@ fn print(states: Vec<OciState>, format: Format) -> anyhow::Result<()> {
 
 /// Columns as runc sets them: three spaces between, and at least twelve characters wide.
 fn table(rows: &[[String; 6]]) -> String {
-    let mut text = String::new();
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count() + 3).chain([12]).max().unwrap_or_default()
-    };
+    let mut widths = [12; 5];
     for row in rows {
-        for (column, cell) in row.iter().enumerate().take(row.len() - 1) {
-            text += &format!("{cell:<width$}", width = width(column));
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count() + 3);
         }
-        text += &row[row.len() - 1];
+    }
+    let mut text = String::new();
+    for row in rows {
+        for (width, cell) in widths.iter().zip(row) {
+            text += &format!("{cell:<width$}");
+        }
+        text += &row[widths.len()];
         text.push('\n');
     }
     text

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The kinds of host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +37,9 @@ impl Hierarchy {
     }
 }
 
-/// All mounted hierarchies.
+/// All mounted hierarchies; every container that is listed shares them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hierarchies(Vec<Hierarchy>);
+pub(crate) struct Hierarchies(Arc<[Hierarchy]>);
 
 impl Hierarchies {
     /// Finds them in /proc/self/mountinfo.
@@ -73,7 +74,7 @@ impl Hierarchies {
                 all.push(Hierarchy { controllers, mountpoint });
             }
         }
-        Self(all)
+        Self(all.into())
     }
 
     /// A host of today, for tests.
@@ -84,7 +85,7 @@ impl Hierarchies {
 
     #[cfg(test)]
     pub(crate) fn unified_at(root: &std::path::Path) -> Self {
-        Self(vec![Hierarchy { controllers: Vec::new(), mountpoint: root.into() }])
+        Self([Hierarchy { controllers: Vec::new(), mountpoint: root.into() }].into())
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Hierarchy> {

@@ -48,6 +48,17 @@ messages! {
         #[prost(int32, tag = "1")] network: i32,
         #[prost(int32, tag = "2")] pid: i32,
         #[prost(int32, tag = "3")] ipc: i32,
+        #[prost(message, optional, tag = "5")] users: Option<UserNamespace>,
+    }
+    UserNamespace {
+        #[prost(int32, tag = "1")] mode: i32,
+        #[prost(message, repeated, tag = "2")] uids: Vec<IdMapping>,
+        #[prost(message, repeated, tag = "3")] gids: Vec<IdMapping>,
+    }
+    IdMapping {
+        #[prost(uint32, tag = "1")] host: u32,
+        #[prost(uint32, tag = "2")] container: u32,
+        #[prost(uint32, tag = "3")] length: u32,
     }
     CreateContainer {
         #[prost(string, tag = "1")] pod: String,

@@ -176,7 +176,12 @@ impl Cri {
             linux: Some(LinuxPod {
                 cgroup_parent: format!("/{}", self.sandbox.name()),
                 security_context: Some(PodSecurity {
-                    namespace_options: Some(Namespaces { network: POD, pid: CONTAINER, ipc: POD }),
+                    namespace_options: Some(Namespaces {
+                        network: POD,
+                        pid: CONTAINER,
+                        ipc: POD,
+                        users: None,
+                    }),
                     ..PodSecurity::default()
                 }),
                 ..LinuxPod::default()
@@ -219,7 +224,7 @@ impl Pod<'_> {
         edit: impl FnOnce(&mut ContainerConfig),
     ) -> PodContainer<'_> {
         let security_context = Security {
-            namespace_options: Some(Namespaces { network: POD, pid: CONTAINER, ipc: POD }),
+            namespace_options: Some(Namespaces { network: POD, pid: CONTAINER, ipc: POD, users: None }),
             ..Security::default()
         };
         let mut config = ContainerConfig {
