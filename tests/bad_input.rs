@@ -69,7 +69,6 @@ tests![
     a_cpu_quota_that_is_too_small_is_refused.needs(Need::CgroupV1("cpu")),
     a_memory_limit_that_is_too_small_is_refused.needs(Need::Controller("memory")),
     an_empty_cgroup_that_exists_is_used
-        .needs(Need::CgroupV1("freezer"))
         .not_on("runc", "1.1 removes it in any case")
         .not_on("crun", "it removes it in any case"),
     a_frozen_cgroup_that_exists_is_refused_and_stays
@@ -384,9 +383,7 @@ fn a_resource_limit_given_twice_is_refused() {
 }
 
 fn relative_masked_paths_are_refused() {
-    for kind in ["maskedPaths", "readonlyPaths"] {
-        Bundle::busybox().push(&format!("/linux/{kind}"), "proc/keys").refused(&[kind, "proc/keys"]);
-    }
+    Bundle::busybox().push("/linux/maskedPaths", "proc/keys").refused(&["maskedPaths", "proc/keys"]);
 }
 
 fn a_resource_limit_above_what_we_may_is_refused() {
@@ -509,24 +506,36 @@ fn a_frozen_cgroup_that_exists_is_refused_and_stays() {
     foreign_cgroup_is_refused("frozen", None);
 }
 
-/// Whoever manages cgroups makes them before. A failure leaves them as they were.
+/// Whoever manages cgroups makes them before, and sets limits in them. A failure leaves them as they were.
 fn an_empty_cgroup_that_exists_is_used() {
-    for (name, fails) in [("created", false), ("failed", true)] {
+    for (name, fails, namespace) in
+        [("created", false, false), ("failed", true, false), ("of-a-namespace", false, true)]
+    {
         let path = format!("{}/{name}", cgroup_parent());
         let dirs: Vec<PathBuf> = hierarchies().iter().map(|h| h.mount.join(&path[1..])).collect();
         dirs.iter().for_each(|dir| fs::create_dir_all(dir).expect("a cgroup"));
-        let bundle = Bundle::busybox().set("/linux/cgroupsPath", path.as_str()).sh("cat /proc/self/cgroup");
+        let pids: Vec<PathBuf> =
+            dirs.iter().map(|dir| dir.join("pids.max")).filter(|file| file.exists()).take(1).collect();
+        pids.iter().for_each(|file| fs::write(file, "33").expect("a limit"));
+        let bundle = Bundle::busybox().set("/linux/cgroupsPath", path.as_str()).args(["sleep", "1000"]);
         let bundle = if fails { bundle.mount("/data", "tmpfs", "tmpfs", &["nosuch=option"]) } else { bundle };
+        let bundle = if namespace { bundle.namespace("cgroup", None) } else { bundle };
         let container = bundle.build();
-        let run = container.run();
-        let left = dirs.iter().filter(|dir| fs::remove_dir(dir).is_ok()).count();
+        let created = container.create();
         if fails {
-            run.assert_fails();
-            assert_eq!(left, dirs.len(), "a failure removes what was there before");
+            created.assert_fails();
         } else {
-            run.assert_ok().assert_stdout_contains(&format!(":{path}\n"));
-            assert_eq!(left, 0, "delete removes the container's cgroups");
+            created.assert_ok();
+            assert!(container.proc("cgroup").contains(&format!(":{path}\n")), "{}", container.proc("cgroup"));
+            for file in &pids {
+                assert_eq!(fs::read_to_string(file).expect("a limit"), "33\n");
+            }
+            container.start().assert_ok();
+            container.exec(["true"]).assert_ok();
+            container.delete_force().assert_ok();
         }
+        let left = dirs.iter().filter(|dir| fs::remove_dir(dir).is_ok()).count();
+        assert_eq!(left, if fails { dirs.len() } else { 0 }, "delete removes them, and a failure does not");
     }
 }
 

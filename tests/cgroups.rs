@@ -1,9 +1,11 @@
 //! The cgroups of a container, and the limits in them: in the files, and in what they do.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use lxcrun_test::engines::until;
-use lxcrun_test::{Bundle, Cgroups, Container, Need, cgroup_parent, hierarchies, tests};
+use lxcrun_test::{Bundle, Cgroups, Container, Need, Output, cgroup_parent, hierarchies, tests};
 use serde_json::json;
 
 tests![
@@ -32,6 +34,9 @@ tests![
         .needs(Need::CgroupV2)
         .not_on("runc", "1.1 has another formula for shares"),
     what_version_two_lacks_is_refused.needs(Need::CgroupV2).not_on("runc", "it passes over some"),
+    an_engine_in_a_container_gives_its_containers_limits
+        .needs(Need::CgroupV2)
+        .needs(Need::Program("unshare")),
     a_unified_value_is_refused_on_version_one.needs(Need::CgroupV1("memory")),
 ];
 
@@ -230,6 +235,45 @@ fn an_update_changes_each_limit_of_version_two() {
     ];
     let read = expected.map(|(name, _)| cgroups(&container).read("memory", "", name));
     assert_eq!(read, expected.map(|(_, value)| value));
+}
+
+/// As Docker's own image and that of k3s begin: every process moves into a cgroup below that of the container, so that the
+/// latter can have controllers for others.
+fn an_engine_in_a_container_gives_its_containers_limits() {
+    let plain = with_memory(64 << 20).namespace("cgroup", None);
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    let remapped = with_memory(64 << 20).namespace("cgroup", None).namespace("user", None);
+    let remapped = remapped.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    for bundle in [plain, remapped] {
+        assert_limited_in_an_engine(bundle);
+    }
+}
+
+fn assert_limited_in_an_engine(bundle: Bundle) {
+    const ENGINE: &str = r#"
+        mount -t cgroup2 cgroup2 /sys/fs/cgroup
+        exec "$@""#;
+    let script = "cat /sys/fs/cgroup/memory.max; grep -c : /proc/self/cgroup; exit 9";
+    let container = bundle.sh(script).build();
+    let outer = PathBuf::from(format!("/sys/fs/cgroup/{}-engine", container.id()));
+    let begin = format!(
+        r#"mkdir {outer} {outer}/init; echo $$ >{outer}/cgroup.procs
+        exec unshare --cgroup sh -ec 'echo $$ >{outer}/init/cgroup.procs
+            for controller in $(cat {outer}/cgroup.controllers); do
+                echo "+$controller" >{outer}/cgroup.subtree_control
+            done
+            exec unshare --mount --pid --fork --kill-child --mount-proc "$0" "$@"' "$@""#,
+        outer = outer.display()
+    );
+    let call = container.call_with_bundle("run").arg(container.id());
+    let mut command = Command::new("sh");
+    command.args(["-ec", &begin, "sh", "sh", "-ec", ENGINE, "sh"]).args(call.argv());
+    let run = Output::new("an engine in a container", &command.output().expect("sh"));
+    let left =
+        fs::read_dir(&outer).expect("the outer cgroup").flatten().filter(|e| e.path().is_dir()).count();
+    fs::remove_dir(outer.join("init")).and_then(|()| fs::remove_dir(&outer)).expect("none but ours is left");
+    run.assert_exit(9).assert_stdout("67108864\n1\n");
+    assert_eq!(left, 1, "besides that of the engine");
 }
 
 fn what_version_two_lacks_is_refused() {

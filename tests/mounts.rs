@@ -438,7 +438,9 @@ fn masked_paths_that_are_missing_are_fine() {
 }
 
 fn readonly_paths_cannot_be_written() {
-    let bundle = Bundle::busybox().set("/linux/readonlyPaths", json!(["/etc", "/proc/sys"]));
+    // A relative one is below the root, and one that is not there is none.
+    let paths = json!(["etc", "/proc/sys", "not/there", "/nor/this"]);
+    let bundle = Bundle::busybox().set("/linux/readonlyPaths", paths);
     let script = "echo x > /etc/passwd || echo x > /proc/sys/kernel/hostname || cat /etc/passwd";
     let run = bundle.sh(script).run();
     run.assert_ok().assert_stdout_contains("root:x:0").assert_stderr_contains("read-only");

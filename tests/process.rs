@@ -24,6 +24,8 @@ tests![
     limits_of_resources_are_set,
     capabilities_of_root_are_exact,
     capabilities_of_a_user_are_exact_in_all_five_sets,
+    capabilities_that_cannot_be_had_are_refused
+        .lxcrun_only("about the words, and runc refuses as late as start"),
     without_capabilities_root_has_none,
     no_new_privileges_is_on_where_asked_for,
     no_new_privileges_is_off_where_not,
@@ -174,6 +176,16 @@ fn capabilities_of_a_user_are_exact_in_all_five_sets() {
     );
     // What a user keeps over exec is what is ambient; the bounding and inheritable sets stay.
     assert_eq!(sets, ["21", "20", "20", "2021", "20"]);
+}
+
+fn capabilities_that_cannot_be_had_are_refused() {
+    let all = json!(["CAP_KILL", "CAP_CHOWN"]);
+    for (set, lacks) in [("permitted", "effective"), ("bounding", "inheritable")] {
+        let mut sets = json!({ "bounding": all, "effective": all, "permitted": all, "inheritable": all });
+        sets[set] = json!(["CAP_KILL"]);
+        let bundle = Bundle::busybox().set("/process/capabilities", sets);
+        bundle.refused(&[lacks, "CAP_CHOWN", "unable to apply caps: operation not permitted"]);
+    }
 }
 
 fn without_capabilities_root_has_none() {

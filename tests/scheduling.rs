@@ -17,6 +17,7 @@ tests![
     processors_that_are_none_are_refused.not_on("runc", "1.1 does not know them"),
     the_memory_policy_is_set.needs(Need::File("/proc/self/numa_maps")).not_on("runc", "1.1 does not know it"),
     a_memory_node_that_is_not_there_is_refused.not_on("runc", "1.1 does not know it"),
+    a_memory_policy_that_is_none_is_refused.not_on("runc", "1.1 does not know it"),
     the_execution_domain_is_set.not_on("runc", "1.1 does not know it"),
     a_flag_of_the_execution_domain_is_refused.not_on("runc", "1.1 does not know it"),
 ];
@@ -134,9 +135,22 @@ fn a_memory_node_that_is_not_there_is_refused() {
         .set("/linux/memoryPolicy", wanted)
         .run()
         .assert_fails()
-        .assert_stderr_contains("linux.memoryPolicy");
-    let wanted = json!({ "mode": "MPOL_BIND", "nodes": "x" });
-    Bundle::busybox().set("/linux/memoryPolicy", wanted).refused(&["linux.memoryPolicy.nodes"]);
+        .assert_stderr_contains("linux.memoryPolicy: set_mempolicy: invalid argument");
+}
+
+fn a_memory_policy_that_is_none_is_refused() {
+    // The words are runc's.
+    for (wanted, reason) in [
+        (json!({ "mode": "MPOL_BIND", "nodes": "x" }), "nodes: invalid memory policy node"),
+        (json!({ "mode": "MPOL_BIND", "nodes": "0-9876543210" }), "nodes: invalid memory policy node"),
+        (json!({ "mode": "INTERLEAVE", "nodes": "0" }), "mode: invalid memory policy mode"),
+        (json!({ "nodes": "0" }), "memoryPolicy: invalid memory policy mode"),
+        (json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["none"] }), "invalid memory policy flag"),
+    ] {
+        Bundle::busybox().set("/linux/memoryPolicy", wanted).refused(&["linux.memoryPolicy", reason]);
+    }
+    // Without anything it asks for nothing.
+    Bundle::busybox().set("/linux/memoryPolicy", json!({})).run().assert_ok();
 }
 
 fn the_execution_domain_is_set() {

@@ -1,8 +1,11 @@
 //! `--systemd-cgroup`: the container's cgroup lies in a scope, which systemd makes, knows the limits of, and takes away.
 
 use std::ffi::OsStr;
-use std::process::Command;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
 
+use lxcrun_test::engines::until;
 use lxcrun_test::{Bundle, Call, Cgroups, Container, Fifo, Need, Output, tests};
 use rustix::process::Signal;
 use serde_json::json;
@@ -22,6 +25,13 @@ tests![
         .needs(Need::Systemd)
         .lxcrun_only("others have no state yet that delete would find"),
     a_path_of_another_form_is_refused.needs(Need::CgroupV2).needs(Need::Systemd),
+    a_scope_of_somebody_elses_is_left_alone.needs(Need::CgroupV2).needs(Need::Systemd),
+    a_frozen_scope_is_refused.needs(Need::CgroupV2).needs(Need::Systemd),
+    what_systemd_does_not_know_is_limited_too
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .needs(Need::Controller("hugetlb")),
+    a_container_is_idle_until_it_gets_a_weight.needs(Need::CgroupV2).needs(Need::Systemd),
 ];
 
 /// In a scope of a known name.
@@ -96,7 +106,7 @@ fn limits_are_in_the_scope_and_in_the_container() {
     let dir = Cgroups::of(container.pid()).dir("memory");
     let scope = dir.parent().expect("the scope's cgroup");
     assert!(scope.ends_with(format!("system.slice/test-{}.scope", container.id())), "{scope:?}");
-    let read = |file| std::fs::read_to_string(scope.join(file)).expect("a limit of the scope");
+    let read = |file| fs::read_to_string(scope.join(file)).expect("a limit of the scope");
     let outside = ["memory.max", "pids.max", "cpu.max", "cpuset.cpus"].map(|f| read(f).trim().to_owned());
     assert_eq!(outside, expected);
 }
@@ -171,6 +181,62 @@ fn a_scope_is_gone_after_a_create_that_was_killed() {
     drop(go_on); // the hook, which nobody waits for any more, ends
     container.assert_gone(deleted.assert_ok());
     assert_no_scope(&container);
+}
+
+/// A scope of this name with a process in it.
+fn foreign_scope(container: &Container) -> Child {
+    let scope = format!("--unit={}", scope(container));
+    let run =
+        Command::new("systemd-run").args(["--scope", "-p", "Delegate=yes", &scope, "sleep", "1000"]).spawn();
+    let run = run.expect("systemd-run");
+    assert!(until(|| property(container, "ActiveState") == "active"));
+    run
+}
+
+fn a_scope_of_somebody_elses_is_left_alone() {
+    let container = in_scope(Bundle::busybox()).build();
+    let mut foreign = foreign_scope(&container);
+    let created = create_call(&container).output();
+    created.assert_fails().assert_stderr_contains("container's cgroup is not empty");
+    assert_eq!(property(&container, "ActiveState"), "active");
+    assert!(foreign.try_wait().expect("our child").is_none(), "it was ended");
+    foreign.kill().and_then(|()| foreign.wait()).expect("our child");
+    assert!(until(|| property(&container, "ActiveState") != "active"));
+}
+
+fn a_frozen_scope_is_refused() {
+    let container = in_scope(Bundle::busybox()).build();
+    let directory = Path::new("/sys/fs/cgroup/system.slice").join(scope(&container));
+    fs::create_dir(&directory)
+        .and_then(|()| fs::write(directory.join("cgroup.freeze"), "1"))
+        .expect("a cgroup");
+    let created = create_call(&container).output();
+    fs::remove_dir(&directory).expect("it is there still");
+    container.refuses(created, &["cgroup unexpectedly frozen"]);
+}
+
+fn what_systemd_does_not_know_is_limited_too() {
+    let limits = json!([{ "pageSize": "2MB", "limit": 4 << 20 }]);
+    let container = start(Bundle::busybox().resource("hugepageLimits", limits).args(["sleep", "1000"]));
+    assert_eq!(Cgroups::of(container.pid()).read("hugetlb", "", "hugetlb.2MB.max"), "4194304");
+}
+
+fn a_container_is_idle_until_it_gets_a_weight() {
+    let container = start(Bundle::busybox().args(["sleep", "1000"]));
+    let update = |options: &[&str]| container.call("update").args(options).arg(container.id()).output();
+    let read = |file| Cgroups::of(container.pid()).read("cpu", "", file);
+    update(&["--cpu-idle", "1"]).assert_ok();
+    assert_eq!((read("cpu.idle"), property(&container, "CPUWeight")), ("1".into(), "idle".into()));
+    // systemd writes all that it knows of the processor again.
+    update(&["--cpu-quota", "50000"]).assert_ok();
+    let directory = Path::new("/sys/fs/cgroup/system.slice").join(scope(&container));
+    assert_eq!(fs::read_to_string(directory.join("cpu.idle")).expect("a setting"), "1\n");
+    update(&["--cpu-idle", "1", "--cpu-share", "200"])
+        .assert_ok()
+        .assert_stderr_contains("unable to apply both");
+    assert_eq!(read("cpu.idle"), "1");
+    update(&["--cpu-share", "1024"]).assert_ok();
+    assert_eq!((read("cpu.idle"), read("cpu.weight")), ("0".into(), "100".into()));
 }
 
 fn a_path_of_another_form_is_refused() {

@@ -16,7 +16,7 @@ mod sys;
 mod wait;
 
 pub use access::take_for_reachable;
-pub use cgroups::stay_in_cgroups;
+pub use cgroups::{before_cgroups, stay_in_cgroups, take_cgroup};
 pub use handle::{Ended, Handle};
 pub use idle::when_idle;
 pub use library::Liblxc;

@@ -301,7 +301,8 @@ fn schedule(wanted: &Scheduling) -> Result<()> {
         kernel::set_io_priority(priority).map_err(|e| fail("process.ioPriority", e))?;
     }
     if let Some(policy) = &wanted.memory_policy {
-        kernel::set_memory_policy(policy.mode, &policy.nodes).map_err(|e| fail("linux.memoryPolicy", e))?;
+        kernel::set_memory_policy(policy.mode, &policy.nodes)
+            .map_err(|e| fail("linux.memoryPolicy: set_mempolicy", e))?;
     }
     if let Some(persona) = wanted.personality {
         kernel::set_personality(persona).map_err(|e| fail("linux.personality", e))?;

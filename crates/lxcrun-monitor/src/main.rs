@@ -25,7 +25,8 @@ use protocol::monitor::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Gid, Uid};
 use rustix::mount::{
-    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount, open_tree,
+    unmount,
 };
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
@@ -96,6 +97,9 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
     if plan.stay_in_cgroups {
         lxc::stay_in_cgroups();
     }
+    for cgroup in &plan.take_cgroups {
+        lxc::take_cgroup(cgroup).map_err(|e| format!("{}: {e}", cgroup.display()))?;
+    }
     lxc::end_orphans().map_err(|e| format!("a pidfd of the monitor: {e}"))?;
     if let (true, Some(namespace)) = (plan.user_namespace, fds.first()) {
         become_root_of(namespace).map_err(|e| format!("joining the user namespace: {e}"))?;
@@ -103,6 +107,10 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
     leave_the_hosts_mounts_alone().map_err(|e| format!("a private mount namespace: {e}"))?;
     if let Some(instead) = &plan.hide_cgroups {
         cover(CGROUPS, instead).map_err(|e| format!("hiding {CGROUPS} from liblxc: {e}"))?;
+    }
+
+    if plan.claim_root {
+        claim_root(&plan.root.join(&plan.name)).map_err(|e| format!("telling liblxc of a cgroup: {e}"))?;
     }
 
     lxc::take_for_reachable(&plan.root);
@@ -129,6 +137,18 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
     let report = exit(ended)
         .map_or_else(|| FromMonitor::Failed("liblxc could not start it".into()), FromMonitor::Exited);
     Ok((report, Some(exit_file)))
+}
+
+/// Shows liblxc, and nobody else, that the first process is in the root of cgroup v2. Not for longer than it looks: a /proc
+/// that something is mounted in keeps user namespaces from having one of their own.
+fn claim_root(directory: &Path) -> Result<(), std::io::Error> {
+    const CGROUP_OF_INIT: &str = "/proc/1/cgroup";
+    let file = directory.join("cgroup-of-init");
+    std::fs::write(&file, "0::/\n")?;
+    let covered = cover(CGROUP_OF_INIT, &file);
+    std::fs::remove_file(&file)?;
+    lxc::before_cgroups(|| drop(unmount(CGROUP_OF_INIT, UnmountFlags::DETACH)));
+    Ok(covered?)
 }
 
 /// The path of the namespace of this kind that liblxc is to join.

@@ -103,9 +103,10 @@ pub(crate) fn parse(config: &[u8]) -> Result<Spec, ParseError> {
         }
     }
     let misnamed = SCHEDULER_FLAGS.iter().any(|(name, _)| contains(config, name.as_bytes()));
-    if misnamed {
+    if misnamed || contains(config, b"\"memoryPolicy\"") {
         let mut json: serde_json::Value = serde_json::from_slice(config).map_err(whole)?;
         rename_scheduler_flags(json.pointer_mut("/process/scheduler/flags"));
+        drop_empty_memory_policy(json.get_mut("linux"));
         return serde_path_to_error::deserialize(json).map_err(name_field);
     }
     // Keeping track of the path costs as much again as parsing: only an error needs it.
@@ -131,12 +132,28 @@ pub fn parse_process(json: &[u8]) -> Result<oci_spec::runtime::Process, String> 
     serde_path_to_error::deserialize(json).map_err(|e| e.to_string())
 }
 
+/// Without a mode it is none, as in runc.
+fn drop_empty_memory_policy(linux: Option<&mut serde_json::Value>) {
+    let Some(linux) = linux.and_then(serde_json::Value::as_object_mut) else { return };
+    if linux.get("memoryPolicy").and_then(|policy| policy.as_object()).is_some_and(serde_json::Map::is_empty)
+    {
+        linux.remove("memoryPolicy");
+    }
+}
+
 fn name_field(error: serde_path_to_error::Error<serde_json::Error>) -> ParseError {
     let field = match error.path().to_string() {
         whole if whole == "." || whole.starts_with('?') => "config.json".into(),
         field => field,
     };
-    (field, error.into_inner().to_string())
+    let reason = error.into_inner().to_string();
+    // The words are runc's.
+    let reason = match field.strip_prefix("linux.memoryPolicy") {
+        Some("" | ".mode") => format!("invalid memory policy mode: {reason}"),
+        Some(flags) if flags.starts_with(".flags") => format!("invalid memory policy flag: {reason}"),
+        _ => reason,
+    };
+    (field, reason)
 }
 
 /// The specification's names of `process.scheduler.flags` that oci-spec (0.10) has under others.

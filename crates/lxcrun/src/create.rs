@@ -88,6 +88,11 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     if options.systemd_cgroup {
         plan.cgroup = systemd_cgroup(id, spec, &host)?;
     } else if rootless::is_ordinary_user() {
+        if named.is_some_and(|path| !path.as_os_str().is_empty()) {
+            let reason = "applying cgroup configuration: permission denied: an ordinary user has cgroups by systemd \
+                          alone, with --systemd-cgroup";
+            return Err(refuse(id, "linux.cgroupsPath", reason));
+        }
         plan.cgroup = CgroupPath::none(id);
     }
     if let (Some(field), false) = (&plan.raw.delegation, plan.cgroup.is_some()) {
@@ -111,7 +116,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     plan.process.env.extend(options.environment);
     let sources = mounts::Sources { rootfs: mounts::open_rootfs(id, &plan)?, binds };
     let gate = creation.bind_gate()?;
-    let enter = if creation.own_cgroups {
+    let mut enter = if creation.own_cgroups {
         None
     } else if plan.cgroup.is_some() && plan.cgroup.unit().is_none() {
         host.hierarchies.roots_to_enter().at(id, "cannot read /proc/PID/cgroup")?
@@ -119,6 +124,9 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         // In a unit the monitor is where it is to make the container's cgroup: systemd has put it there.
         Some(Vec::new())
     };
+    // No process may be in the root of a part of version 2 that has limits below, as in a container with engines in it.
+    let claim_root =
+        host.cgroup_layout() == Layout::Unified && enter.take_if(|roots| !roots.is_empty()).is_some();
     let surroundings = Surroundings {
         directory: creation.directory()?.path(),
         monitored: options.keep_monitor,
@@ -136,11 +144,16 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         let nothing = config::ATTACH_NOTHING.as_bytes();
         creation.directory()?.write_unread(config::ATTACH_FILTER, nothing)?;
     }
-    creation.start_liblxc(spec, &config, enter.unwrap_or_default(), user_namespace.as_ref())?;
+    let enter = enter.unwrap_or_default();
+    creation.start_liblxc(spec, &config, enter, claim_root, user_namespace.as_ref())?;
     if creation.own_cgroups {
         creation.cgroup.make()?;
     }
     let init = creation.meet_init(&config)?;
+    if options.keep_monitor && creation.state.unit.is_some() {
+        // Before there are limits, which are the container's.
+        creation.cgroup.leave_to_container(creation.monitor()?.pid()).at(id, "cannot move the monitor")?;
+    }
     // An ordinary user can't give files away; their own are those of the container's root already.
     if plan.owns_cgroup(&host) && !rootless::is_ordinary_user() {
         creation.cgroup.hand_over(init, plan.process.uid)?;
@@ -267,6 +280,8 @@ struct Creation {
     cgroup_existed: bool,
     /// Whether we make them, and liblxc doesn't know.
     own_cgroups: bool,
+    /// Whether systemd has made the unit for it, and not for somebody else.
+    unit_started: bool,
     /// Whether liblxc leaves its monitor in the cgroups that it is in.
     monitor_stays: bool,
     monitor_cgroups: [Cgroup; 2],
@@ -299,10 +314,6 @@ impl Creation {
         let directory = StateDir::create(root, id)?;
         let existing = cgroup.existing()?;
         let own_cgroups = plan.makes_cgroups(host) && (!monitored || existing.is_some());
-        if let (Some(existing), false) = (&existing, own_cgroups) {
-            let reason = format!("{} exists already, and liblxc wants to make it itself", existing.display());
-            return Err(refuse(id, "linux.cgroupsPath", reason));
-        }
         let (init, init_end) = Channel::pair().at(id, "no channel for the init")?;
         init.learn_senders().at(id, "no channel for the init")?;
         let monitor = Monitor::spawn(id, directory.root(), init_end)?;
@@ -325,6 +336,7 @@ impl Creation {
             cgroup,
             cgroup_existed: existing.is_some(),
             own_cgroups,
+            unit_started: false,
             monitor_stays,
             monitor_cgroups,
             monitor: Some(monitor),
@@ -393,10 +405,11 @@ impl Creation {
 
     /// Sends the monitor its plan. What it will make is written down before.
     fn start_liblxc(
-        &self,
+        &mut self,
         spec: &Spec,
         config: &[Item],
         enter: Vec<PathBuf>,
+        claim_root: bool,
         user_namespace: Option<&OwnedFd>,
     ) -> Result<()> {
         let directory = self.directory()?;
@@ -407,6 +420,15 @@ impl Creation {
         }
         if let Some(unit) = &self.state.unit {
             unit.start(&self.id, spec, self.monitor()?.pid())?;
+            self.unit_started = true;
+            self.cgroup.fill_unit();
+        }
+        let directory = self.directory()?;
+        let mut take_cgroups = Vec::new();
+        if self.cgroup_existed && !self.own_cgroups {
+            // In all hierarchies, and fit for processes.
+            self.cgroup.make()?;
+            take_cgroups.extend(self.cgroup.directories());
         }
         let (name, root) = (self.id.to_string(), directory.root().to_owned());
         let plan = MonitorPlan {
@@ -415,6 +437,8 @@ impl Creation {
             config: config.to_vec(),
             user_namespace: user_namespace.is_some(),
             enter,
+            take_cgroups,
+            claim_root,
             stay_in_cgroups: self.monitor_stays,
             hide_cgroups: self.own_cgroups.then(|| directory.path().to_owned()),
         };
@@ -536,9 +560,6 @@ impl Creation {
         pid_file: Option<&Path>,
         terminal: Option<OwnedFd>,
     ) -> Result<Container> {
-        if keep_monitor && self.state.unit.is_some() {
-            self.cgroup.leave_to_container(self.monitor()?.pid()).at(&self.id, "cannot move the monitor")?;
-        }
         if keep_monitor
             && !self.state.liblxc_cleans_up
             && let Some(init) = self.state.init
@@ -589,7 +610,8 @@ impl Drop for Creation {
         for problem in resctrl.chain(self.state.generated_profile.iter().flat_map(Generated::remove)) {
             tracing::warn!("container {}: {problem}", self.id);
         }
-        if let Some(Err(e)) = self.state.unit.as_ref().map(|unit| unit.stop(&self.id)) {
+        let unit = self.state.unit.as_ref().filter(|_| self.unit_started);
+        if let Some(Err(e)) = unit.map(|unit| unit.stop(&self.id)) {
             tracing::warn!("{e}");
         }
         drop(directory);

@@ -63,6 +63,10 @@ pub struct Plan {
     pub user_namespace: bool,
     /// Files to write the monitor's pid to first: roots of hierarchies, see `lxc.cgroup.relative`.
     pub enter: Vec<PathBuf>,
+    /// Cgroups of the container that are there: liblxc takes them for its own.
+    pub take_cgroups: Vec<PathBuf>,
+    /// Tell liblxc that the first process is in the root of cgroup v2: it makes cgroups below that one's.
+    pub claim_root: bool,
     /// Whether the monitor stays in the cgroups that it is in by then, and liblxc only thinks that it has moved it.
     pub stay_in_cgroups: bool,
     /// Whether the cgroups are the runtime's work: a directory to show liblxc in their place.

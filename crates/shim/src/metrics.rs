@@ -173,7 +173,8 @@ fn v2(stats: &ResourceStats) -> cgroups_v2::metrics::Metrics {
     Metrics {
         pids: MessageField::some(PidsStat {
             current: stats.pids.current,
-            limit: stats.pids.limit,
+            // As containerd's own: none is the largest, and not 0 as in `events`.
+            limit: if stats.pids.limit == 0 { u64::MAX } else { stats.pids.limit },
             ..PidsStat::default()
         }),
         cpu: MessageField::some(cpu),

@@ -84,7 +84,16 @@ impl Process {
 
     /// Tells everybody who waits.
     pub fn end(&self, exited: Exited) {
-        lock(&self.state).exited.get_or_insert(exited);
+        self.end_telling(exited, |_| {});
+    }
+
+    /// The same, and gives the pid to `tell`: who hears of the end from it finds the process ended, and no other event can
+    /// come before.
+    pub fn end_telling(&self, exited: Exited, tell: impl FnOnce(u32)) {
+        let mut state = lock(&self.state);
+        state.exited.get_or_insert(exited);
+        tell(state.pid);
+        drop(state);
         self.ended.notify_all();
     }
 

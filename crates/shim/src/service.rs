@@ -282,6 +282,11 @@ impl Api for Service {
                 let killed = if request.all { container.kill_all(signal) } else { container.kill(signal) };
                 killed.map_err(|e| of_library(&e))?;
             }
+            // Not one that has ended: who takes it for that would let it be started.
+            Which::Exec(_, exec) if !exec.process.is_started() && exec.process.exited().is_none() => {
+                let reason = format!("exec {}: process not created", exec.id);
+                return Err(error(Code::FAILED_PRECONDITION, reason));
+            }
             Which::Exec(_, exec) if !exec.kill(signal) => return Err(gone()),
             Which::Exec(..) => {}
         }

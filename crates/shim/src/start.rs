@@ -29,17 +29,21 @@ pub fn start(flags: &Flags) -> anyhow::Result<()> {
     let group = group(&bundle)?.unwrap_or_else(|| flags.id.clone());
     let socket = socket_path(&flags.address, &flags.namespace, &group);
     let address = format!("unix://{}", socket.display());
-    if let Some(listener) = listen(&socket)? {
-        let mut server = spawn(flags, listener)?;
+    let mut server = listen(&socket)?.map(|listener| spawn(flags, listener)).transpose()?;
+    let told = server.as_ref().map_or(Ok(()), |server| {
         adjust_oom_score(server.id());
-        if let Err(e) = options.join_shim_cgroup(server.id()) {
-            let _ = fs::remove_file(&socket);
-            let _ = server.kill();
-            return Err(e);
-        }
+        options.join_shim_cgroup(server.id())
+    });
+    let told = told.and_then(|()| {
+        fs::write(bundle.join("address"), &address).context("cannot write the bundle's file address")?;
+        std::io::stdout().write_all(address.as_bytes()).context("cannot tell the address")
+    });
+    if let (Err(_), Some(server)) = (&told, &mut server) {
+        // Nobody will ever ask it to end.
+        let _ = fs::remove_file(&socket);
+        let _ = server.kill();
     }
-    fs::write(bundle.join("address"), &address).context("cannot write the bundle's file address")?;
-    std::io::stdout().write_all(address.as_bytes()).context("cannot tell the address")
+    told
 }
 
 /// The pod that the container belongs to, by its annotations.

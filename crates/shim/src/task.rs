@@ -199,15 +199,16 @@ impl Task {
     }
 
     fn publish_exit(&self, id: &str, process: &Process, exited: Exited) {
-        self.events.publish(&TaskExit {
-            container_id: self.id.to_string(),
-            id: id.into(),
-            pid: process.pid(),
-            exit_status: exited.status,
-            exited_at: MessageField::some(timestamp(exited.at)),
-            ..TaskExit::default()
+        process.end_telling(exited, |pid| {
+            self.events.publish(&TaskExit {
+                container_id: self.id.to_string(),
+                id: id.into(),
+                pid,
+                exit_status: exited.status,
+                exited_at: MessageField::some(timestamp(exited.at)),
+                ..TaskExit::default()
+            });
         });
-        process.end(exited);
     }
 
     /// Lets the program go, or restores it.
@@ -263,7 +264,10 @@ impl Task {
         }
         self.init.io().close();
         unmount_root(&self.bundle);
-        Ok(self.init.exited().unwrap_or_else(|| Exited::now(0)))
+        let exited = self.init.exited().unwrap_or_else(|| Exited::now(0));
+        // One that was never restored has nobody else to tell who waits for it.
+        self.init.end(exited);
+        Ok(exited)
     }
 
     /// Plans a further process.
@@ -340,13 +344,17 @@ impl Task {
         *exec.process.io() = opened.io;
         let options = ExecOptions { stdio: opened.stdio, ..ExecOptions::default() };
         let mut running = self.container()?.exec(&exec.spec, options)?;
-        if let Some(master) = running.take_terminal() {
-            exec.process.io().connect(master)?;
-        }
+        let terminal = running.take_terminal();
         exec.process.created(Some(running.pid()));
         exec.process.started();
         let running = Arc::new(running);
         let _ = exec.running.set(Arc::clone(&running));
+        if let Some(master) = terminal {
+            exec.process.io().connect(master).inspect_err(|_| {
+                exec.kill(Signal::KILL);
+                let _ = running.wait();
+            })?;
+        }
         Ok(running)
     }
 }

@@ -158,8 +158,9 @@ fn preserve_fds(count: u32) -> anyhow::Result<Vec<OwnedFd>> {
     (3..count.saturating_add(3))
         .map(|number| {
             let number = i32::try_from(number)?;
-            kernel::take_inherited(number)
-                .with_context(|| format!("--preserve-fds: descriptor {number} is not open"))
+            kernel::take_inherited(number).with_context(|| {
+                format!("--preserve-fds: preserved-fd {} (descriptor {number}) is not open", number - 3)
+            })
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
-use super::processes::{freeze_v1, open_some};
+use super::processes::{freeze_v1, open_some, until_left};
 use super::{Cgroup, read, write};
 use crate::Result;
 use crate::error::{Context, refuse};
@@ -120,7 +120,10 @@ pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
         below.iter().try_for_each(|directory| remove_tree(directory))?;
         let ended = end_processes(directory)?;
         if below.is_empty() && !ended {
-            // What was in the way has gone by itself, or is none of ours to remove.
+            // What was in the way has gone by itself, or is going, or is none of ours to remove.
+            if read(directory, "cgroup.procs").is_ok_and(|pids| pids.is_empty()) {
+                let _ = until_left(directory);
+            }
             return unless_gone(std::fs::remove_dir(directory));
         }
     }

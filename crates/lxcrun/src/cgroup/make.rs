@@ -19,6 +19,16 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Passes controllers down to its unit: systemd knows only some of them.
+    pub(crate) fn fill_unit(&self) {
+        let (Some(unit), Some(unified)) = (&self.unit, self.hierarchies.unified()) else { return };
+        let mut directory = unified.mountpoint.clone();
+        for name in Path::new(unit.cgroup()) {
+            pass_controllers_down(&directory);
+            directory.push(name);
+        }
+    }
+
     /// Makes the cgroups above it fit for processes: whoever made a cpuset of version 1 may have left it empty. liblxc
     /// relies on what is above, which may this moment be made by another liblxc: so it is made here, and filled, too.
     pub(crate) fn fill_parents(&self) -> Result<()> {
@@ -65,7 +75,9 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 /// One that can't be passed on (its cgroup has processes) is missed by the limit that needs it, which names its field.
 fn pass_controllers_down(directory: &Path) {
     let controllers = read(directory, "cgroup.controllers").unwrap_or_default();
-    for controller in controllers.split_whitespace() {
+    let passed = read(directory, "cgroup.subtree_control").unwrap_or_default();
+    let passed: Vec<&str> = passed.split_whitespace().collect();
+    for controller in controllers.split_whitespace().filter(|controller| !passed.contains(controller)) {
         let _ = write(directory, "cgroup.subtree_control", &format!("+{controller}"));
     }
 }

@@ -77,6 +77,10 @@ impl Cgroup {
     /// The directory of this name in any hierarchy, if there is one. Fails when somebody uses it: the container would share
     /// its limits and its end. The words are runc's.
     pub(crate) fn existing(&self) -> Result<Option<PathBuf>> {
+        if let Some(unit) = &self.unit {
+            // It is the container's alone, and goes with it.
+            self.beside(unit.cgroup()).existing()?;
+        }
         let existing = self.directories().find(|d| d.exists());
         if existing.is_none() {
             return Ok(None);
@@ -114,6 +118,11 @@ impl Cgroup {
     /// Whether the container has no cgroup of its own.
     pub(crate) fn is_none(&self) -> bool {
         self.path.is_empty()
+    }
+
+    /// Whether a unit of systemd is around it.
+    fn is_in_unit(&self) -> bool {
+        self.unit.is_some()
     }
 
     /// The directory of the unit of systemd, where there is one.

@@ -221,20 +221,30 @@ fn freeze_v2(directory: &Path, frozen: bool) -> io::Result<()> {
     if !frozen {
         return write(directory, "cgroup.freeze", "0");
     }
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&watch, directory.join("cgroup.events"), inotify::WatchFlags::MODIFY)?;
+    let watch = watch_events(directory)?;
     write(directory, "cgroup.freeze", "1")?;
-    if until_frozen(directory, &watch)? {
+    if until_said(directory, &watch, "frozen 1")? {
         return Ok(());
     }
     write(directory, "cgroup.freeze", "0")?;
     Err(cannot_be_frozen())
 }
 
-/// False when that takes too long.
-fn until_frozen(directory: &Path, watch: &OwnedFd) -> io::Result<bool> {
+/// Waits until nobody is in a cgroup of version 2, whose processes have ended: they leave it a moment later.
+pub(super) fn until_left(directory: &Path) -> io::Result<bool> {
+    until_said(directory, &watch_events(directory)?, "populated 0")
+}
+
+fn watch_events(directory: &Path) -> io::Result<OwnedFd> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&watch, directory.join("cgroup.events"), inotify::WatchFlags::MODIFY)?;
+    Ok(watch)
+}
+
+/// Waits until cgroup.events has this line; false when that takes too long.
+fn until_said(directory: &Path, watch: &OwnedFd, wanted: &str) -> io::Result<bool> {
     let end = Instant::now() + PATIENCE;
-    while !read(directory, "cgroup.events")?.lines().any(|line| line == "frozen 1") {
+    while !read(directory, "cgroup.events")?.lines().any(|line| line == wanted) {
         let left =
             Timespec::try_from(end.saturating_duration_since(Instant::now())).map_err(io::Error::other)?;
         match poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&left)) {

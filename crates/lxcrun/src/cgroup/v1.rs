@@ -126,16 +126,17 @@ pub(super) fn check_usage(memory: &LinuxMemory, used: impl Fn() -> Option<i64>) 
     if memory.check_before_update() != Some(true) {
         return Ok(());
     }
-    for (field, limit) in
-        [("linux.resources.memory.limit", memory.limit()), ("linux.resources.memory.swap", memory.swap())]
-    {
+    // The order and the words are runc's.
+    for (field, what, limit) in [
+        ("linux.resources.memory.swap", "memory+swap", memory.swap()),
+        ("linux.resources.memory.limit", "memory", memory.limit()),
+    ] {
         if let Some(limit) = limit.filter(|l| *l > 0)
             && let Some(used) = used()
             && used >= limit
         {
-            let reason = format!(
-                "{limit} bytes is not more than the {used} bytes in use, and checkBeforeUpdate is set"
-            );
+            let reason =
+                format!("rejecting {what} limit {limit} <= usage {used}, because checkBeforeUpdate is set");
             return Err((field, reason));
         }
     }

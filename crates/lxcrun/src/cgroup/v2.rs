@@ -47,7 +47,26 @@ pub(super) fn settings(cgroup: Option<&Cgroup>, resources: &LinuxResources) -> R
     all.extend(v1::rdma_settings(resources));
     // Last, so that they have the last word.
     all.extend(unified_settings(resources)?);
+    let is_idle = || now("cpu.idle").is_some_and(|idle| idle == "1");
+    settle_idle(&mut all, cgroup.is_some_and(Cgroup::is_in_unit) && is_idle());
     Ok(all)
+}
+
+/// A cgroup that is idle takes no weight. systemd makes one that gets a weight busy, and it has one of the container's: so
+/// does an update of such a container (`reset`).
+fn settle_idle(all: &mut Vec<Setting>, reset: bool) {
+    let last = |file: &str| all.iter().rfind(|setting| setting.file == file).map(|setting| &*setting.value);
+    match (last("cpu.idle"), last("cpu.weight")) {
+        (Some("1"), Some(_)) => {
+            // runc's words.
+            tracing::warn!("unable to apply both cpu.weight and cpu.idle: an idle cgroup has no weight");
+            all.retain(|setting| setting.file != "cpu.weight");
+        }
+        (None, Some(_)) if reset => {
+            all.insert(0, Setting::new("linux.resources.cpu.shares", "cpu", "cpu.idle", 0));
+        }
+        _ => {}
+    }
 }
 
 fn unified_settings(resources: &LinuxResources) -> Result<Vec<Setting>, Refusal> {
@@ -206,6 +225,14 @@ fn io_settings(io: &LinuxBlockIo, bfq: bool) -> Result<Vec<Setting>, Refusal> {
     } else {
         ("io.weight", |weight| 1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990)
     };
+    let devices = io.weight_device().iter().flatten();
+    let weights = devices.filter_map(|d| Some(("linux.resources.blockIO.weightDevice", d.weight()?)));
+    let weights = io.weight().map(|w| ("linux.resources.blockIO.weight", w)).into_iter().chain(weights);
+    for (field, weight) in weights.filter(|(_, weight)| *weight != 0) {
+        if !(10..=1000).contains(&weight) {
+            return Err((field, format!("{weight} is not between 10 and 1000")));
+        }
+    }
     if let Some(weight) = io.weight().filter(|w| *w != 0) {
         all.push(Setting::new("linux.resources.blockIO.weight", "io", file, convert(weight)));
     }
@@ -306,7 +333,7 @@ mod tests {
 
     #[test]
     fn an_idle_cgroup_takes_no_weight() {
-        assert_eq!(values(r#"{"cpu":{"shares":1024,"idle":1}}"#).unwrap(), ["cpu.weight=100", "cpu.idle=1"]);
+        assert_eq!(values(r#"{"cpu":{"shares":1024,"idle":1}}"#).unwrap(), ["cpu.idle=1"]);
         assert_eq!(values(r#"{"cpu":{"shares":1024,"idle":0}}"#).unwrap(), ["cpu.idle=0", "cpu.weight=100"]);
     }
 

@@ -75,8 +75,8 @@ fn warn_of_ambient(id: &ContainerId, wanted: Capabilities) {
 }
 
 /// All five sets. Without `process.capabilities` a program gets none, as in runc.
-pub(super) fn capabilities(id: &ContainerId, wanted: Option<&LinuxCapabilities>) -> Capabilities {
-    let Some(wanted) = wanted else { return Capabilities::default() };
+pub(super) fn capabilities(id: &ContainerId, wanted: Option<&LinuxCapabilities>) -> Result<Capabilities> {
+    let Some(wanted) = wanted else { return Ok(Capabilities::default()) };
     let bits = |set: &Option<HashSet<Capability>>| {
         set.iter().flatten().fold(0, |all, capability| all | capability_bits(*capability))
     };
@@ -87,8 +87,24 @@ pub(super) fn capabilities(id: &ContainerId, wanted: Option<&LinuxCapabilities>)
         permitted: bits(wanted.permitted()),
         ambient: bits(wanted.ambient()),
     };
+    check_consistent(id, wanted)?;
     warn_of_ambient(id, wanted);
-    wanted
+    Ok(wanted)
+}
+
+/// What capset(2) refuses whoever asks. The init would hear so when it is started, and `create` is where runc says it.
+fn check_consistent(id: &ContainerId, wanted: Capabilities) -> Result<()> {
+    for (field, excess, what) in [
+        ("process.capabilities.effective", wanted.effective & !wanted.permitted, "permitted"),
+        ("process.capabilities.inheritable", wanted.inheritable & !wanted.bounding, "in the bounding set"),
+    ] {
+        let name = CAPABILITIES.into_iter().find(|c| capability_bits(*c) & excess != 0).map(capability_name);
+        if let Some(name) = name {
+            let reason = format!("unable to apply caps: operation not permitted: {name} is not {what}");
+            return Err(refuse(id, field, reason));
+        }
+    }
+    Ok(())
 }
 
 /// Nobody can give what he doesn't have, except in a user namespace of the container's own.

@@ -150,7 +150,7 @@ impl Plan {
             time_namespace: namespaces.time_offsets(id, linux)?,
             sysctl: sysctl(id, linux, &namespaces)?,
             masked_paths: absolute(id, "linux.maskedPaths", linux.masked_paths().as_deref())?,
-            readonly_paths: absolute(id, "linux.readonlyPaths", linux.readonly_paths().as_deref())?,
+            readonly_paths: from_root(linux.readonly_paths().as_deref()),
             create_container_hooks: hooks(id, spec, HookKind::CreateContainer)?,
             start_container_hooks: hooks(id, spec, HookKind::StartContainer)?,
             create_runtime_hooks: [
@@ -267,6 +267,11 @@ const IPC_SYSCTLS: [&str; 9] = [
     "kernel.shm_rmid_forced",
     "kernel.msg_next_id",
 ];
+
+/// runc takes those that are not absolute for relative to the root.
+fn from_root(paths: Option<&[String]>) -> Vec<PathBuf> {
+    paths.unwrap_or_default().iter().map(|path| Path::new("/").join(path)).collect()
+}
 
 fn absolute(id: &ContainerId, field: &str, paths: Option<&[String]>) -> Result<Vec<PathBuf>> {
     let paths = paths.unwrap_or_default().iter().map(PathBuf::from);

@@ -77,7 +77,7 @@ pub(crate) fn exec_process(
         },
         preserved: Vec::new(),
         scheduling: scheduling::scheduling(id, linux, process)?,
-        capabilities: capabilities::capabilities(id, process.capabilities().as_ref()),
+        capabilities: capabilities::capabilities(id, process.capabilities().as_ref())?,
         few_descriptors: few_descriptors(&rlimits),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         seccomp,

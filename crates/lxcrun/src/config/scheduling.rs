@@ -118,7 +118,9 @@ fn memory(id: &ContainerId, wanted: &LinuxMemoryPolicy) -> Result<MemoryPolicy> 
     let nodes = wanted.nodes().as_deref().unwrap_or_default();
     Ok(MemoryPolicy {
         mode: wanted.flags().iter().flatten().fold(mode, |all, f| all | flag(f)),
-        nodes: number_list(nodes).map_err(|reason| refuse(id, "linux.memoryPolicy.nodes", reason))?,
+        nodes: number_list(nodes).map_err(|reason| {
+            refuse(id, "linux.memoryPolicy.nodes", format!("invalid memory policy node: {reason}"))
+        })?,
     })
 }
 

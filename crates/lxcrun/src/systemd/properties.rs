@@ -39,6 +39,8 @@ pub(crate) fn of_files<'f>(
             "memory.swap.max" => drop(set("MemorySwapMax", number()?.into())),
             "pids.max" => drop(set("TasksMax", number()?.into())),
             "cpu.weight" => drop(set("CPUWeight", number()?.into())),
+            // Idle to systemd is a weight, too: any other takes that away again.
+            "cpu.idle" if value == "1" => drop(set("CPUWeight", 0_u64.into())),
             "cpu.max" => {
                 let (quota, period) = quota(value, now("cpu.max").as_deref()).ok_or_else(wrong)?;
                 set("CPUQuotaPeriodUSec", period.into());
