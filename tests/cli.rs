@@ -509,7 +509,11 @@ fn descriptors_of_the_runtime_are_not_preserved() {
     refused(call("exec", "--preserve-fds", "1").arg(container.id()).arg("true"));
     refused(call("checkpoint", "--status-fd", "3").arg(container.id()));
     let log = fs::read_to_string(container.path("log")).expect("a log");
-    assert_eq!(log.lines().filter(|line| line.contains("preserved-fd 0 (descriptor 3) is not open")).count(), 4, "{log}");
+    assert_eq!(
+        log.lines().filter(|line| line.contains("preserved-fd 0 (descriptor 3) is not open")).count(),
+        4,
+        "{log}"
+    );
     container.finish();
 }
 
