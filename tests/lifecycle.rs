@@ -1,6 +1,7 @@
 //! create, start, state, kill, delete, run, list.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use lxcrun_test::{Bundle, tests, until_exit};
 use serde_json::{Value, json};
@@ -30,6 +31,7 @@ tests![
     list_names_the_container_that_it_can_not_read.lxcrun_only("the state file is its own"),
     the_bundle_may_be_the_working_directory,
     the_root_may_be_an_absolute_path_elsewhere,
+    the_root_may_be_a_link.not_on("runc", "it refuses one"),
     two_containers_of_one_bundle_live_side_by_side,
     an_id_may_have_every_allowed_character,
     one_id_may_be_in_two_roots
@@ -252,6 +254,13 @@ fn the_root_may_be_an_absolute_path_elsewhere() {
     fs::rename(bundle.rootfs(""), &elsewhere).expect("a value");
     fs::write(elsewhere.join("here"), "elsewhere").expect("a value");
     bundle.set("/root/path", elsewhere.to_str()).run().assert_ok().assert_stdout("elsewhere");
+}
+
+fn the_root_may_be_a_link() {
+    let bundle = Bundle::busybox().args(["cat", "/here"]);
+    fs::write(bundle.rootfs("here"), "led").expect("a file");
+    symlink("rootfs", bundle.path("link")).expect("a link");
+    bundle.set("/root/path", "link").run().assert_ok().assert_stdout("led");
 }
 
 fn two_containers_of_one_bundle_live_side_by_side() {

@@ -126,6 +126,10 @@ pub fn tests() -> Vec<Test> {
             systemd::docker_shim::tests(),
         ))
         .chain(with(&[Need::CgroupV2, Need::Systemd, Need::Program("podman")], systemd::podman::tests()))
+        .chain(with(
+            &[Need::CgroupV2, Need::Systemd, Need::File("/usr/lib/cni/bridge")],
+            systemd::cri::tests(),
+        ))
         .chain(with(&[Need::Program("containerd")], containerd::tests()))
         .chain(with(&[Need::Program("containerd"), Need::Shim], shim::tests()))
         .chain(with(&[Need::Program("containerd"), Need::File("/usr/lib/cni/bridge")], cri::tests()))

@@ -63,6 +63,50 @@ pub mod podman {
     tests_with_systemd! { Podman, "libpod" }
 }
 
+/// The CRI plugin as the kubelet's own default has it.
+pub mod cri {
+    use lxcrun_test::Need;
+    use lxcrun_test::engines::cri::messages::Resources;
+    use lxcrun_test::engines::cri::{Cri, HANDLER, OWN_SHIM, RUNNING};
+    use lxcrun_test::engines::{IDLE, until};
+
+    use super::systemctl;
+
+    const WHY: &str = "it configures itself";
+
+    lxcrun_test::tests![
+        containers_of_a_pod_are_in_scopes.lxcrun_only(WHY),
+        containers_of_our_shim_are_in_scopes.needs(Need::Shim).lxcrun_only(WHY),
+    ];
+
+    fn containers_of_a_pod_are_in_scopes() {
+        each_container_has_a_scope(HANDLER);
+    }
+
+    fn containers_of_our_shim_are_in_scopes() {
+        each_container_has_a_scope(OWN_SHIM);
+    }
+
+    fn each_container_has_a_scope(handler: &str) {
+        let pod = Cri::with_systemd().pod(handler, |_| {});
+        let limits =
+            Resources { cpu_period: 100_000, cpu_quota: 50_000, cpu_shares: 512, memory_limit: 64 << 20 };
+        let container = pod.start("one", IDLE, |config| {
+            config.linux.get_or_insert_default().resources = Some(limits.clone());
+        });
+        let scope = format!("cri-containerd-{}.scope", container.id());
+        let show = systemctl(&["show", "--property", "ActiveState,MemoryMax,CPUQuotaPerSecUSec", &scope]);
+        show.assert_ok().assert_stdout_contains("ActiveState=active").assert_stdout_contains("=67108864");
+        show.assert_stdout_contains("CPUQuotaPerSecUSec=500ms");
+        assert_eq!(container.exec("echo in; exit 3"), (3, "in\n".to_owned(), String::new()));
+        assert_eq!(container.status().state, RUNNING);
+        container.stop(20);
+        container.remove();
+        // "No such unit"
+        assert!(until(|| systemctl(&["status", &scope]).code() == 4), "{}", systemctl(&["status", &scope]));
+    }
+}
+
 fn systemctl(args: &[&str]) -> Output {
     let output = Command::new("systemctl").args(args).output().expect("systemctl");
     Output::new(&format!("systemctl {args:?}"), &output)

@@ -47,8 +47,10 @@ pub fn end() {
         sandbox(&containerd::WITH_SHIM),
     ];
     all.into_iter().flatten().for_each(Sandbox::end);
-    if let Some(Ok(cri)) = cri::SHARED.get() {
-        cri.sandbox().end();
+    for cri in [&cri::SHARED, &cri::WITH_SYSTEMD] {
+        if let Some(Ok(cri)) = cri.get() {
+            cri.sandbox().end();
+        }
     }
 }
 

@@ -58,7 +58,7 @@ cat >config.json <<JSON
 JSON
 echo '[{"Config": "config.json", "RepoTags": ["localhost/busybox:latest"], "Layers": ["layer.tar"]}]' >manifest.json
 tar -cf image.tar manifest.json config.json layer.tar
-if [[ $cgroup = cri-* ]]; then # what Kubernetes runs in a pod's sandbox
+if [[ $cgroup = cri[-_]* ]]; then # what Kubernetes runs in a pod's sandbox
 	sed 's|"Cmd": \["sh"\]|"Cmd": ["sleep", "1000000"]|' config.json >pause.json
 	echo '[{"Config": "pause.json", "RepoTags": ["localhost/pause:latest"], "Layers": ["layer.tar"]}]' >manifest.json
 	tar -cf pause.tar manifest.json pause.json layer.tar

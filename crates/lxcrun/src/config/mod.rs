@@ -109,7 +109,13 @@ impl Plan {
         if root.path().as_os_str().is_empty() {
             return Err(refuse(id, "root.path", "is missing"));
         }
-        let rootfs = bundle.join(root.path());
+        let mut rootfs = bundle.join(root.path());
+        if rootfs.is_symlink() {
+            // A mount is attached to what it leads to.
+            rootfs = rootfs
+                .canonicalize()
+                .map_err(|e| refuse(id, "root.path", format!("{}: {e}", rootfs.display())))?;
+        }
         if !rootfs.is_dir() {
             return Err(refuse(id, "root.path", format!("{} is not a directory", rootfs.display())));
         }

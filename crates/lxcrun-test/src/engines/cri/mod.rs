@@ -48,6 +48,16 @@ const BASE: &str = r#"version = 2
     runtime_type = "io.containerd.lxcrun.v2"
 "#;
 
+/// What he adds on a host of systemd's, for runc and whoever is configured after its example.
+const SYSTEMD: &str = r#"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      SystemdCgroup = true
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.own-shim.options]
+    SystemdCgroup = true
+"#;
+
 /// Addresses for pods, on a bridge of the sandbox.
 const NETWORK: &str = r#"{ "cniVersion": "0.4.0", "name": "pods", "type": "bridge", "bridge": "pods0", "isGateway": true,
     "ipam": { "type": "host-local", "subnet": "10.88.0.0/16", "dataDir": "/run/cni/addresses" } }"#;
@@ -71,6 +81,7 @@ pub struct Cri {
 }
 
 pub(super) static SHARED: OnceLock<Result<Cri, String>> = OnceLock::new();
+pub(super) static WITH_SYSTEMD: OnceLock<Result<Cri, String>> = OnceLock::new();
 
 /// What [`BASE`] becomes with a runtime that can't register itself.
 fn configured_by_hand(runtime: &Runtime) -> String {
@@ -87,12 +98,23 @@ impl Cri {
         SHARED.get_or_init(Cri::start).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
     }
 
+    /// One whose cgroups systemd makes, for lxcrun.
+    #[track_caller]
+    pub fn with_systemd() -> &'static Cri {
+        let start = || Cri::start_in(Sandbox::with_systemd("cri")?, &format!("{BASE}{SYSTEMD}"));
+        WITH_SYSTEMD.get_or_init(start).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
     /// Starts one, which [`lxcrun configure`](crate) has registered the runtime with.
     ///
     /// # Errors
     /// The log of what did not start.
     pub fn start() -> Result<Cri, String> {
-        let cri = Cri { sandbox: Sandbox::start("cri")? };
+        Cri::start_in(Sandbox::start("cri")?, BASE)
+    }
+
+    fn start_in(sandbox: Sandbox, config: &str) -> Result<Cri, String> {
+        let cri = Cri { sandbox };
         let write = |inside: &str, text: &str| {
             let path = cri.sandbox.path(inside);
             fs::create_dir_all(path.parent().expect("a parent"))
@@ -102,7 +124,7 @@ impl Cri {
         write("/run/cni/pods.conf", NETWORK)?;
         let runtime = Runtime::get();
         if runtime.is("lxcrun") {
-            write(CONFIG, BASE)?;
+            write(CONFIG, config)?;
             let configured = cri.inside(&runtime.to_string(), &["configure", "containerd"]);
             if configured.code() != 0 {
                 return Err(format!("cannot configure containerd{configured}"));
@@ -174,7 +196,7 @@ impl Cri {
             hostname: name.clone(),
             log_directory: format!("/run/pods/{name}"),
             linux: Some(LinuxPod {
-                cgroup_parent: format!("/{}", self.sandbox.name()),
+                cgroup_parent: self.sandbox.cgroup_parent(),
                 security_context: Some(PodSecurity {
                     namespace_options: Some(Namespaces {
                         network: POD,
