@@ -124,6 +124,8 @@ impl Drop for Bed {
             let _ = self.driver.clean(&left.id);
             assert!(std::thread::panicking(), "{} was left behind", left.id);
         }
+        // What liblxc keeps for a state root, which goes now.
+        let _ = fs::remove_dir_all(format!("/run/lxc/lock{}", self.path().display()));
     }
 }
 
