@@ -499,7 +499,10 @@ fn descriptors_of_the_runtime_are_not_preserved() {
         call.host("exec 3>&-").args([option, number])
     };
     let refused = |call: Call| {
-        call.output().assert_fails().assert_stderr_contains("preserved-fd 0 (descriptor 3) is not open");
+        call.output()
+            .assert_fails()
+            .assert_stderr_contains("descriptor 3")
+            .assert_stderr_contains("is not open");
     };
     for verb in ["create", "run"] {
         refused(call(verb, "--preserve-fds", "1").arg("--bundle").arg(container.dir()).arg(container.id()));
@@ -509,11 +512,7 @@ fn descriptors_of_the_runtime_are_not_preserved() {
     refused(call("exec", "--preserve-fds", "1").arg(container.id()).arg("true"));
     refused(call("checkpoint", "--status-fd", "3").arg(container.id()));
     let log = fs::read_to_string(container.path("log")).expect("a log");
-    assert_eq!(
-        log.lines().filter(|line| line.contains("preserved-fd 0 (descriptor 3) is not open")).count(),
-        4,
-        "{log}"
-    );
+    assert_eq!(log.lines().filter(|line| line.contains("is not open")).count(), 4, "{log}");
     container.finish();
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use lxcrun_test::{Bundle, Cgroups, Container, Need, tests};
+use lxcrun_test::{Bundle, Cgroups, Container, Need, is_v2, tests};
 use serde_json::{Value, json};
 
 tests![
@@ -275,7 +275,14 @@ fn limits_of_block_io_are_set_or_refused_by_name() {
     check(
         "blkio",
         &[
-            ("blockIO.weight", json!({ "weight": 500 }), weight(), "io.weight", "500"),
+            // 1..10000 instead of 10..1000, but for the BFQ scheduler.
+            (
+                "blockIO.weight",
+                json!({ "weight": 500 }),
+                weight(),
+                "io.weight",
+                if is_v2() { "4950" } else { "500" },
+            ),
             ("blockIO.leafWeight", json!({ "leafWeight": 500 }), "blkio.leaf_weight", "", "500"),
             (
                 "blockIO.weightDevice",

@@ -98,12 +98,10 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     let note = &|next| step.set(next as u32);
     let rights =
         Rights { set_groups, hand_over_listener: &|listener| exec::hand_over(control, &listener), note };
-    let given_up = match process::has_listener(&plan.process) {
-        // An agent expects it of `create`.
-        true => Some(process::give_up_rights(&plan.process, &rights, || Ok(()))?),
-        // What else has a filter may forbid all that it takes to wait at the gate.
-        false => None,
-    };
+    // An agent expects to hear of `create`. What else has a filter may forbid all that it takes to wait at the gate.
+    let given_up = process::has_listener(&plan.process)
+        .then(|| process::give_up_rights(&plan.process, &rights, || Ok(())))
+        .transpose()?;
     match terminal {
         Some(Terminal { master, slave: _ }) => control.send(&FromInit::Ready, &[master.as_fd()]),
         None => control.send(&FromInit::Ready, &[]),

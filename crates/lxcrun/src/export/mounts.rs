@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount};
 
 use super::text::Text;
 use crate::Bundle;
+use crate::cgroup::cgroups_are_unified;
 use crate::config::{is_mount_option, nothing_of_linux};
 
 pub(super) fn mounts(text: &mut Text, bundle: &Bundle) {
@@ -15,7 +16,15 @@ pub(super) fn mounts(text: &mut Text, bundle: &Bundle) {
     let all = spec.mounts().as_deref().unwrap_or_default();
     let (own, listed): (Vec<&Mount>, Vec<&Mount>) = all.iter().partition(|m| is_lxcs_own(m));
     let readonly = linux.readonly_paths().as_deref().unwrap_or_default();
-    let automatic: Vec<&str> = own.iter().filter_map(|m| automatic(m, readonly)).collect();
+    let mut automatic: Vec<&str> = own.iter().filter_map(|m| automatic(m, readonly)).collect();
+    if cgroups_are_unified() && !has_cgroup_namespace(linux) {
+        let all = automatic.len();
+        automatic.retain(|mount| !mount.starts_with("cgroup"));
+        if automatic.len() < all {
+            let reason = "LXC mounts cgroup v2 for who has a cgroup namespace alone";
+            text.lacks("mounts[/sys/fs/cgroup]", reason);
+        }
+    }
     if !automatic.is_empty() {
         text.set("mounts", "lxc.mount.auto", &automatic.join(" "));
     }
@@ -37,6 +46,11 @@ pub(super) fn mounts(text: &mut Text, bundle: &Bundle) {
             line(text, "linux.readonlyPaths", source, path, "none", &["rbind", "ro", "relative", "optional"]);
         }
     }
+}
+
+fn has_cgroup_namespace(linux: &Linux) -> bool {
+    let mut listed = linux.namespaces().iter().flatten();
+    listed.any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup)
 }
 
 /// Whether LXC makes it itself, better than a line could.
