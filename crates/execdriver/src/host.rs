@@ -33,8 +33,9 @@ impl HostFacts {
     pub(crate) fn probe() -> Result<Self> {
         let liblxc = liblxc()?;
         check_namespaces()?;
-        let mounts =
-            fs::read_to_string("/proc/thread-self/mountinfo").map_err(|e| missing("/proc", e.to_string()))?;
+        // Mount points need not be text.
+        let mounts = fs::read("/proc/thread-self/mountinfo").map_err(|e| missing("/proc", e.to_string()))?;
+        let mounts = String::from_utf8_lossy(&mounts);
         check_cgroups(&mounts)?;
         let memory = rustix::system::sysinfo();
         Ok(Self {

@@ -55,11 +55,11 @@ impl Proc {
         use std::io::Read;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         let file = openat2(&self.0, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         std::fs::File::from(file)
-            .read_to_string(&mut text)
+            .read_to_end(&mut bytes)
             .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-        Ok(text)
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Writes `value` to a file below it, in one go as these files want it.

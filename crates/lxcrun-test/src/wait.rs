@@ -11,8 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// The longest that anything in the suite may take: generous, as the machine may be emulated.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+/// The longest that anything in the suite may take: generous, as the machine may be emulated, where twenty containers that
+/// dockerd starts at once take minutes.
+pub const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Blocks until `fd` can be read (or has hung up); `false` at the deadline.
 pub fn readable(fd: impl AsFd, within: Duration) -> bool {

@@ -315,7 +315,7 @@ impl Container {
     /// Counters of the interfaces in the init's network namespace.
     fn network_interfaces(&self) -> Vec<crate::cgroup::NetworkInterface> {
         let Some(pid) = self.init_pid() else { return Vec::new() };
-        let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+        let text = crate::host::read(format!("/proc/{pid}/net/dev")).unwrap_or_default();
         text.lines().skip(2).filter_map(crate::cgroup::NetworkInterface::parse).collect()
     }
 }

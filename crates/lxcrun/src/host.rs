@@ -9,11 +9,14 @@ use crate::{Error, Result};
 
 /// Reads a file of /proc, /sys or a cgroup. Their sizes are not known before, and a buffer that grows from nothing
 /// takes half a dozen reads where this one takes one. Asking for the size first, as a `File` does, says nothing.
+///
+/// The names that others give to processes, cgroups and mount points need not be text; what is no UTF-8 in them is
+/// replaced, and hides nothing else.
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<String> {
     const PAGE: usize = 4096;
-    let mut text = String::with_capacity(PAGE);
-    File::open(path)?.take(u64::MAX).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::with_capacity(PAGE);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
 /// Facts about the host.

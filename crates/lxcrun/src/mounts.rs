@@ -141,7 +141,7 @@ fn check_locked(id: &ContainerId, mount: &PlannedMount, source: &Path) -> Result
     let field =
         |e: io::Error| refuse(id, format!("{}.source", mount.field), format!("{}: {e}", source.display()));
     let known = statx(CWD, source, AtFlags::empty(), StatxFlags::MNT_ID).map_err(|e| field(e.into()))?;
-    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(field)?;
+    let table = crate::host::read("/proc/self/mountinfo").map_err(field)?;
     let of_mount = |line: &str| {
         let mut fields = line.split(' ');
         (fields.next()?.parse() == Ok(known.stx_mnt_id)).then(|| fields.nth(4).map(attributes_of))?

@@ -128,7 +128,7 @@ fn has_line(schemata: &str, wanted: &str) -> bool {
 }
 
 fn mountpoint() -> io::Result<Option<PathBuf>> {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    let mountinfo = crate::host::read("/proc/self/mountinfo")?;
     Ok(mountinfo.lines().find_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         let is_resctrl = filesystem.starts_with("resctrl ");

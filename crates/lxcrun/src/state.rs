@@ -452,7 +452,7 @@ impl StateDir {
 
     /// The end of liblxc's log, for an error: `: reason`, or nothing.
     pub(crate) fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.path.join(crate::config::LOG_FILE)).unwrap_or_default();
+        let text = crate::host::read(self.path.join(crate::config::LOG_FILE)).unwrap_or_default();
         // The first error is the cause, those that follow only say who was affected by it.
         let reasons: Vec<&str> =
             text.lines().filter_map(|l| l.split_once("ERROR").map(|(_, r)| r.trim())).take(3).collect();

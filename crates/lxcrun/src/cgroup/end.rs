@@ -80,7 +80,7 @@ impl Cgroup {
     fn check_not_held(&self, pidfd: &OwnedFd) -> Result<()> {
         let Some((own, false)) = self.directory("freezer") else { return Ok(()) };
         let Some(pid) = pid_of(pidfd) else { return Ok(()) };
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let text = crate::host::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let mut paths = self.hierarchies.paths(&text);
         let Some((freezer, path)) = paths.find(|(h, _)| h.is_called("freezer")) else { return Ok(()) };
         let directory = freezer.mountpoint.join(path.trim_start_matches('/'));

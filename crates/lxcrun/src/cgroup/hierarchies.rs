@@ -50,18 +50,13 @@ impl Hierarchies {
     fn from_mountinfo(mountinfo: &str) -> Self {
         let mut all: Vec<Hierarchy> = Vec::new();
         for line in mountinfo.lines() {
-            let Some((mount, filesystem)) = line.split_once(" - ") else { continue };
-            let fields: Vec<&str> = mount.split(' ').collect();
+            let Some(mountpoint) = mountpoint(line) else { continue };
+            let Some((_, filesystem)) = line.split_once(" - ") else { continue };
             let mut filesystem = filesystem.split(' ');
             let (Some(fstype), _, Some(options)) = (filesystem.next(), filesystem.next(), filesystem.next())
             else {
                 continue;
             };
-            let Some(mountpoint) = fields.get(4).map(PathBuf::from) else { continue };
-            // A bind mount of a part (of a container in a container) is not the hierarchy.
-            if !mountpoint.starts_with("/sys/fs/cgroup") {
-                continue;
-            }
             let controllers: Vec<String> = match fstype {
                 "cgroup2" => Vec::new(),
                 "cgroup" => options.split(',').filter(|o| is_controller(o)).map(str::to_owned).collect(),
@@ -137,6 +132,14 @@ impl Hierarchies {
     }
 }
 
+/// Where this line of mountinfo says that a hierarchy may be. A bind mount elsewhere of a part (of a container in a
+/// container) is none. Compared as text: a host has hundreds of other lines.
+fn mountpoint(line: &str) -> Option<PathBuf> {
+    let place = line.split(' ').nth(4)?;
+    let below = place.strip_prefix("/sys/fs/cgroup")?;
+    (below.is_empty() || below.starts_with('/')).then(|| place.into())
+}
+
 /// Among the mount options of a v1 hierarchy, those that name its controllers.
 fn is_controller(option: &str) -> bool {
     !matches!(option, "rw" | "ro" | "xattr" | "noprefix" | "clone_children" | "cpuset_v2_mode" | "none")
@@ -160,6 +163,15 @@ mod tests {
         assert_eq!(found.of("cpuacct").unwrap().mountpoint, PathBuf::from("/sys/fs/cgroup/cpu,cpuacct"));
         assert!(found.of("memory").unwrap().is_unified());
         assert!(found.legacy().next().unwrap().is_called("name=systemd"));
+    }
+
+    /// Who may mount gives names: such as of a file manager for the label of a disk.
+    #[test]
+    fn mounts_of_others_are_passed_over() {
+        let others = "40 30 0:30 / /sys/fs/cgroups rw - cgroup2 cgroup2 rw\n\
+                      41 30 0:31 / /mnt/\u{fffd}/sys/fs/cgroup rw - cgroup cgroup rw,memory\n\
+                      42 30 0:32 / /sys/fs/cgroup rw - tmpfs tmpfs\n43 30\n\n";
+        assert_eq!(Hierarchies::from_mountinfo(others).layout(), Layout::None);
     }
 
     #[test]

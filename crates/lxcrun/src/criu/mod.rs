@@ -256,11 +256,11 @@ impl Criu {
 
     /// What it printed before it went away without an answer.
     fn last_words(&self) -> String {
-        let mut text = String::new();
+        let mut text = Vec::new();
         let mut output = &self.output;
         let _ = output.rewind();
-        let _ = output.read_to_string(&mut text);
-        match errors(&text) {
+        let _ = output.read_to_end(&mut text);
+        match errors(&String::from_utf8_lossy(&text)) {
             said if said.is_empty() => "criu ended without an answer".into(),
             said => said,
         }

@@ -86,7 +86,7 @@ pub fn examine(root: &Path) -> Vec<Check> {
 
 /// The text of a file, without the last newline; empty when there is none.
 fn text(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
+    crate::host::read(path).unwrap_or_default().trim_end().to_owned()
 }
 
 /// The program, when it is on the PATH.
