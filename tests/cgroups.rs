@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use lxcrun_test::engines::until;
-use lxcrun_test::{Bundle, Cgroups, Container, Need, Output, cgroup_parent, hierarchies, tests};
+use lxcrun_test::{Bundle, Cgroups, Container, Fifo, Need, Output, cgroup_parent, hierarchies, tests};
 use serde_json::json;
 
 tests![
@@ -34,6 +34,7 @@ tests![
         .needs(Need::CgroupV2)
         .not_on("runc", "1.1 has another formula for shares"),
     what_version_two_lacks_is_refused.needs(Need::CgroupV2).not_on("runc", "it passes over some"),
+    an_engine_in_an_unprivileged_container_gives_its_containers_limits.needs(Need::CgroupV2),
     an_engine_in_a_container_gives_its_containers_limits
         .needs(Need::CgroupV2)
         .needs(Need::Program("unshare")),
@@ -247,6 +248,52 @@ fn an_engine_in_a_container_gives_its_containers_limits() {
     for bundle in [plain, remapped] {
         assert_limited_in_an_engine(bundle);
     }
+}
+
+/// As Docker in an unprivileged LXC container: its root is root of a part of the host's users and of the cgroups.
+fn an_engine_in_an_unprivileged_container_gives_its_containers_limits() {
+    const GUEST: &str = r#"
+        mount -t cgroup2 cgroup2 /sys/fs/cgroup
+        mkdir /sys/fs/cgroup/init.scope
+        echo $$ >/sys/fs/cgroup/init.scope/cgroup.procs
+        echo forked >$SAY
+        read -r go <$HEAR
+        for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+            echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
+        done
+        exec "$@""#;
+    const MAPPED: &str = r#"
+        echo $$ >$OUTER/cgroup.procs
+        exec unshare --user sh -ec 'echo mine >$SAY
+            read -r go <$HEAR
+            exec unshare --cgroup --mount --pid --fork --kill-child --mount-proc sh -ec "$0" sh "$@"' "$@""#;
+    let script = "cat /sys/fs/cgroup/memory.max; grep -c : /proc/self/cgroup; exit 9";
+    let bundle = with_memory(64 << 20).namespace("cgroup", None);
+    let mut said = Fifo::new(bundle.path("said"));
+    let mut heard = Fifo::new(bundle.path("heard"));
+    let container = bundle.sh(script).build();
+    let outer = PathBuf::from(format!("/sys/fs/cgroup/{}-guest", container.id()));
+    fs::create_dir(&outer).expect("a cgroup");
+    let call = container.call_with_bundle("run").arg(container.id());
+    let mut command = Command::new("sh");
+    command.args(["-ec", MAPPED, "sh", GUEST]).args(call.argv()).env_remove("XDG_RUNTIME_DIR");
+    command.env("OUTER", &outer).env("SAY", said.path()).env("HEAR", heard.path());
+    let guest = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
+    assert_eq!(said.line(), "mine");
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{file}", guest.id()), "0 0 65536").expect("a map");
+    }
+    heard.send("go");
+    assert_eq!(said.line(), "forked");
+    // The one outside of the guest, which is no process of the guest's.
+    fs::write("/sys/fs/cgroup/cgroup.procs", guest.id().to_string()).expect("out of the cgroup");
+    heard.send("go");
+    let run = Output::new("an engine in a guest", &guest.wait_with_output().expect("sh"));
+    let left = fs::read_dir(&outer).expect("the guest's cgroup").flatten().filter(|e| e.path().is_dir());
+    let left: Vec<PathBuf> = left.map(|entry| entry.path()).collect();
+    fs::remove_dir(outer.join("init.scope")).and_then(|()| fs::remove_dir(&outer)).expect("none but ours");
+    run.assert_exit(9).assert_stdout("67108864\n1\n");
+    assert_eq!(left, [outer.join("init.scope")]);
 }
 
 fn assert_limited_in_an_engine(bundle: Bundle) {

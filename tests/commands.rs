@@ -113,6 +113,10 @@ fn update_takes_a_file_and_standard_input() {
     let call = container.call("update").args(["-r", "-", container.id()]);
     call.stdio(fs::File::open(&file).expect("a file"), Stdio::null(), Stdio::null()).output().assert_ok();
     assert_eq!(pids_limit(&container), "40");
+    // Go's programs read names so.
+    fs::write(&file, r#"{"Pids":{"LIMIT":50},"future":1}"#).expect("a file");
+    container.call("update").arg("-r").arg(&file).arg(container.id()).output().assert_ok();
+    assert_eq!(pids_limit(&container), "50");
 }
 
 fn update_from_a_file_ignores_the_options() {

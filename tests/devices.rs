@@ -15,6 +15,7 @@ tests![
     another_file_at_a_default_device_stays,
     a_mounted_device_keeps_its_mode_and_owner,
     a_fifo_can_be_listed,
+    a_listed_ptmx_is_the_link_all_the_same,
     a_device_that_is_not_allowed_cannot_be_opened,
     a_device_that_is_allowed_can_be_opened,
     a_device_may_be_allowed_for_reading_alone,
@@ -175,4 +176,10 @@ fn a_program_may_make_a_device_but_not_use_it() {
     let rules = [deny_all(), json!({ "allow": true, "type": "c", "access": "m" })];
     let run = with_device("/dev/log11").resource("devices", &rules[..]).sh(script).run();
     run.assert_ok().assert_stdout("made\nrefused\n");
+}
+
+fn a_listed_ptmx_is_the_link_all_the_same() {
+    let ptmx = json!({ "path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2 });
+    let run = Bundle::busybox().push("/linux/devices", ptmx).args(["readlink", "/dev/ptmx"]).run();
+    run.assert_ok().assert_stdout("pts/ptmx\n");
 }

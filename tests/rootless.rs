@@ -9,6 +9,15 @@ tests![
     root_of_the_container_is_the_user.for_ordinary_user(),
     a_container_lives_and_dies_without_root.for_ordinary_user(),
     binds_are_the_users_and_read_only_where_asked.for_ordinary_user(),
+    a_cgroup_below_a_delegated_one_has_limits.for_ordinary_user().needs(Need::CgroupV2).needs(Need::Systemd),
+    a_path_where_the_user_may_make_no_cgroup_is_refused.for_ordinary_user(),
+    an_exec_from_a_login_session_enters_the_scope
+        .for_ordinary_user()
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .not_on("runc", "leaves the program outside"),
+    a_listed_ptmx_is_the_link_all_the_same.for_ordinary_user(),
+    what_cannot_be_killed_is_warned_of.for_ordinary_user(),
     limits_need_a_cgroup.for_ordinary_user().lxcrun_only("others ask systemd for one, or differ in words"),
     a_container_without_a_user_namespace_is_refused.for_ordinary_user().not_on("crun", "makes one"),
     ids_of_others_are_not_mapped.for_ordinary_user().lxcrun_only("about the field that is named"),
@@ -61,6 +70,62 @@ fn binds_are_the_users_and_read_only_where_asked() {
     let script = "echo new >/rw/file && ! (echo x >/ro/other) 2>/dev/null && cat /ro/file";
     let run = bundle.bind(&dir, "/rw", &["rbind"]).bind(&dir, "/ro", &["rbind", "ro"]).sh(script).run();
     run.assert_ok().assert_stdout("new\n");
+}
+
+/// As `podman run --cgroups=split` in a service: the engine is in a part of its own cgroup, the container in another.
+fn a_cgroup_below_a_delegated_one_has_limits() {
+    const ENGINE: &str = r#"
+        scope=/sys/fs/cgroup$(sed s/0::// /proc/self/cgroup)
+        mkdir $scope/runtime
+        echo $$ >$scope/runtime/cgroup.procs
+        echo "+memory +pids" >$scope/cgroup.subtree_control
+        "$@"
+        code=$?
+        rmdir $scope/container && exit 1
+        exit $code"#;
+    let bundle = rootless().namespace("cgroup", None).resource("memory", json!({ "limit": 64 << 20 }));
+    let uid = rustix::process::geteuid().as_raw();
+    let scope = format!("lxcrun-{}.scope", bundle.key());
+    let path = format!("/user.slice/user-{uid}.slice/user@{uid}.service/app.slice/{scope}/container");
+    let script = "cat /proc/self/cgroup /sys/fs/cgroup/memory.max; exit 9";
+    let container = bundle.set("/linux/cgroupsPath", path).sh(script).build();
+    let mut command = Command::new("systemd-run");
+    command.args(["--user", "--quiet", "--scope", "--property=Delegate=yes", "--unit"]).arg(scope);
+    command
+        .args(["sh", "-c", ENGINE, "sh"])
+        .args(container.call_with_bundle("run").arg(container.id()).argv());
+    let run = lxcrun_test::Output::new("a run in a scope", &command.output().expect("systemd-run"));
+    run.assert_exit(9).assert_stdout("0::/\n67108864\n");
+}
+
+fn a_path_where_the_user_may_make_no_cgroup_is_refused() {
+    let words = ["linux.cgroupsPath", "unable to apply cgroup configuration", "permission denied"];
+    rootless().set("/linux/cgroupsPath", "/not/there").refused(&words);
+}
+
+/// Between a session's cgroup and one of the user's systemd only systemd may move a process.
+fn an_exec_from_a_login_session_enters_the_scope() {
+    let bundle = rootless();
+    let scope = format!("test-{}.scope", bundle.key());
+    let path = format!(":test:{}", bundle.key());
+    let container = bundle.set("/linux/cgroupsPath", path).args(["sleep", "1000"]).build();
+    let options = ["--systemd-cgroup", "create", "--bundle"].map(std::ffi::OsStr::new);
+    container.global(options).arg(container.dir()).arg(container.id()).output().assert_ok();
+    container.start().assert_ok();
+    container.exec(["cat", "/proc/self/cgroup"]).assert_ok().assert_stdout_contains(&scope);
+    container.delete_force().assert_ok();
+}
+
+fn a_listed_ptmx_is_the_link_all_the_same() {
+    let ptmx = json!({ "path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2 });
+    let run = rootless().push("/linux/devices", ptmx).args(["readlink", "/dev/ptmx"]).run();
+    run.assert_ok().assert_stdout("pts/ptmx\n");
+}
+
+fn what_cannot_be_killed_is_warned_of() {
+    let bundle = rootless().without_namespace("pid");
+    let proc = bundle.without_mount("/proc").mount("/proc", "none", "/proc", &["rbind"]);
+    proc.args(["true"]).run().assert_ok().assert_stderr_contains("strongly discouraged");
 }
 
 fn limits_need_a_cgroup() {

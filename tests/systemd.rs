@@ -24,6 +24,7 @@ tests![
         .needs(Need::CgroupV2)
         .needs(Need::Systemd)
         .lxcrun_only("others have no state yet that delete would find"),
+    a_restored_container_is_in_a_scope.needs(Need::CgroupV2).needs(Need::Systemd).needs(Need::Criu),
     a_path_of_another_form_is_refused.needs(Need::CgroupV2).needs(Need::Systemd),
     a_scope_of_somebody_elses_is_left_alone.needs(Need::CgroupV2).needs(Need::Systemd),
     a_frozen_scope_is_refused.needs(Need::CgroupV2).needs(Need::Systemd),
@@ -149,6 +150,27 @@ fn every_command_works_in_a_scope() {
     container.verb("resume").assert_ok();
     assert_eq!(container.status(), "running");
     assert_eq!(property(&container, "ActiveState"), "active");
+    container.finish();
+    assert_no_scope(&container);
+}
+
+fn a_restored_container_is_in_a_scope() {
+    let container = limited();
+    let images = container.path("images");
+    container.call("checkpoint").arg("--image-path").arg(&images).arg(container.id()).output().assert_ok();
+    assert_no_scope(&container);
+    let restore = |images: &Path| {
+        let options = ["--systemd-cgroup", "restore", "--detach", "--bundle"].map(OsStr::new);
+        let call = container.global(options).arg(container.dir()).arg("--image-path").arg(images);
+        call.arg(container.id()).output()
+    };
+    restore(&container.path("nothing")).assert_fails();
+    assert_no_scope(&container);
+    restore(&images).assert_ok();
+    let own = format!("/system.slice/{}", scope(&container));
+    assert!(container.proc("cgroup").contains(&own), "{}", container.proc("cgroup"));
+    assert_eq!(property(&container, "TasksMax"), "17");
+    container.exec(["cat", "/proc/self/cgroup"]).assert_ok().assert_stdout_contains(&own);
     container.finish();
     assert_no_scope(&container);
 }

@@ -30,6 +30,9 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     // Nobody who shares our PID namespace gets at our descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| fail("prctl", e))?;
     rustix::process::umask(rustix::fs::Mode::empty());
+    if plan.new_cgroup_namespace {
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| fail("linux.namespaces: cgroup", e))?;
+    }
     if let Some(namespace) = plan.cgroup_namespace {
         let kind = Some(LinkNameSpaceType::ControlGroup);
         move_into_link_name_space(fds[namespace].as_fd(), kind)

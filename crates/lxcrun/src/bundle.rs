@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use crate::{Error, Result};
+use crate::{Error, Result, json};
 
 /// Nobody writes a config.json of this size: a larger one is a mistake or an attack.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -94,28 +94,23 @@ type ParseError = (String, String);
 
 /// Parses a specification, also for a container that was made from it before.
 pub(crate) fn parse(config: &[u8]) -> Result<Spec, ParseError> {
-    let whole = |e: serde_json::Error| ("config.json".to_owned(), e.to_string());
+    let value =
+        || serde_json::from_slice::<serde_json::Value>(config).map_err(|e| name_field(json::whole(e)));
     // A platform that oci-spec (0.10) does not know.
     if contains(config, b"\"freebsd\"") {
-        let json: serde_json::Value = serde_json::from_slice(config).map_err(whole)?;
+        let json = value()?;
         if json.get("freebsd").is_some() {
             return Err(("freebsd".into(), "is not a property of a Linux container".into()));
         }
     }
     let misnamed = SCHEDULER_FLAGS.iter().any(|(name, _)| contains(config, name.as_bytes()));
     if misnamed || contains(config, b"\"memoryPolicy\"") {
-        let mut json: serde_json::Value = serde_json::from_slice(config).map_err(whole)?;
+        let mut json = value()?;
         rename_scheduler_flags(json.pointer_mut("/process/scheduler/flags"));
         drop_empty_memory_policy(json.get_mut("linux"));
-        return serde_path_to_error::deserialize(json).map_err(name_field);
+        return json::from_value(json).map_err(name_field);
     }
-    // Keeping track of the path costs as much again as parsing: only an error needs it.
-    serde_json::from_slice(config).or_else(|_| {
-        let mut json = serde_json::Deserializer::from_slice(config);
-        let spec = serde_path_to_error::deserialize(&mut json).map_err(name_field)?;
-        json.end().map_err(whole)?;
-        Ok(spec)
-    })
+    json::from_slice(config).map_err(name_field)
 }
 
 /// Parses the process of an exec, as `--process` has it.
@@ -126,10 +121,24 @@ pub fn parse_process(json: &[u8]) -> Result<oci_spec::runtime::Process, String> 
     let mut json: serde_json::Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
     rename_scheduler_flags(json.pointer_mut("/scheduler/flags"));
     // Clients of runc leave it out when they mean root.
-    if let Some(process) = json.as_object_mut() {
-        process.entry("user").or_insert_with(|| serde_json::json!({ "uid": 0, "gid": 0 }));
+    if let Some(process) = json.as_object_mut()
+        && !process.keys().any(|key| key.eq_ignore_ascii_case("user"))
+    {
+        process.insert("user".into(), serde_json::json!({ "uid": 0, "gid": 0 }));
     }
-    serde_path_to_error::deserialize(json).map_err(|e| e.to_string())
+    json::from_value(json).map_err(without_field)
+}
+
+/// Parses limits, as `update --resources` has them.
+///
+/// # Errors
+/// The field and the reason.
+pub fn parse_resources(json: &[u8]) -> Result<oci_spec::runtime::LinuxResources, String> {
+    json::from_slice(json).map_err(without_field)
+}
+
+fn without_field((path, reason): json::Problem) -> String {
+    if path == "." { reason } else { format!("{path}: {reason}") }
 }
 
 /// Without a mode it is none, as in runc.
@@ -141,12 +150,8 @@ fn drop_empty_memory_policy(linux: Option<&mut serde_json::Value>) {
     }
 }
 
-fn name_field(error: serde_path_to_error::Error<serde_json::Error>) -> ParseError {
-    let field = match error.path().to_string() {
-        whole if whole == "." || whole.starts_with('?') => "config.json".into(),
-        field => field,
-    };
-    let reason = error.into_inner().to_string();
+fn name_field((path, reason): json::Problem) -> ParseError {
+    let field = if path == "." || path.starts_with('?') { "config.json".into() } else { path };
     // The words are runc's.
     let reason = match field.strip_prefix("linux.memoryPolicy") {
         Some("" | ".mode") => format!("invalid memory policy mode: {reason}"),

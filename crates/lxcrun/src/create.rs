@@ -88,12 +88,10 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     if options.systemd_cgroup {
         plan.cgroup = systemd_cgroup(id, spec, &host)?;
     } else if rootless::is_ordinary_user() {
-        if named.is_some_and(|path| !path.as_os_str().is_empty()) {
-            let reason = "applying cgroup configuration: permission denied: an ordinary user has cgroups by systemd \
-                          alone, with --systemd-cgroup";
-            return Err(refuse(id, "linux.cgroupsPath", reason));
+        plan.cgroup = cgroup_of_user(id, plan.cgroup, named, &host)?;
+        if !plan.cgroup.is_some() && !plan.namespaces.is_new("pid") {
+            tracing::warn!("{}", NO_WAY_TO_KILL);
         }
-        plan.cgroup = CgroupPath::none(id);
     }
     if let (Some(field), false) = (&plan.raw.delegation, plan.cgroup.is_some()) {
         return Err(refuse(id, field, NO_CGROUP));
@@ -227,8 +225,34 @@ pub(crate) fn move_net_devices(id: &ContainerId, plan: &Plan, init: Pid) -> Resu
     MovedDevices::new(id, &plan.net_devices, &namespace.into())
 }
 
+/// runc's words.
+const NO_WAY_TO_KILL: &str = "Creating a rootless container with no cgroup and no private pid namespace. Such \
+    configuration is strongly discouraged (as it is impossible to properly kill all container's processes)";
+
+/// The cgroup of a container of who may not do everything: where they may make one, in a part of version 2 that was given
+/// to them.
+fn cgroup_of_user(
+    id: &ContainerId,
+    wanted: CgroupPath,
+    named: Option<&Path>,
+    host: &Host,
+) -> Result<CgroupPath> {
+    if Cgroup::new(id, host.hierarchies.clone(), &wanted.container()).can_be_made() {
+        // Root of a user namespace of their own has cgroups as root has them.
+        let root = rustix::process::geteuid().is_root();
+        return Ok(if root { wanted } else { wanted.without_liblxc() });
+    }
+    if named.is_some_and(|path| !path.as_os_str().is_empty()) {
+        // The words are runc's.
+        let reason = "unable to apply cgroup configuration: applying cgroup configuration: permission denied: this user \
+                      may make no cgroup there";
+        return Err(refuse(id, "linux.cgroupsPath", reason));
+    }
+    Ok(CgroupPath::none(id))
+}
+
 /// The cgroup in a unit of systemd that does not exist yet.
-fn systemd_cgroup(id: &ContainerId, spec: &Spec, host: &Host) -> Result<CgroupPath> {
+pub(crate) fn systemd_cgroup(id: &ContainerId, spec: &Spec, host: &Host) -> Result<CgroupPath> {
     if host.cgroup_layout() != Layout::Unified {
         return Err(refuse(id, "linux.cgroupsPath", "--systemd-cgroup needs a host with cgroup v2 alone"));
     }
@@ -280,6 +304,8 @@ struct Creation {
     cgroup_existed: bool,
     /// Whether we make them, and liblxc doesn't know.
     own_cgroups: bool,
+    /// Whether it is kept from making any.
+    hidden_cgroups: bool,
     /// Whether systemd has made the unit for it, and not for somebody else.
     unit_started: bool,
     /// Whether liblxc leaves its monitor in the cgroups that it is in.
@@ -313,7 +339,8 @@ impl Creation {
         let monitor_cgroups = plan.cgroup.monitor(monitor_stays);
         let directory = StateDir::create(root, id)?;
         let existing = cgroup.existing()?;
-        let own_cgroups = plan.makes_cgroups(host) && (!monitored || existing.is_some());
+        let hidden_cgroups = plan.makes_cgroups(host) && (!monitored || existing.is_some());
+        let own_cgroups = hidden_cgroups || (plan.cgroup.is_some() && !plan.cgroup.is_for_liblxc());
         let (init, init_end) = Channel::pair().at(id, "no channel for the init")?;
         init.learn_senders().at(id, "no channel for the init")?;
         let monitor = Monitor::spawn(id, directory.root(), init_end)?;
@@ -336,6 +363,7 @@ impl Creation {
             cgroup,
             cgroup_existed: existing.is_some(),
             own_cgroups,
+            hidden_cgroups,
             unit_started: false,
             monitor_stays,
             monitor_cgroups,
@@ -440,7 +468,7 @@ impl Creation {
             take_cgroups,
             claim_root,
             stay_in_cgroups: self.monitor_stays,
-            hide_cgroups: self.own_cgroups.then(|| directory.path().to_owned()),
+            hide_cgroups: self.hidden_cgroups.then(|| directory.path().to_owned()),
         };
         self.monitor()?.start(plan, user_namespace)
     }
@@ -657,7 +685,10 @@ fn init_request(
     let (cgroup_namespace, mount_namespace) = (to_join("cgroup")?, to_join("mount")?);
     let joined_time_namespace = to_join("time")?;
     Ok(protocol::init::Container {
-        cgroups_hidden: creation.own_cgroups,
+        cgroups_hidden: creation.hidden_cgroups,
+        new_cgroup_namespace: !plan.cgroup.is_for_liblxc()
+            && plan.cgroup.is_some()
+            && plan.namespaces.is_new("cgroup"),
         cgroup_namespace,
         mount_namespace,
         time_namespace: plan.time_namespace.clone(),

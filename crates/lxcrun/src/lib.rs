@@ -25,6 +25,7 @@ mod features;
 mod helper;
 mod host;
 mod id;
+mod json;
 mod kill;
 mod listener;
 mod monitor;
@@ -41,7 +42,7 @@ mod state;
 mod systemd;
 mod template;
 
-pub use bundle::{Bundle, OCI_VERSION, parse_process};
+pub use bundle::{Bundle, OCI_VERSION, parse_process, parse_resources};
 pub use cgroup::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEvents, MemoryStats,
     MemoryUsage, NetworkInterface, OomWatch, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,

@@ -43,7 +43,7 @@ impl HostTree {
     /// but in there.
     pub(crate) fn open(plan: &Plan, path: &Path, recursive: bool) -> io::Result<Self> {
         match clone_tree(path, recursive) {
-            Err(Errno::PERM) if plan.namespaces.is_new("user") => {
+            Err(Errno::PERM) if plan.namespaces.has_user() => {
                 std::fs::metadata(path)?;
                 Ok(Self::Path { path: path.into(), recursive })
             }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 use protocol::Hook;
 use rustix::fs::CWD;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
@@ -18,7 +18,7 @@ use rustix::thread::set_thread_groups;
 use crate::cgroup::Cgroup;
 use crate::checkpoint::{self, DESCRIPTORS};
 use crate::config::{HookKind, Plan, Sharing, hooks};
-use crate::create::{move_net_devices, own_stdio, resources, write_pid_file};
+use crate::create::{move_net_devices, own_stdio, resources, systemd_cgroup, write_pid_file};
 use crate::criu::rpc::{CgroupRoot, Features, InheritFd, JoinNamespace, Kind, Options};
 use crate::criu::{self, CgroupsMode, Criu, Directory};
 use crate::delete::run_poststop_hooks;
@@ -58,6 +58,8 @@ pub struct RestoreOptions {
     pub link_remap: bool,
     /// What to do about cgroups.
     pub cgroups_mode: Option<CgroupsMode>,
+    /// Have systemd make a scope for the container: `linux.cgroupsPath` is `slice:prefix:name`.
+    pub systemd_cgroup: bool,
     /// Free what the images have twice.
     pub auto_dedup: bool,
     /// Fetch memory when it is needed.
@@ -77,15 +79,15 @@ pub struct RestoreOptions {
 pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreOptions) -> Result<Container> {
     let spec = bundle.spec();
     let host = Host::probe(id)?;
-    let plan = Plan::new(id, bundle.path(), spec, &host, &[])?;
+    let mut plan = Plan::new(id, bundle.path(), spec, &host, &[])?;
+    if options.systemd_cgroup {
+        plan.cgroup = systemd_cgroup(id, spec, &host)?;
+    }
     check_terminal(id, &plan, &options)?;
     checkpoint::check_restorable(id, &plan, false)?;
     let pipes = saved_pipes(id, &options.image_path)?;
 
     let mut restoration = Restoration::begin(root, id, bundle, &plan, &host)?;
-    restoration.cgroup.make()?;
-    let (limits, device_rules) = split(resources(spec, &host));
-    restoration.cgroup.apply(&limits)?;
     let mounts::HostTree::Cloned(tree) = mounts::open_rootfs(id, &plan)? else {
         return Err(refuse(id, "restore", "only root can restore a container"));
     };
@@ -107,6 +109,8 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
     let work_path = options.work_path.as_deref();
     let (mut criu, images, work) =
         restoration.spawn_criu(tree, inherited.fds, &options.image_path, work_path)?;
+    let (limits, device_rules) = split(resources(spec, &host));
+    restoration.make_cgroup(spec, criu.pid(), &limits)?;
     let request = Options {
         root: Some(restoration.directory()?.path().join(ROOT).display().to_string()),
         evasive_devices: Some(true),
@@ -130,7 +134,6 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
         ..criu::options(&images, &work, LOG)
     };
     criu.check(Features { lazy_pages: options.lazy_pages.then_some(true), ..Features::default() })?;
-    restoration.cgroup.enter(criu.pid(), &[], None)?;
     let mut terminal = None;
     let mut devices = MovedDevices::default();
     criu.run(Kind::Restore, request, &work.path.join(LOG), |news| match news.script.as_str() {
@@ -230,6 +233,8 @@ struct Restoration {
     directory: Option<StateDir>,
     state: State,
     cgroup: Cgroup,
+    /// Whether systemd has made the unit for it, and not for somebody else.
+    unit_started: bool,
     /// A pidfd of the restored init.
     init: Option<OwnedFd>,
     poststop: Vec<Hook>,
@@ -239,18 +244,37 @@ impl Restoration {
     fn begin(root: &Path, id: &ContainerId, bundle: &Bundle, plan: &Plan, host: &Host) -> Result<Self> {
         let poststop = hooks(id, bundle.spec(), HookKind::Poststop)?;
         let directory = StateDir::create(root, id)?;
-        let cgroup = Cgroup::new(id, host.hierarchies.clone(), &plan.cgroup.container());
+        let cgroup = Cgroup::new(id, host.hierarchies.clone(), &plan.cgroup.container())
+            .in_unit(plan.cgroup.unit().cloned());
         if let Some(existing) = cgroup.existing()? {
             return Err(refuse(id, "linux.cgroupsPath", format!("{} exists already", existing.display())));
         }
         let state = State {
             cgroup: plan.cgroup.container(),
+            unit: plan.cgroup.unit().cloned(),
             ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
         };
         // What will be made is written down before.
         directory.write_spec(bundle.config())?;
         directory.write_state(&state)?;
-        Ok(Self { id: id.clone(), directory: Some(directory), state, cgroup, init: None, poststop })
+        let id = id.clone();
+        Ok(Self { id, directory: Some(directory), state, cgroup, unit_started: false, init: None, poststop })
+    }
+
+    /// Makes the cgroup, with its limits and CRIU in it: the processes are born there.
+    fn make_cgroup(&mut self, spec: &Spec, criu: Pid, limits: &LinuxResources) -> Result<()> {
+        if let Some(unit) = &self.state.unit {
+            unit.start(&self.id, spec, criu.as_raw_nonzero().get().unsigned_abs())?;
+            self.unit_started = true;
+            self.cgroup.fill_unit();
+        }
+        self.cgroup.make()?;
+        self.cgroup.enter(criu, &[], None)?;
+        if self.state.unit.is_some() {
+            // A unit with a process of its own passes no controllers down.
+            self.cgroup.make()?;
+        }
+        self.cgroup.apply(limits)
     }
 
     fn directory(&self) -> Result<&StateDir> {
@@ -359,6 +383,10 @@ impl Drop for Restoration {
         let _ = self.cgroup.kill_all();
         for problem in self.cgroup.remove() {
             tracing::warn!("container {}: {problem}", self.id);
+        }
+        let unit = self.state.unit.as_ref().filter(|_| self.unit_started);
+        if let Some(Err(e)) = unit.map(|unit| unit.stop(&self.id)) {
+            tracing::warn!("{e}");
         }
         drop(directory);
         if self.state.init.is_some() {

@@ -152,6 +152,8 @@ pub enum FailureKind {
 pub struct Container {
     /// Whether liblxc was shown no cgroups, see `monitor::Plan`: hooks want to see those of the host.
     pub cgroups_hidden: bool,
+    /// Whether to make a cgroup namespace first of all, because liblxc has put the init into no cgroup.
+    pub new_cgroup_namespace: bool,
     /// A cgroup namespace to join first of all.
     pub cgroup_namespace: Option<FdIndex>,
     /// A mount namespace to join, once everything is mounted in one of the init's own.

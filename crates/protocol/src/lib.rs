@@ -9,7 +9,9 @@ mod hook;
 pub mod init;
 pub mod monitor;
 mod scheduling;
+mod words;
 
 pub use channel::{Channel, Received};
 pub use hook::{Hook, HookError};
 pub use scheduling::{MemoryPolicy, Scheduler, Scheduling};
+pub use words::words;

@@ -350,7 +350,7 @@ impl Api for Service {
 
     fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> Result<Empty> {
         let task = self.task(&request.id)?;
-        let resources = serde_json::from_slice(&request.resources.value).map_err(|e| {
+        let resources = lxcrun::parse_resources(&request.resources.value).map_err(|e| {
             error(Code::INVALID_ARGUMENT, format!("container {}: resources: {e}", request.id))
         })?;
         task.container().map_err(|e| of_anyhow(&e))?.update(&resources).map_err(|e| of_library(&e))?;

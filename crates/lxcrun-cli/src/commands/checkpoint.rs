@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use lxcrun::{Bundle, CgroupsMode, CheckpointOptions, Container, ContainerId, RestoreOptions};
 
 use super::{absolute, run};
@@ -40,9 +40,6 @@ pub fn checkpoint(root: &Path, args: &cli::Checkpoint, inherited: Vec<OwnedFd>) 
 }
 
 pub fn restore(root: &Path, cli: &Cli, args: &cli::Restore) -> anyhow::Result<ExitCode> {
-    if cli.global.systemd_cgroup {
-        bail!("restore: --systemd-cgroup: not supported by this version of lxcrun");
-    }
     let id: ContainerId = args.id.parse()?;
     let bundle = Bundle::open(super::directory(&args.bundle))?;
     let options = RestoreOptions {
@@ -58,6 +55,7 @@ pub fn restore(root: &Path, cli: &Cli, args: &cli::Restore) -> anyhow::Result<Ex
         file_locks: args.criu.file_locks,
         link_remap: args.criu.link_remap,
         cgroups_mode: cgroups_mode(&args.criu),
+        systemd_cgroup: cli.global.systemd_cgroup,
         auto_dedup: args.criu.auto_dedup,
         lazy_pages: args.criu.lazy_pages,
         lsm_profile: args.lsm_profile.clone(),

@@ -44,7 +44,7 @@ fn read(path: &std::path::Path) -> anyhow::Result<LinuxResources> {
     } else {
         text = std::fs::read(path).with_context(name)?;
     }
-    serde_json::from_slice(&text).with_context(name)
+    lxcrun::parse_resources(&text).map_err(anyhow::Error::msg).with_context(name)
 }
 
 fn from_options(args: &cli::Update) -> anyhow::Result<LinuxResources> {

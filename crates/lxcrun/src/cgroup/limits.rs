@@ -52,8 +52,8 @@ impl Cgroup {
                 Err(("linux.resources", "this host has no cgroup file system mounted".to_owned()))
             }
         };
-        let settings = settings.map_err(|(field, reason)| refuse(&self.id, field, reason))?;
-        self.tell_systemd(&settings)?;
+        let mut settings = settings.map_err(|(field, reason)| refuse(&self.id, field, reason))?;
+        self.tell_systemd(&mut settings)?;
         // The kernel checks some values against others, quota against burst or memory against memory and swap: what it
         // refuses at first is set again when everything else is.
         let mut refused = Vec::new();
@@ -86,11 +86,17 @@ impl Cgroup {
         asked.map_or(Ok(()), |field| Err(refuse(&self.id, field, NO_CGROUP)))
     }
 
-    /// systemd writes what it knows of a unit whenever it likes: so it has to know.
-    fn tell_systemd(&self, settings: &[Setting]) -> Result<()> {
+    /// systemd writes what it knows of a unit whenever it likes: so it has to know. What it can't know exactly is set as it
+    /// knows it.
+    fn tell_systemd(&self, settings: &mut [Setting]) -> Result<()> {
         let Some(unit) = &self.unit else { return Ok(()) };
-        let files = settings.iter().map(|s| (s.file.as_str(), s.value.as_str()));
         let now = |file: &str| read(&self.directory("cpu")?.0, file).ok();
+        for setting in settings.iter_mut().filter(|setting| setting.file == "cpu.max") {
+            if let Some(rounded) = systemd::rounded_quota(&setting.value, now("cpu.max").as_deref()) {
+                setting.value = rounded;
+            }
+        }
+        let files = settings.iter().map(|s| (s.file.as_str(), s.value.as_str()));
         let properties =
             systemd::of_files(files, now).map_err(|reason| refuse(&self.id, "linux.resources", reason))?;
         unit.set(&self.id, &properties)
@@ -134,7 +140,7 @@ impl Cgroup {
         let reason = match e.raw_os_error() {
             Some(libc::ENOENT) => match why_missing(&directory, file, unified) {
                 Some(reason) => reason,
-                None => format!("this kernel has no {file} ({path})"),
+                None => format!("this kernel has no {file}: {path}: no such file or directory"),
             },
             Some(libc::EBUSY) if *field == "linux.resources.memory.limit" => {
                 let used = read(&directory, "memory.usage_in_bytes").unwrap_or_default();
@@ -180,5 +186,7 @@ fn why_missing(directory: &Path, file: &str, unified: bool) -> Option<String> {
         let file = parent.join("cgroup.subtree_control");
         return Some(format!("the {controller} controller is not enabled in {}", file.display()));
     }
-    Some(format!("the {controller} controller is not available in {}", parent.display()))
+    // crun's words.
+    let parent = parent.display();
+    Some(format!("the requested cgroup controller `{controller}` is not available in {parent}"))
 }

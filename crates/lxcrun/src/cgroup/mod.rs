@@ -28,12 +28,15 @@ pub use stats::{
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
 use crate::error::refuse;
 use crate::systemd::Unit;
 use crate::{ContainerId, Result};
 
-/// Why something that needs a cgroup can't be had without one.
-pub(crate) const NO_CGROUP: &str = "the container has no cgroup: this version makes none for ordinary users";
+/// Why something that needs a cgroup can't be had without one. It begins with words of runc.
+pub(crate) const NO_CGROUP: &str = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: \
+    the container has no cgroup";
 
 /// The cgroups of one container: a directory in each hierarchy.
 #[derive(Debug, Clone)]
@@ -93,6 +96,18 @@ impl Cgroup {
             0 => Ok(existing),
             n => refuse(format!("/{}: container's cgroup is not empty: {n} process(es) found", self.path)),
         }
+    }
+
+    /// Whether this process may make it: the nearest directory above that is there takes directories and processes of its
+    /// user. Only for version 2, where a part can be given away as a whole.
+    pub(crate) fn can_be_made(&self) -> bool {
+        let (Layout::Unified, Some(unified)) = (self.layout(), self.hierarchies.unified()) else {
+            return false;
+        };
+        let directory = unified.mountpoint.join(&self.path);
+        let above = directory.ancestors().skip(1).find(|above| above.exists());
+        let writable = |path: &Path| accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
+        above.is_some_and(|above| writable(above) && writable(&above.join("cgroup.procs")))
     }
 
     /// The container's directory in each hierarchy.

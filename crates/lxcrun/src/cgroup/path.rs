@@ -14,6 +14,8 @@ pub(crate) struct CgroupPath {
     base: String,
     container: String,
     id: ContainerId,
+    /// Whether liblxc has no part in it.
+    without_liblxc: bool,
     /// At the end of names that are made of the id.
     suffix: String,
     unit: Option<Unit>,
@@ -48,7 +50,8 @@ impl CgroupPath {
     }
 
     fn below_root(id: &ContainerId, container: String) -> Self {
-        Self { base: String::new(), container, id: id.clone(), suffix: String::new(), unit: None }
+        let (base, suffix) = Default::default();
+        Self { base, container, id: id.clone(), without_liblxc: false, suffix, unit: None }
     }
 
     /// The default where the id is the name of something else, for instance of a container in another state root.
@@ -57,6 +60,16 @@ impl CgroupPath {
         root.hash(&mut hasher);
         let suffix = format!("-{:016x}", hasher.finish());
         Self { suffix: suffix.clone(), ..Self::below_root(id, format!("lxc.payload.{id}{suffix}")) }
+    }
+
+    /// The same, made by us alone: liblxc makes none for an ordinary user who may not make it below the root.
+    pub(crate) fn without_liblxc(self) -> Self {
+        Self { without_liblxc: true, ..self }
+    }
+
+    /// Whether liblxc makes it, and puts the init into it.
+    pub(crate) fn is_for_liblxc(&self) -> bool {
+        self.is_some() && !self.without_liblxc
     }
 
     /// The cgroup of a container in a unit of systemd.
@@ -87,7 +100,7 @@ impl CgroupPath {
     /// That of liblxc's monitor, which must not exist either, so every container has one; and where that goes to remove
     /// its own. liblxc leaves it behind, we don't. Empty for a monitor that `stays` where it is.
     pub(crate) fn monitor(&self, stays: bool) -> [String; 2] {
-        if stays || !self.is_some() {
+        if stays || !self.is_for_liblxc() {
             return Default::default();
         }
         self.monitor_for_lxc(false).map(|path| format!("{}{path}", self.base))

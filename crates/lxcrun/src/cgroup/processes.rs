@@ -76,16 +76,27 @@ impl Cgroup {
                     }
                 }
             }
-            if directory.exists() {
-                let entered = match (write(&directory, "cgroup.procs", &text), init) {
-                    (Err(e), Some(init)) if e.kind() == io::ErrorKind::ResourceBusy && below.is_empty() => {
-                        directory_of(init, &hierarchy.mountpoint, &home)
-                            .and_then(|directory| write(&directory, "cgroup.procs", &text))
-                    }
-                    (entered, _) => entered,
-                };
-                entered.at(&self.id, format!("cannot enter cgroup {}", directory.display()))?;
+            if !directory.exists() {
+                continue;
             }
+            let entered = match (write(&directory, "cgroup.procs", &text), &self.unit, init) {
+                (Err(e), _, Some(init)) if e.kind() == io::ErrorKind::ResourceBusy && below.is_empty() => {
+                    directory_of(init, &hierarchy.mountpoint, &home)
+                        .and_then(|directory| write(&directory, "cgroup.procs", &text))
+                }
+                // Between the cgroup of a login session and one of the user's systemd only that may move their processes.
+                (Err(e), Some(unit), _) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    let inside = directory.strip_prefix(hierarchy.mountpoint.join(unit.cgroup()));
+                    unit.take_in(&self.id, pid, inside.unwrap_or(Path::new("")))?;
+                    Ok(())
+                }
+                (entered, ..) => entered,
+            };
+            entered.map_err(|e| {
+                let (file, why) = (directory.join("cgroup.procs"), protocol::words(&e.to_string()));
+                let reason = format!("error adding pid {text} to cgroups: {}: {why}", file.display());
+                refuse(&self.id, "linux.cgroupsPath", reason)
+            })?;
         }
         Ok(())
     }

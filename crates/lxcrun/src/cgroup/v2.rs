@@ -80,7 +80,8 @@ fn unified_settings(resources: &LinuxResources) -> Result<Vec<Setting>, Refusal>
         .map(|(file, value)| match file.split_once('.') {
             _ if file.contains('/') => Err((field, format!("{file:?} must be a file name (no slashes)"))),
             None | Some(("", _)) => {
-                Err((field, format!("{file:?} must be of the form CONTROLLER.PARAMETER")))
+                // crun's words.
+                Err((field, format!("the specified key has not the form CONTROLLER.VALUE `{file}`")))
             }
             Some(("cgroup", _)) if !LIMITS.contains(&file.as_str()) => {
                 Err((field, format!("{file} is no limit")))

@@ -19,8 +19,9 @@ pub(crate) const DEFAULT: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
-/// The default devices and the listed ones; a listed one of the same path wins.
-pub(super) fn devices(id: &ContainerId, linux: &Linux, bind: bool) -> Result<Vec<Device>> {
+/// The default devices and the listed ones; a listed one of the same path wins. /dev/ptmx is none with `links`: the init makes
+/// that a link to the one of /dev/pts, as runc does.
+pub(super) fn devices(id: &ContainerId, linux: &Linux, bind: bool, links: bool) -> Result<Vec<Device>> {
     let mut all: Vec<Device> = DEFAULT
         .iter()
         .map(|(path, major, minor)| Device {
@@ -39,6 +40,7 @@ pub(super) fn devices(id: &ContainerId, linux: &Linux, bind: bool) -> Result<Vec
         all.retain(|other| other.path != device.path);
         all.push(device);
     }
+    all.retain(|device| !links || device.path != Path::new("/dev/ptmx"));
     Ok(all)
 }
 

@@ -42,7 +42,12 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
     if let Some(name) = spec.hostname().as_ref().filter(|n| !n.is_empty() && plan.namespaces.is_new("uts")) {
         config.set("hostname", "lxc.uts.name", name);
     }
-    let (new, joined) = plan.namespaces.for_lxc(in_user_namespace);
+    let not_for_liblxc = [
+        in_user_namespace.then_some("user"),
+        // Made where the container's cgroup is, which liblxc does not know.
+        (plan.cgroup.is_some() && !plan.cgroup.is_for_liblxc()).then_some("cgroup"),
+    ];
+    let (new, joined) = plan.namespaces.for_lxc(&not_for_liblxc.map(Option::unwrap_or_default));
     config.set("linux.namespaces", "lxc.namespace.clone", new.join(" "));
     for (name, path) in joined {
         config.set("linux.namespaces", format!("lxc.namespace.share.{name}"), path.display().to_string());
@@ -54,7 +59,7 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
     for (field, mapping) in plan.id_maps.iter().filter(|_| !in_user_namespace) {
         config.set(field, "lxc.idmap", mapping);
     }
-    if plan.cgroup.is_some() {
+    if plan.cgroup.is_for_liblxc() {
         let [monitor, pivot] = plan.cgroup.monitor_for_lxc(monitor_stays);
         config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.for_lxc());
         if let Some(field) = &plan.raw.delegation {

@@ -140,6 +140,7 @@ impl Plan {
             check_delegation(id, field, &namespaces, host)?;
             planned.iter_mut().for_each(PlannedMount::make_cgroup_writable);
         }
+        let dev_links = mounts::dev_is_ours(&planned);
         Ok(Self {
             intel_rdt: resctrl::intel_rdt(id, linux)?,
             net_devices: netdevices::net_devices(id, linux, &namespaces)?,
@@ -148,8 +149,8 @@ impl Plan {
             rootfs,
             rootfs_readonly: root.readonly().unwrap_or(false),
             rootfs_propagation: mounts::rootfs_propagation(id, linux)?,
-            devices: devices::devices(id, linux, namespaces.has_user())?,
-            dev_links: mounts::dev_is_ours(&planned),
+            devices: devices::devices(id, linux, namespaces.has_user(), dev_links)?,
+            dev_links,
             mounts: planned,
             hostname: spec.hostname().clone().filter(|_| !namespaces.is_new("uts")),
             domainname: spec.domainname().clone(),
@@ -184,7 +185,7 @@ impl Plan {
             // A cgroup namespace begins where its first process is, and liblxc knows when to make it: after entering the
             // cgroups. It makes one, unasked, where it joins other namespaces.
             && !self.namespaces.is_new("cgroup")
-            && self.namespaces.for_lxc(false).1.is_empty()
+            && self.namespaces.for_lxc(&[]).1.is_empty()
             && !self.raw.items.iter().any(|item| item.key.starts_with("lxc.cgroup"))
             // A list of controllers that liblxc insists on.
             && !Path::new(LXC_SYSTEM_CONFIG).exists()

@@ -202,11 +202,10 @@ impl Namespaces {
         Ok(Some(lines.concat()))
     }
 
-    /// liblxc's names of the new ones, and name and path of those that it joins; without the user namespace when the
-    /// monitor is in it already.
-    pub(crate) fn for_lxc(&self, in_user_namespace: bool) -> (Vec<&'static str>, Vec<(&'static str, &Path)>) {
+    /// liblxc's names of the new ones, and name and path of those that it joins, but for those that are not its own.
+    pub(crate) fn for_lxc(&self, others: &[&str]) -> (Vec<&'static str>, Vec<(&'static str, &Path)>) {
         let kernel = |name: &str| NAMES.iter().find(|(_, n, _)| *n == name).map_or("", |(.., k)| *k);
-        let ours = self.0.iter().filter(|(n, _)| *n != "user" || !in_user_namespace);
+        let ours = self.0.iter().filter(|(n, _)| !others.contains(n));
         let new = ours.clone().filter(|(n, s)| match *n {
             "time" => false,
             // The init goes on from there to one that it joins.

@@ -10,14 +10,15 @@ use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use zvariant::{OwnedObjectPath, OwnedValue, Value};
 
 use crate::error::refuse;
 use crate::{ContainerId, Error, Result, rootless};
 use dbus::{Connection, Object};
-pub(crate) use properties::of_files;
 use properties::{Property, of_annotations, property};
+pub(crate) use properties::{of_files, rounded_quota};
 
 const FIELD: &str = "linux.cgroupsPath";
 const MANAGER: Object<'_> = Object {
@@ -49,7 +50,7 @@ impl Unit {
                 "systemd not running on this host, cannot use systemd cgroups manager",
             ));
         }
-        let user = rootless::is_ordinary_user();
+        let user = is_of_user();
         let (slice, name) = names(id.as_str(), wanted, user).map_err(|reason| refuse(id, FIELD, reason))?;
         let expanded = expand(&slice).map_err(|reason| refuse(id, FIELD, reason))?;
         let mut unit = Self { name, slice, cgroup: String::new(), user };
@@ -116,6 +117,15 @@ impl Unit {
         }
     }
 
+    /// Has systemd move a process of our user into the unit's cgroup, or into one below.
+    pub(crate) fn take_in(&self, id: &ContainerId, pid: Pid, below: &Path) -> Result<()> {
+        let pids = [pid.as_raw_nonzero().get().unsigned_abs()];
+        let below = format!("/{}", below.display());
+        let arguments = (&self.name, below, pids.as_slice());
+        let take = || self.connect()?.0.call(MANAGER, "AttachProcessesToUnit", &arguments).map(drop);
+        take().map_err(|e| self.failed(id, &format!("take process {} into", pids[0]), &e))
+    }
+
     /// Sets properties of the running unit, until it ends.
     pub(crate) fn set(&self, id: &ContainerId, all: &[(String, Value<'static>)]) -> Result<()> {
         if all.is_empty() {
@@ -147,6 +157,14 @@ impl Unit {
         connection.call(MANAGER, "Subscribe", &())?;
         Ok(Systemd(connection))
     }
+}
+
+/// Whether it is the systemd of a user that can make units for this process. A root who has not all users is that of a
+/// system of its own, as in an unprivileged LXC container, or an ordinary user in their own user namespace: then what
+/// they have at run time is not root's.
+fn is_of_user() -> bool {
+    let of_others = || std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|dir| dir != "/run/user/0");
+    rootless::is_ordinary_user() && (!rustix::process::geteuid().is_root() || of_others())
 }
 
 /// A conversation with systemd.

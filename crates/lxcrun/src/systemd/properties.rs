@@ -80,6 +80,18 @@ fn quota(value: &str, now: Option<&str>) -> Option<(u64, u64)> {
     Some((u64::try_from(per_second.next_multiple_of(10_000)).ok()?, period))
 }
 
+/// The value of cpu.max that systemd's hundredths make of this one: the kernel and systemd say the same then, as with runc.
+pub(crate) fn rounded_quota(value: &str, now: Option<&str>) -> Option<String> {
+    let (per_second, period) = quota(value, now)?;
+    if per_second == INFINITY {
+        return None;
+    }
+    let quota = u128::from(per_second) * u128::from(period) / 1_000_000;
+    // A period that was not asked for stays as it is.
+    let period = value.split_whitespace().nth(1).map(|period| format!(" {period}"));
+    Some(format!("{quota}{}", period.unwrap_or_default()))
+}
+
 /// A list like `0-2,7` as bits, the lowest byte first.
 fn bits(list: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -173,6 +185,10 @@ mod tests {
         assert_eq!(quota("20000", Some("max 50000")), Some((400_000, 50_000)));
         assert_eq!(quota("max 50000", None), Some((u64::MAX, 50_000)));
         assert_eq!(quota("5 0", None), None);
+        assert_eq!(rounded_quota("500000 900000", None).as_deref(), Some("504000 900000"));
+        assert_eq!(rounded_quota("600000", Some("max 900000")).as_deref(), Some("603000"));
+        assert_eq!(rounded_quota("50000 100000", None).as_deref(), Some("50000 100000"));
+        assert_eq!(rounded_quota("max 100000", None), None);
     }
 
     #[test]

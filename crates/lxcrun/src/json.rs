@@ -1,0 +1,179 @@
+//! JSON of the specification as clients of runc write it: Go takes the name of a property in any case.
+
+use serde::Deserializer;
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{DeserializeOwned, Error as _, IntoDeserializer, Visitor};
+use serde_json::{Error, Map, Value};
+
+/// Where in the JSON, `.` for the whole, and why.
+pub(crate) type Problem = (String, String);
+
+/// Parses a text. Properties that are not known are ignored, those that are known in another case are taken.
+pub(crate) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
+    let mut some_unknown = false;
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let parsed = serde_ignored::deserialize(&mut json, |_| some_unknown = true);
+    match parsed.and_then(|parsed| json.end().map(|()| parsed)) {
+        Ok(parsed) if !some_unknown => Ok(parsed),
+        _ if some_unknown => from_value(serde_json::from_slice(text).map_err(whole)?),
+        // Keeping track of the path costs as much again as parsing: only an error needs it.
+        _ => {
+            let mut json = serde_json::Deserializer::from_slice(text);
+            let parsed = serde_path_to_error::deserialize(&mut json).map_err(at_path)?;
+            json.end().map(|()| parsed).map_err(whole)
+        }
+    }
+}
+
+/// The same for what is parsed already.
+pub(crate) fn from_value<T: DeserializeOwned>(json: Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(AnyCase(json)).map_err(at_path)
+}
+
+pub(crate) fn whole(error: Error) -> Problem {
+    (".".into(), error.to_string())
+}
+
+fn at_path(error: serde_path_to_error::Error<Error>) -> Problem {
+    (error.path().to_string(), error.into_inner().to_string())
+}
+
+/// A value whose properties may be written in any case.
+struct AnyCase(Value);
+
+impl<'de> Deserializer<'de> for AnyCase {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.0 {
+            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(AnyCase))),
+            Value::Object(entries) => visitor
+                .visit_map(MapDeserializer::new(entries.into_iter().map(|(key, json)| (key, AnyCase(json))))),
+            plain => plain.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        mut self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        if let Value::Object(entries) = &mut self.0 {
+            rename(entries, fields).map_err(Error::custom)?;
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.0.deserialize_enum(name, variants, visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map identifier ignored_any
+    }
+}
+
+impl IntoDeserializer<'_, Error> for AnyCase {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// Gives properties in another case the names that are known.
+fn rename(entries: &mut Map<String, Value>, known: &[&str]) -> Result<(), String> {
+    let others = entries.keys().filter(|key| !known.contains(&key.as_str()));
+    let others: Vec<(String, &str)> = others
+        .filter_map(|key| Some((key.clone(), *known.iter().find(|name| name.eq_ignore_ascii_case(key))?)))
+        .collect();
+    for (key, name) in others {
+        let Some(value) = entries.remove(&key) else { continue };
+        match entries.get_mut(name) {
+            None => drop(entries.insert(name.into(), value)),
+            Some(there) => {
+                merge(there, value).map_err(|()| format!("{name} and {key} say different things"))?
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is said twice is one. In Go the later counts where both say something, which is nobody's intention.
+fn merge(one: &mut Value, other: Value) -> Result<(), ()> {
+    match (one, other) {
+        (one, other) if *one == other || other.is_null() => Ok(()),
+        (one @ Value::Null, other) => {
+            *one = other;
+            Ok(())
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            other.into_iter().try_for_each(|(key, value)| match one.get_mut(&key) {
+                Some(there) => merge(there, value),
+                None => {
+                    one.insert(key, value);
+                    Ok(())
+                }
+            })
+        }
+        _ => Err(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::{LinuxResources, Spec};
+
+    use super::*;
+
+    fn resources(json: &str) -> Result<LinuxResources, Problem> {
+        from_slice(json.as_bytes())
+    }
+
+    #[test]
+    fn a_property_may_have_any_case() {
+        let cpu = |json: &str| resources(json).unwrap().cpu().clone().unwrap();
+        let both = cpu(r#"{"cpu":{"shares":1024,"cpus":"0"},"CPU":{"Mems":"0","CPUs":"0"}}"#);
+        assert_eq!((both.shares(), both.cpus().as_deref()), (Some(1024), Some("0")));
+        assert_eq!(both.mems().as_deref(), Some("0"));
+        assert_eq!(cpu(r#"{"CPU":{"Cpus":"1"}}"#).cpus().as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn names_that_are_free_stay_as_they_are() {
+        let json = r#"{"OCIVersion":"1.0.0","annotations":{"Limit":"1","Annotations":"x"},"future":{"CPU":1},
+            "linux":{"resources":{"unified":{"Memory.max":"1"},"hugepageLimits":[{"PageSize":"2MB","limit":1}]}}}"#;
+        let spec: Spec = from_slice(json.as_bytes()).unwrap();
+        assert!(spec.annotations().as_ref().unwrap().contains_key("Limit"));
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        assert!(resources.unified().as_ref().unwrap().contains_key("Memory.max"));
+        assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].page_size(), "2MB");
+    }
+
+    #[test]
+    fn a_contradiction_is_none_of_ours_to_solve() {
+        let (path, reason) = resources(r#"{"cpu":{"shares":1},"CPU":{"shares":2}}"#).unwrap_err();
+        assert_eq!((path.as_str(), reason.as_str()), (".", "cpu and CPU say different things"));
+        let (path, _) = resources(r#"{"CPU":{"Shares":"many"}}"#).unwrap_err();
+        assert_eq!(path, "cpu.shares");
+    }
+}
