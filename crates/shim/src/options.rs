@@ -7,11 +7,14 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use containerd_shim_protos::bootstrap_api::BootstrapParams;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci;
 use serde::Deserialize;
+
+use crate::flags::Flags;
 
 /// Where states are unless `Root` says otherwise; below it is a directory for each of containerd's namespaces.
 pub const ROOT: &str = "/run/containerd/lxcrun";
@@ -52,16 +55,42 @@ struct Generic {
 
 impl Options {
     /// Those that `start` gets.
-    pub fn from_stdin() -> anyhow::Result<Self> {
+    pub fn from_stdin(flags: &Flags) -> anyhow::Result<Self> {
         let mut input = Vec::new();
         std::io::stdin().read_to_end(&mut input).context("cannot read the options")?;
-        Self::of(&Any::parse_from_bytes(&input).context("the options")?)
+        Self::of_start(&input, flags)
+    }
+
+    /// containerd 2.3 and later say more than the options, which are an extension then. What else they say, command line and
+    /// environment do, too. Each message can be read as the other: what counts is whether it names the container of the
+    /// command line.
+    fn of_start(input: &[u8], flags: &Flags) -> anyhow::Result<Self> {
+        match BootstrapParams::parse_from_bytes(input) {
+            Ok(params) if params.instance_id == flags.id && params.namespace == flags.namespace => {
+                for any in params.extensions.iter().filter_map(|extension| extension.value.as_ref()) {
+                    // Others are for somebody else.
+                    if let Some(options) = Self::known(any)? {
+                        return Ok(options);
+                    }
+                }
+                Ok(Self::default())
+            }
+            _ => Self::of(&Any::parse_from_bytes(input).context("the options")?),
+        }
     }
 
     /// Those of a container.
     pub fn of(any: &Any) -> anyhow::Result<Self> {
+        if any.type_url.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::known(any)?
+            .with_context(|| format!("options of the type {} are not for this runtime", any.type_url))
+    }
+
+    /// The options in a message, if it is one of options.
+    fn known(any: &Any) -> anyhow::Result<Option<Self>> {
         let options = match any.type_url.rsplit('/').next().unwrap_or_default() {
-            "" => Self::default(),
             "containerd.runc.v1.Options" => {
                 oci::Options::parse_from_bytes(&any.value).context("the options")?.into()
             }
@@ -69,10 +98,10 @@ impl Options {
                 let generic: Generic = prost::Message::decode(&*any.value).context("the options")?;
                 Self::from_toml(&generic)?
             }
-            other => bail!("options of the type {other} are not for this runtime"),
+            _ => return Ok(None),
         };
         options.check()?;
-        Ok(options)
+        Ok(Some(options))
     }
 
     fn from_toml(generic: &Generic) -> anyhow::Result<Self> {
@@ -152,6 +181,8 @@ pub fn remembered_root(bundle: &Path, namespace: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use containerd_shim_protos::bootstrap_api::Extension;
+    use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 
     fn generic(body: &str) -> Any {
         let generic = Generic { config_path: String::new(), config_body: body.into() };
@@ -181,5 +212,37 @@ mod tests {
             assert!(Options::of(&generic(body)).is_err(), "{body}");
         }
         assert!(Options::of(&Any { type_url: "other".into(), ..Any::default() }).is_err());
+    }
+
+    #[test]
+    fn containerd_may_say_more_than_options() {
+        let flags = Flags { id: "web".into(), namespace: "k8s.io".into(), ..Flags::default() };
+        let start = |id: &str, extensions: Vec<Any>| {
+            let value = |any| Extension { value: MessageField::some(any), ..Extension::default() };
+            let params = BootstrapParams {
+                instance_id: id.into(),
+                namespace: "k8s.io".into(),
+                log_level: EnumOrUnknown::from_i32(-4),
+                containerd_ttrpc_address: "/c.sock.ttrpc".into(),
+                extensions: extensions.into_iter().map(value).collect(),
+                ..BootstrapParams::default()
+            };
+            Options::of_start(&params.write_to_bytes().unwrap(), &flags)
+        };
+        let any = |type_url: &str, value| Any { type_url: type_url.into(), value, ..Any::default() };
+        let foreign = || any("containerd.io/cri.v1.PodSandboxConfig", b"\xff".to_vec());
+        assert_eq!(start("web", vec![]).unwrap(), Options::default());
+        assert_eq!(start("web", vec![foreign()]).unwrap(), Options::default());
+        let wanted = Options { root: "/r".into(), ..Options::default() };
+        let message = oci::Options { root: "/r".into(), ..oci::Options::default() };
+        let runcs = any("containerd.runc.v1.Options", message.write_to_bytes().unwrap());
+        assert_eq!(start("web", vec![foreign(), runcs.clone()]).unwrap(), wanted);
+        assert_eq!(start("web", vec![generic("Root = \"/r\"")]).unwrap(), wanted);
+        let other = start("other", vec![]).unwrap_err().to_string();
+        assert!(other.contains("options of the type other"), "{other}");
+
+        // As every containerd before it.
+        assert_eq!(Options::of_start(&runcs.write_to_bytes().unwrap(), &flags).unwrap(), wanted);
+        assert_eq!(Options::of_start(b"", &flags).unwrap(), Options::default());
     }
 }

@@ -24,7 +24,7 @@ const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.san
 
 /// Prints where the API is served. The bundle is the working directory.
 pub fn start(flags: &Flags) -> anyhow::Result<()> {
-    let options = Options::from_stdin()?;
+    let options = Options::from_stdin(flags)?;
     let bundle = std::env::current_dir().context("the bundle")?;
     let group = group(&bundle)?.unwrap_or_else(|| flags.id.clone());
     let socket = socket_path(&flags.address, &flags.namespace, &group);
