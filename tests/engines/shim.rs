@@ -29,6 +29,7 @@ ctr_tests! { Shim has [
     an_idle_shim_does_not_wake_up,
     an_idle_container_costs_little_memory,
     a_pod_costs_little_memory_for_each_container,
+    a_terminal_ends_with_its_process,
     a_file_gets_what_is_printed,
     a_logger_gets_what_is_printed,
     options_are_runcs,
@@ -314,6 +315,14 @@ fn a_pod_costs_little_memory_for_each_container() {
     assert!(until(|| each() <= 1331), "{} KiB", each()); // 1.3 MiB
     // The shim has the first one's name, and serves until the last one is gone.
     while all.pop().is_some() {}
+}
+
+/// Whoever it has left behind with the terminal: ctr reads to the end.
+fn a_terminal_ends_with_its_process() {
+    let container = Shim::get().start("", IDLE);
+    let output = container.exec_on_terminal("", "setsid sleep 1001 & sleep 0.2; echo the end; exit 3", "");
+    output.assert_exit(3).assert_stdout_contains("the end");
+    container.exec("", "ps | grep 'sleep 100[1]'; sleep 0.2").assert_ok().assert_stdout_contains("sleep 1001");
 }
 
 fn a_file_gets_what_is_printed() {

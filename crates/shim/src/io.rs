@@ -156,7 +156,14 @@ impl Io {
         self.input = None;
     }
 
-    /// The process has ended: lets everything go, when it is written.
+    /// The process has ended. What it had no terminal for is copied until it is closed.
+    pub fn end(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.end();
+        }
+    }
+
+    /// Lets everything go, when it is written.
     pub fn close(&mut self) {
         if let Some(terminal) = self.terminal.take() {
             terminal.close();

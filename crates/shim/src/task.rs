@@ -199,6 +199,7 @@ impl Task {
     }
 
     fn publish_exit(&self, id: &str, process: &Process, exited: Exited) {
+        process.io().end();
         process.end_telling(exited, |pid| {
             self.events.publish(&TaskExit {
                 container_id: self.id.to_string(),

@@ -14,28 +14,35 @@ use rustix::termios::{Winsize, tcsetwinsize};
 /// How long what a process has printed last may take to be read by containerd, as in runc's shim.
 const PATIENCE: Duration = Duration::from_secs(2);
 const STACK: usize = 64 << 10;
+/// More than a terminal holds: what can still be read of it when its process has ended may be the process' own.
+const PENDING: usize = 64 << 10;
 
 /// What a process prints, on its way to where it belongs.
 pub struct Copying {
     /// Closed, it ends the copying.
-    stop: OwnedFd,
+    stop: Option<OwnedFd>,
     /// The other end is dropped when all is copied.
     done: Receiver<()>,
 }
 
 impl Copying {
     pub fn start(from: File, to: File) -> anyhow::Result<Self> {
+        Self::start_with(from, to, 0)
+    }
+
+    /// Copies up to so many bytes that are there when it is stopped.
+    fn start_with(from: File, to: File, pending: usize) -> anyhow::Result<Self> {
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let (copying, done) = channel::<()>();
         spawn("output", move || {
             let _copying = copying;
-            copy(from, to, &stopped);
+            copy(from, to, &stopped, pending);
         })?;
-        Ok(Self { stop, done })
+        Ok(Self { stop: Some(stop), done })
     }
 
-    /// The process has ended: waits, for a bounded time, until all is copied. What others print that it has left behind is
-    /// not waited for.
+    /// Waits, for a bounded time, until all is copied. What others print that the process has left behind is not waited
+    /// for.
     pub fn close(self) {
         let _ = self.done.recv_timeout(PATIENCE);
         drop(self.stop);
@@ -55,8 +62,8 @@ impl Terminal {
     pub fn connect(master: File, input: File, output: File) -> anyhow::Result<Self> {
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let typist = master.try_clone()?;
-        spawn("input", move || copy(input, typist, &stopped))?;
-        let output = Copying::start(master.try_clone()?, output)?;
+        spawn("input", move || copy(input, typist, &stopped, 0))?;
+        let output = Copying::start_with(master.try_clone()?, output, PENDING)?;
         Ok(Self { master, stop, output })
     }
 
@@ -66,7 +73,13 @@ impl Terminal {
         Ok(tcsetwinsize(&self.master, size)?)
     }
 
-    /// The process has ended.
+    /// The process has ended: its output ends with what it has printed. Others that it has left behind may hold the
+    /// terminal for ever.
+    pub fn end(&mut self) {
+        self.output.stop = None;
+    }
+
+    /// Nobody needs it any more.
     pub fn close(self) {
         drop(self.stop);
         self.output.close();
@@ -78,17 +91,23 @@ fn spawn(name: &str, copy: impl FnOnce() + Send + 'static) -> anyhow::Result<()>
     thread.map(drop).context("cannot start a thread")
 }
 
-/// Ends at the end of what is read, when nobody takes it, or when it is stopped.
-fn copy(mut from: File, mut to: File, stopped: &OwnedFd) {
+/// Ends at the end of what is read, when nobody takes it, or when it is stopped: then after what is there already, up to
+/// `pending` bytes.
+fn copy(mut from: File, mut to: File, stopped: &OwnedFd, mut pending: usize) {
     let mut buffer = [0; 8192];
     loop {
         let mut fds = [PollFd::new(&from, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
-        let polled = rustix::io::retry_on_intr(|| poll(&mut fds, None));
-        if polled.is_err() || !fds[1].revents().is_empty() {
+        if rustix::io::retry_on_intr(|| poll(&mut fds, None)).is_err() {
+            return;
+        }
+        let [is_there, is_stopped] = fds.map(|fd| !fd.revents().is_empty());
+        if is_stopped && (pending == 0 || !is_there) {
             return;
         }
         match read(&mut from, &mut buffer) {
-            Ok(count @ 1..) if to.write_all(&buffer[..count]).is_ok() => {}
+            Ok(count @ 1..) if to.write_all(&buffer[..count]).is_ok() => {
+                pending -= if is_stopped { count.min(pending) } else { 0 };
+            }
             _ => return,
         }
     }
@@ -100,5 +119,56 @@ fn read(from: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             read => return read,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+
+    /// A terminal, master and slave.
+    fn terminal() -> (File, File) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+        (master.into(), slave.into())
+    }
+
+    fn pipe() -> (File, File) {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        (reader.into(), writer.into())
+    }
+
+    #[test]
+    fn the_output_of_a_terminal_ends_with_its_process_and_has_what_it_printed() {
+        let (master, mut slave) = terminal();
+        let ((input, _typist), (mut reader, output)) = (pipe(), pipe());
+        let mut terminal = Terminal::connect(master, input, output).unwrap();
+        let printed = "x".repeat(4000);
+        slave.write_all(printed.as_bytes()).unwrap();
+        terminal.end();
+        let mut read = String::new();
+        // To the end, although somebody holds the terminal.
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, printed);
+        drop(slave);
+        terminal.close();
+    }
+
+    #[test]
+    fn the_output_of_a_terminal_ends_although_somebody_prints_for_ever() {
+        let (master, slave) = terminal();
+        let ((input, _typist), (mut reader, output)) = (pipe(), pipe());
+        let mut terminal = Terminal::connect(master, input, output).unwrap();
+        let printing = std::thread::spawn(move || while (&slave).write_all(&[b'x'; 100]).is_ok() {});
+        terminal.end();
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).unwrap();
+        // Without a master the printing fails.
+        terminal.close();
+        printing.join().unwrap();
     }
 }
