@@ -41,7 +41,7 @@ impl Task {
     /// The restored init is a child of this process: LXC takes no part in it.
     pub fn restore(self: &Arc<Self>, images: &Path) -> anyhow::Result<()> {
         let bundle = self.open_bundle()?;
-        let opened = self.init.uris.open(self.owner())?;
+        let opened = self.init.uris.open(self.owner(bundle.spec().process().as_ref()))?;
         *self.init.io() = opened.io;
         let options = RestoreOptions {
             image_path: images.into(),

@@ -192,7 +192,7 @@ fn pipe(owner: Owner<'_>) -> anyhow::Result<(File, OwnedFd)> {
     Ok((writer, reader))
 }
 
-/// To root of the container's user namespace, which could not open it anew otherwise.
+/// To a user of the container's user namespace, which could not open it anew otherwise.
 fn give(file: &File, owner: Owner<'_>) -> rustix::io::Result<()> {
     if (owner.uid, owner.gid) == (0, 0) {
         return Ok(());

@@ -12,7 +12,7 @@ use containerd_shim_protos::api::{CreateTaskRequest, ExecProcessRequest};
 use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskOOM, TaskStart};
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::types::mount::Mount;
-use lxcrun::oci_spec::runtime::Process as ProcessSpec;
+use lxcrun::oci_spec::runtime::{LinuxIdMapping, Process as ProcessSpec, Spec};
 use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecProcess, OomWatch, Signal};
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -37,6 +37,7 @@ pub struct Task {
     pub images: Option<PathBuf>,
     namespace: String,
     pub events: Events,
+    mappings: OnceLock<Mappings>,
     container: OnceLock<Container>,
     /// The same one, as its creator has it, when it has ended.
     ended: Mutex<Option<Container>>,
@@ -75,6 +76,7 @@ impl Task {
             root,
             namespace: namespace.into(),
             events: events.clone(),
+            mappings: OnceLock::new(),
             container: OnceLock::new(),
             ended: Mutex::new(None),
             execs: Mutex::default(),
@@ -94,7 +96,7 @@ impl Task {
 
     fn make(self: &Arc<Self>) -> anyhow::Result<()> {
         let bundle = self.open_bundle()?;
-        let opened = self.init.uris.open(self.owner())?;
+        let opened = self.init.uris.open(self.owner(bundle.spec().process().as_ref()))?;
         *self.init.io() = opened.io;
         let options = CreateOptions {
             stdio: opened.stdio,
@@ -118,6 +120,7 @@ impl Task {
             self.id,
             self.init.uris.terminal
         );
+        let _ = self.mappings.set(Mappings::of(bundle.spec()));
         Ok(bundle)
     }
 
@@ -234,15 +237,12 @@ impl Task {
         self.container.get().is_some()
     }
 
-    pub fn owner(&self) -> Owner<'_> {
-        let Options { io_uid, io_gid, .. } = self.options;
-        Owner {
-            namespace: &self.namespace,
-            id: self.id.as_str(),
-            uid: io_uid,
-            gid: io_gid,
-            ends_with_it: true,
-        }
+    /// Who owns the standard input, output and error of a process: where containerd says nothing, its own user.
+    pub fn owner(&self, process: Option<&ProcessSpec>) -> Owner<'_> {
+        let told = (self.options.io_uid, self.options.io_gid);
+        let of_its_own = || Some(self.mappings.get()?.on_host(process?));
+        let (uid, gid) = Some(told).filter(|told| *told != (0, 0)).or_else(of_its_own).unwrap_or(told);
+        Owner { namespace: &self.namespace, id: self.id.as_str(), uid, gid, ends_with_it: true }
     }
 
     /// Takes everything away. What has not been started counts as ended.
@@ -341,7 +341,7 @@ impl Task {
     }
 
     fn execute(&self, exec: &Exec) -> anyhow::Result<Arc<ExecProcess>> {
-        let opened = exec.process.uris.open(Owner { ends_with_it: false, ..self.owner() })?;
+        let opened = exec.process.uris.open(Owner { ends_with_it: false, ..self.owner(Some(&exec.spec)) })?;
         *exec.process.io() = opened.io;
         let options = ExecOptions { stdio: opened.stdio, ..ExecOptions::default() };
         let mut running = self.container()?.exec(&exec.spec, options)?;
@@ -365,6 +365,35 @@ impl Exec {
     pub fn kill(&self, signal: Signal) -> bool {
         let running = self.running.get().filter(|_| self.process.exited().is_none());
         running.is_some_and(|running| running.kill(signal).is_ok())
+    }
+}
+
+/// The ids of a container's user namespace.
+#[derive(Debug)]
+struct Mappings {
+    uids: Vec<LinuxIdMapping>,
+    gids: Vec<LinuxIdMapping>,
+}
+
+impl Mappings {
+    /// None where it has no user namespace that its specification describes.
+    fn of(spec: &Spec) -> Self {
+        let linux = spec.linux().as_ref();
+        let uids = linux.and_then(|linux| linux.uid_mappings().clone()).unwrap_or_default();
+        let gids = linux.and_then(|linux| linux.gid_mappings().clone()).unwrap_or_default();
+        Self { uids, gids }
+    }
+
+    /// The host's uid and gid of a process, root's where there are none.
+    fn on_host(&self, process: &ProcessSpec) -> (u32, u32) {
+        let find = |mappings: &[LinuxIdMapping], id: u32| {
+            let on_host = mappings.iter().find_map(|mapping| {
+                let offset = id.checked_sub(mapping.container_id())?;
+                (offset < mapping.size()).then(|| mapping.host_id().checked_add(offset))?
+            });
+            on_host.unwrap_or(0)
+        };
+        (find(&self.uids, process.user().uid()), find(&self.gids, process.user().gid()))
     }
 }
 
@@ -424,5 +453,32 @@ mod tests {
             exec.process.end(Exited::now(137));
             assert_eq!(waiting.join().unwrap(), Some(137));
         });
+    }
+
+    #[test]
+    fn standard_output_belongs_to_whom_containerd_says_or_else_to_the_user_on_the_host() {
+        let process = |uid: u32, gid: u32| {
+            let json = format!(r#"{{"cwd":"/","args":["true"],"user":{{"uid":{uid},"gid":{gid}}}}}"#);
+            lxcrun::parse_process(json.as_bytes()).unwrap()
+        };
+        let owner = |task: &Task, uid, gid| {
+            let process = process(uid, gid);
+            let owner = task.owner(Some(&process));
+            (owner.uid, owner.gid)
+        };
+        let (mut task, _) = task_with_an_exec();
+        assert_eq!(owner(&task, 1000, 1000), (0, 0), "there is no user namespace");
+        let spec = r#"{"ociVersion":"1.0.2","linux":{
+            "uidMappings":[{"containerID":0,"hostID":65536,"size":1000},{"containerID":1000,"hostID":7,"size":2}],
+            "gidMappings":[{"containerID":0,"hostID":100000,"size":10}]}}"#;
+        let mappings = Mappings::of(&serde_json::from_str(spec).unwrap());
+        let task = Arc::get_mut(&mut task).unwrap();
+        task.mappings.set(mappings).unwrap();
+        assert_eq!(owner(task, 0, 0), (65536, 100_000));
+        assert_eq!(owner(task, 999, 9), (66535, 100_009));
+        assert_eq!(owner(task, 1001, 10), (8, 0));
+        assert_eq!(owner(task, 1002, 0), (0, 100_000));
+        task.options.io_gid = 5;
+        assert_eq!(owner(task, 0, 0), (0, 5), "somebody has said so");
     }
 }
