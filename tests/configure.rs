@@ -72,6 +72,7 @@ fn containerd_reads_what_is_written() {
     for word in ["runtime_type = \"io.containerd.lxcrun.v2\"", "default_runtime_name = \"lxcrun\""] {
         seen.assert_ok().assert_stdout_contains(word);
     }
+    assert!(!read(&path).contains("runtimes.lxcrun.options"), "{}", read(&path));
     // Where there is none yet.
     let new = container.path("etc/containerd/config.toml");
     configure(&container, "containerd", &new, &[]).assert_ok();

@@ -92,12 +92,15 @@ pub fn containerd(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
     let systemd = runc.and_then(|options| options.get("SystemdCgroup")?.as_bool());
     let ours = table(root, &["plugins", plugin, "containerd", "runtimes", NAME])?;
     put(ours, "runtime_type", if wanted.shim { SHIM.0 } else { RUNC }.into());
-    let options = table(root, &["plugins", plugin, "containerd", "runtimes", NAME, "options"])?;
+    let ours = ["plugins", plugin, "containerd", "runtimes", NAME, "options"];
     if wanted.shim {
-        options.remove("BinaryName");
-    } else {
-        put(options, "BinaryName", wanted.program.as_str().into());
+        // containerd 2 can't read a table that isn't for runc's shim. Ours sees by a cgroup's path that it is systemd's.
+        take(root, &ours, "BinaryName")?;
+        take(root, &ours, "SystemdCgroup")?;
+        return Ok(document.to_string());
     }
+    let options = table(root, &ours)?;
+    put(options, "BinaryName", wanted.program.as_str().into());
     if let (Some(systemd), None) = (systemd, options.get("SystemdCgroup")) {
         put(options, "SystemdCgroup", systemd.into());
     }
@@ -194,6 +197,24 @@ version = 2 # as ever
         let default = containerd(&new, &Wanted { default: true, shim: true, ..wanted() }).unwrap();
         assert!(default.contains("default_runtime_name = \"lxcrun\" # stays"), "{default}");
         assert!(!default.contains("BinaryName"), "{default}");
+    }
+
+    #[test]
+    fn containerd_has_no_options_for_our_own_shim() {
+        let shim = Wanted { shim: true, ..wanted() };
+        let new = containerd(CONTAINERD, &shim).unwrap();
+        let added = "\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.lxcrun]\nruntime_type = \
+            \"io.containerd.lxcrun.v2\"\n";
+        assert_eq!(new, format!("{CONTAINERD}{added}"));
+        let other = containerd(&new, &wanted()).unwrap();
+        assert!(other.contains("BinaryName"), "{other}");
+        assert_eq!(containerd(&other, &shim).unwrap(), new);
+        assert_eq!(containerd(&new, &Wanted { remove: true, ..wanted() }).unwrap(), CONTAINERD);
+        let own = format!(
+            "{new}[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.lxcrun.options]\n\
+            ConfigPath = \"/etc/lxcrun.toml\"\n"
+        );
+        assert_eq!(containerd(&own, &shim).unwrap(), own, "what somebody else has written stays");
     }
 
     #[test]
