@@ -327,11 +327,13 @@ fn a_terminal_ends_with_its_process() {
 
 fn a_file_gets_what_is_printed() {
     let ctr = Shim::get();
-    let file = format!("{}/deep/log", path("logs"));
+    let directory = path("logs");
     for _ in 0..2 {
-        ctr.run(&format!("--log-uri file://{file}"), "echo out; echo err >&2").assert_ok().assert_stdout("");
+        let uri = format!("--log-uri file://{directory}/deep/a%20log");
+        ctr.run(&uri, "echo out; echo err >&2").assert_ok().assert_stdout("");
     }
-    let mut lines: Vec<String> = ctr.sandbox().read(&file).lines().map(str::to_owned).collect();
+    let mut lines: Vec<String> =
+        ctr.sandbox().read(format!("{directory}/deep/a log")).lines().map(str::to_owned).collect();
     lines.sort();
     assert_eq!(lines, ["err", "err", "out", "out"]);
 }
@@ -340,12 +342,12 @@ fn a_logger_gets_what_is_printed() {
     let ctr = Shim::get();
     let (program, log) = (path("logger"), path("logged"));
     // It closes what says that it is ready, in itself and in the shell that reads on.
-    let script = "#!/bin/sh\nexec 5>&-\n{ echo \"$1 $CONTAINER_NAMESPACE\"; cat <&3; cat <&4; } >\"$2\"\n";
+    let script = "#!/bin/sh\nexec 5>&-\n{ echo \"$1 $CONTAINER_NAMESPACE $4\"; cat <&3; cat <&4; } >\"$2\"\n";
     fs::write(ctr.sandbox().path(&program), script).expect("a logger");
     ctr.sandbox().command("chmod").args(["755", &program]).status().expect("chmod");
-    let uri = format!("--log-uri binary://{program}?into={log}");
+    let uri = format!("--log-uri binary://{program}?into={log}&into=/no&text=a+b");
     ctr.run(&uri, "echo out; echo err >&2").assert_ok().assert_stdout("");
-    let wanted = format!("into {}\nout\nerr\n", ctr.sandbox().name());
+    let wanted = format!("into {} a b\nout\nerr\n", ctr.sandbox().name());
     assert_eq!(ctr.sandbox().read(&log), wanted);
     let output = ctr.run("--log-uri binary:///nothere", "echo out");
     output.assert_fails().assert_stderr_contains("nothere");

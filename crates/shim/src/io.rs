@@ -8,7 +8,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use rustix::fs::{Gid, OFlags, Uid, fchown, fcntl_setfl};
@@ -16,6 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::logger::Logger;
 use crate::terminal::{Copying, Terminal};
+use crate::uri;
 
 /// What containerd says about standard input, output and error.
 #[derive(Debug, Clone, Default)]
@@ -113,8 +114,9 @@ impl Io {
         if uri.is_empty() {
             return Ok(OpenOptions::new().write(true).open("/dev/null")?);
         }
-        if let Some(path) = uri.strip_prefix("file://") {
-            if let Some(directory) = Path::new(path).parent() {
+        if let Some(rest) = uri.strip_prefix("file://") {
+            let path = PathBuf::from(uri::path(rest));
+            if let Some(directory) = path.parent() {
                 std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
             }
             return self.copy_to(OpenOptions::new().create(true).append(true).mode(0o644).open(path)?, owner);

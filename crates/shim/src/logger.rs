@@ -1,4 +1,4 @@
-//! `binary://PATH?KEY=VALUE`: a program that gets what a container prints.
+//! `binary://PATH?NAME=VALUE`: a program that gets what a process prints. Each name and each value is an argument.
 //!
 //! It finds standard output at descriptor 3, standard error at 4, and closes 5 when it is ready.
 
@@ -12,6 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::io::Owner;
+use crate::uri;
 
 /// How long it may take to get ready, and to end: as in runc's shim.
 const READY: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -26,10 +27,9 @@ pub struct Logger {
 impl Logger {
     /// Starts it, and waits until it is ready. `uri` is what follows `binary://`.
     pub fn start(uri: &str, owner: Owner<'_>, outputs: [OwnedFd; 2]) -> anyhow::Result<Self> {
-        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let (ready, ready_end) = pipe_with(PipeFlags::CLOEXEC)?;
-        let mut command = Command::new(decode(path));
-        command.args(query.split('&').filter(|pair| !pair.is_empty()).flat_map(argument));
+        let mut command = Command::new(uri::path(uri));
+        command.args(uri::query(uri).into_iter().flat_map(|(name, value)| [name, value]));
         command.env_clear().envs([("CONTAINER_ID", owner.id), ("CONTAINER_NAMESPACE", owner.namespace)]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let fds = outputs.into_iter().chain([ready_end]);
@@ -62,52 +62,4 @@ fn within(fd: &OwnedFd, time: Timespec) -> anyhow::Result<bool> {
     let ready =
         rustix::io::retry_on_intr(|| poll(&mut fds, Some(&time))).context("cannot wait for the logger")?;
     Ok(ready > 0)
-}
-
-/// A key is one argument, and its value, if any, another.
-fn argument(pair: &str) -> impl Iterator<Item = String> + use<> {
-    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-    [decode(key), decode(value)]
-        .into_iter()
-        .enumerate()
-        .filter(|(n, text)| *n == 0 || !text.is_empty())
-        .map(|(_, t)| t)
-}
-
-/// Undoes the escapes of a URI.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let escaped = (first == b'%').then(|| after.get(..2)).flatten();
-        let escaped = escaped.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match escaped {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escapes_are_undone() {
-        assert_eq!(decode("/a%20b%2Fc%zz%4"), "/a b/c%zz%4");
-    }
-
-    #[test]
-    fn a_pair_is_one_or_two_arguments() {
-        assert_eq!(argument("a=b").collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(argument("a").collect::<Vec<_>>(), ["a"]);
-        assert_eq!(argument("a=").collect::<Vec<_>>(), ["a"]);
-    }
 }

@@ -23,6 +23,7 @@ mod start;
 mod status;
 mod task;
 mod terminal;
+mod uri;
 
 use std::process::ExitCode;
 
