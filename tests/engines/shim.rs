@@ -32,6 +32,7 @@ ctr_tests! { Shim has [
     a_terminal_ends_with_its_process,
     a_file_gets_what_is_printed,
     a_logger_gets_what_is_printed,
+    a_logger_is_asked_to_end,
     options_are_runcs,
     options_that_cannot_be_had_are_refused,
 ] }
@@ -338,19 +339,37 @@ fn a_file_gets_what_is_printed() {
     assert_eq!(lines, ["err", "err", "out", "out"]);
 }
 
+/// A program in the sandbox.
+fn logger(ctr: &Containerd, script: &str) -> String {
+    let program = path("logger");
+    fs::write(ctr.sandbox().path(&program), format!("#!/bin/sh\n{script}")).expect("a logger");
+    ctr.sandbox().command("chmod").args(["755", &program]).status().expect("chmod");
+    program
+}
+
 fn a_logger_gets_what_is_printed() {
     let ctr = Shim::get();
-    let (program, log) = (path("logger"), path("logged"));
-    // It closes what says that it is ready, in itself and in the shell that reads on.
-    let script = "#!/bin/sh\nexec 5>&-\n{ echo \"$1 $CONTAINER_NAMESPACE $4\"; cat <&3; cat <&4; } >\"$2\"\n";
-    fs::write(ctr.sandbox().path(&program), script).expect("a logger");
-    ctr.sandbox().command("chmod").args(["755", &program]).status().expect("chmod");
+    // It closes what says that it is ready, in itself and in the shell that reads on. To the end of what was printed.
+    let script = "exec 5>&-\n{ echo \"$1 $CONTAINER_NAMESPACE $4\"; cat <&3; cat <&4; } >\"$2\"\n";
+    let (program, log) = (logger(ctr, &format!("trap '' TERM\n{script}")), path("logged"));
     let uri = format!("--log-uri binary://{program}?into={log}&into=/no&text=a+b");
     ctr.run(&uri, "echo out; echo err >&2").assert_ok().assert_stdout("");
     let wanted = format!("into {} a b\nout\nerr\n", ctr.sandbox().name());
     assert_eq!(ctr.sandbox().read(&log), wanted);
     let output = ctr.run("--log-uri binary:///nothere", "echo out");
     output.assert_fails().assert_stderr_contains("nothere");
+}
+
+/// By its signal: this one would go on.
+fn a_logger_is_asked_to_end() {
+    let ctr = Shim::get();
+    let log = path("logged");
+    let script = "trap 'echo asked >>\"$2\"; exit' TERM\nmkfifo \"$2.never\"\nexec 6<>\"$2.never\" 5>&-\n\
+        echo \"$CONTAINER_ID\" >>\"$2\"\nread line <&6\n";
+    let uri = format!("--log-uri binary://{}?into={log}", logger(ctr, script));
+    let container = ctr.start("", IDLE);
+    container.exec(&format!("--exec-id of-its-own {uri}"), "true").assert_ok();
+    assert_eq!(ctr.sandbox().read(&log), "of-its-own\nasked\n");
 }
 
 /// `ctr run` with options of the runtime.

@@ -31,6 +31,7 @@ pub struct Uris {
 #[derive(Debug, Clone, Copy)]
 pub struct Owner<'a> {
     pub namespace: &'a str,
+    /// The container's id, or an exec's own.
     pub id: &'a str,
     pub uid: u32,
     pub gid: u32,

@@ -47,8 +47,9 @@ impl Logger {
         Ok(logger)
     }
 
-    /// Nobody writes any more, so it ends. One that doesn't is killed.
+    /// Nobody writes any more: it is asked to end. One that doesn't is killed.
     pub fn end(mut self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
         if !within(&self.pidfd, END).unwrap_or(false) {
             let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         }

@@ -341,7 +341,8 @@ impl Task {
     }
 
     fn execute(&self, exec: &Exec) -> anyhow::Result<Arc<ExecProcess>> {
-        let opened = exec.process.uris.open(Owner { ends_with_it: false, ..self.owner(Some(&exec.spec)) })?;
+        let owner = Owner { id: &exec.id, ends_with_it: false, ..self.owner(Some(&exec.spec)) };
+        let opened = exec.process.uris.open(owner)?;
         *exec.process.io() = opened.io;
         let options = ExecOptions { stdio: opened.stdio, ..ExecOptions::default() };
         let mut running = self.container()?.exec(&exec.spec, options)?;
