@@ -97,6 +97,7 @@ mod podman;
 mod shared;
 mod shim;
 mod systemd;
+mod task_api;
 
 /// Counts, and waits for somebody to ask for the next number: `/next` is a pipe. It stays open on both ends, or an asker
 /// that has not gone yet would be taken for the next one.
@@ -132,6 +133,7 @@ pub fn tests() -> Vec<Test> {
         ))
         .chain(with(&[Need::Program("containerd")], containerd::tests()))
         .chain(with(&[Need::Program("containerd"), Need::Shim], shim::tests()))
+        .chain(with(&[Need::Program("containerd"), Need::Shim], task_api::tests()))
         .chain(with(&[Need::Program("containerd"), Need::File("/usr/lib/cni/bridge")], cri::tests()))
         .collect()
 }

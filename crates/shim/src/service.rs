@@ -192,6 +192,17 @@ fn status(which: &Which) -> Status {
     }
 }
 
+/// Fails when a process is in a state in which it can't be asked for something.
+fn refuse(what: &str, which: &Which, is_wrong: impl Fn(Status) -> bool) -> Result<()> {
+    let (Which::Init(task) | Which::Exec(task, _)) = which;
+    let status = status(which);
+    if !is_wrong(status) {
+        return Ok(());
+    }
+    let state = format!("{status:?}").to_lowercase();
+    Err(error(Code::FAILED_PRECONDITION, format!("container {}: cannot {what}: it is {state}", task.id)))
+}
+
 impl Api for Service {
     fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
         self.events.containerd_is_there();
@@ -229,6 +240,8 @@ impl Api for Service {
 
     fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Result<Empty> {
         let task = self.task(&request.id)?;
+        let is_wrong = |status| matches!(status, Status::PAUSED | Status::STOPPED) || !task.is_made();
+        refuse("exec", &Which::Init(Arc::clone(&task)), is_wrong)?;
         if !task.add_exec(&request).map_err(|e| of_anyhow(&e))? {
             return Err(error(Code::ALREADY_EXISTS, format!("exec {}: already exists", request.exec_id)));
         }
@@ -309,6 +322,7 @@ impl Api for Service {
 
     fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Result<Empty> {
         let task = self.task(&request.id)?;
+        refuse("pause", &Which::Init(Arc::clone(&task)), |status| status == Status::CREATED)?;
         task.container().map_err(|e| of_anyhow(&e))?.pause().map_err(|e| of_library(&e))?;
         self.events.publish(&TaskPaused { container_id: request.id, ..TaskPaused::default() });
         Ok(Empty::default())
@@ -333,6 +347,9 @@ impl Api for Service {
 
     fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Result<Empty> {
         let which = self.which(&request.id, &request.exec_id)?;
+        if matches!(which, Which::Exec(..)) {
+            refuse("resize the terminal", &which, |status| status == Status::STOPPED)?;
+        }
         if let Some(terminal) = &which.process().io().terminal {
             let resized = terminal.resize(request.width, request.height);
             resized.map_err(|e| error(Code::UNKNOWN, format!("cannot resize the terminal: {e}")))?;
@@ -420,5 +437,16 @@ mod tests {
         });
         assert!(ended.try_recv().is_ok());
         service.reserve("web").unwrap();
+    }
+
+    #[test]
+    fn a_process_is_refused_what_its_state_forbids() {
+        let (service, _) = service();
+        let which = Which::Init(task(&service, "web"));
+        assert!(refuse("pause", &which, |status| status == Status::STOPPED).is_ok());
+        let refused = refuse("pause", &which, |status| status == Status::CREATED).unwrap_err().to_string();
+        assert!(refused.contains("container web: cannot pause: it is created"), "{refused}");
+        which.process().end(Exited::now(0));
+        assert!(refuse("exec", &which, |status| status == Status::STOPPED).is_err());
     }
 }
