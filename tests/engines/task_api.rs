@@ -14,7 +14,7 @@ use containerd_shim_protos::{Client, TaskClient};
 use lxcrun_test::engines::{Container, Containerd, Engine, IDLE};
 
 lxcrun_test::tests![
-    a_paused_task_takes_no_more_processes,
+    a_paused_task_is_paused_in_all_its_processes_and_takes_no_more,
     what_has_ended_takes_no_calls,
     a_created_task_is_not_paused,
 ];
@@ -94,12 +94,15 @@ fn bundle(ctr: &Containerd, container: &Container<'_>) -> String {
     format!("/run/containerd/io.containerd.runtime.v2.task/{}/{container}", ctr.sandbox().name())
 }
 
-fn a_paused_task_takes_no_more_processes() {
+fn a_paused_task_is_paused_in_all_its_processes_and_takes_no_more() {
     let api = Api::start();
     api.start_exec("running");
     api.exec("planned").expect("exec");
     assert_eq!(api.status("planned"), Status::CREATED);
     api.container.call(&["task", "pause"]).assert_ok();
+    for process in ["", "running", "planned"] {
+        assert_eq!(api.status(process), Status::PAUSED, "{process}");
+    }
     assert_eq!(refusal(api.exec("late")), Code::FAILED_PRECONDITION);
     api.container.call(&["task", "resume"]).assert_ok();
     assert_eq!(api.status("running"), Status::RUNNING);

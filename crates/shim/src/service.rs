@@ -176,19 +176,18 @@ impl Service {
 
 /// What a process is doing.
 fn status(which: &Which) -> Status {
+    let (Which::Init(task) | Which::Exec(task, _)) = which;
     let process = which.process();
     if process.exited().is_some() {
         return Status::STOPPED;
     }
-    match which {
-        Which::Init(task) => match task.container().map(lxcrun::Container::status) {
-            Err(_) | Ok(lxcrun::Status::Created | lxcrun::Status::Creating) => Status::CREATED,
-            Ok(lxcrun::Status::Paused) => Status::PAUSED,
-            // One that has just ended is reported so when its status is known.
-            Ok(lxcrun::Status::Running | lxcrun::Status::Stopped) => Status::RUNNING,
-        },
-        Which::Exec(..) if process.is_started() => Status::RUNNING,
-        Which::Exec(..) => Status::CREATED,
+    match (which, task.container().map(lxcrun::Container::status)) {
+        // All of a container is.
+        (_, Ok(lxcrun::Status::Paused)) => Status::PAUSED,
+        // One that has just ended is reported so when its status is known.
+        (Which::Init(_), Ok(lxcrun::Status::Running | lxcrun::Status::Stopped)) => Status::RUNNING,
+        (Which::Exec(..), _) if process.is_started() => Status::RUNNING,
+        _ => Status::CREATED,
     }
 }
 
