@@ -15,8 +15,9 @@ use lxcrun_test::engines::{Container, Containerd, Engine, IDLE};
 
 lxcrun_test::tests![
     a_paused_task_is_paused_in_all_its_processes_and_takes_no_more,
+    no_signal_asks_whether_a_process_is_there,
     what_has_ended_takes_no_calls,
-    a_created_task_is_not_paused,
+    a_created_task_is_not_paused_and_its_end_is_no_status,
 ];
 
 /// A shim's own socket.
@@ -110,6 +111,21 @@ fn a_paused_task_is_paused_in_all_its_processes_and_takes_no_more() {
     api.exec("late").expect("exec");
 }
 
+fn no_signal_asks_whether_a_process_is_there() {
+    let api = Api::start();
+    api.start_exec("one");
+    api.exec("planned").expect("exec");
+    let is_there = |exec_id: &str| api.kill(&api.id(), exec_id, 0);
+    is_there("").expect("it is there");
+    is_there("one").expect("it is there");
+    assert_eq!(refusal(is_there("planned")), Code::FAILED_PRECONDITION);
+    assert_eq!((api.status(""), api.status("one")), (Status::RUNNING, Status::RUNNING));
+    api.end("one");
+    assert_eq!(refusal(is_there("one")), Code::NOT_FOUND);
+    api.end("");
+    assert_eq!(refusal(is_there("")), Code::NOT_FOUND);
+}
+
 fn what_has_ended_takes_no_calls() {
     let api = Api::start();
     api.start_exec("one");
@@ -126,7 +142,7 @@ fn what_has_ended_takes_no_calls() {
     assert_eq!(refusal(api.exec("late")), Code::FAILED_PRECONDITION);
 }
 
-fn a_created_task_is_not_paused() {
+fn a_created_task_is_not_paused_and_its_end_is_no_status() {
     let api = Api::start();
     let (id, own) = ("created".to_owned(), "/run/created".to_owned());
     let theirs = bundle(api.ctr, &api.container);
@@ -139,8 +155,9 @@ fn a_created_task_is_not_paused() {
 
     let request = CreateTaskRequest { id: id.clone(), bundle: own, ..CreateTaskRequest::default() };
     api.tasks.create(context(), &request).expect("create");
+    api.kill(&id, "", 0).expect("it is there");
     let request = PauseRequest { id: id.clone(), ..PauseRequest::default() };
     assert_eq!(refusal(api.tasks.pause(context(), &request)), Code::FAILED_PRECONDITION);
     let request = DeleteRequest { id, ..DeleteRequest::default() };
-    api.tasks.delete(context(), &request).expect("delete");
+    assert_eq!(api.tasks.delete(context(), &request).expect("delete").exit_status, 0);
 }

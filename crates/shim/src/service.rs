@@ -283,15 +283,24 @@ impl Api for Service {
     }
 
     fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Result<Empty> {
-        let signal = lxcrun::parse_signal(&request.signal.to_string())
-            .map_err(|e| error(Code::INVALID_ARGUMENT, e))?;
+        // None asks whether there is somebody to take one.
+        let signal = match request.signal {
+            0 => None,
+            number => Some(
+                lxcrun::parse_signal(&number.to_string()).map_err(|e| error(Code::INVALID_ARGUMENT, e))?,
+            ),
+        };
         let which = self.which(&request.id, &request.exec_id)?;
         let gone = || error(Code::NOT_FOUND, format!("container {}: process already finished", request.id));
         match &which {
             Which::Init(task) if !task.is_made() => return Err(gone()),
             Which::Init(task) => {
                 let container = task.container().map_err(|e| of_anyhow(&e))?;
-                let killed = if request.all { container.kill_all(signal) } else { container.kill(signal) };
+                let killed = match signal {
+                    None => container.check_running(),
+                    Some(signal) if request.all => container.kill_all(signal),
+                    Some(signal) => container.kill(signal),
+                };
                 killed.map_err(|e| of_library(&e))?;
             }
             // Not one that has ended: who takes it for that would let it be started.

@@ -247,6 +247,7 @@ impl Task {
 
     /// Takes everything away. What has not been started counts as ended.
     pub fn delete(&self) -> anyhow::Result<Exited> {
+        let mut was_created = false;
         if self.is_made() && self.init.exited().is_none() {
             if self.init.is_started() {
                 bail!(lxcrun::Error::Status {
@@ -255,6 +256,7 @@ impl Task {
                     status: self.container()?.status()
                 });
             }
+            was_created = true;
             let _ = self.container()?.kill(Signal::KILL);
             self.init.wait();
         }
@@ -268,7 +270,8 @@ impl Task {
         let exited = self.init.exited().unwrap_or_else(|| Exited::now(0));
         // One that was never restored has nobody else to tell who waits for it.
         self.init.end(exited);
-        Ok(exited)
+        // As runc's shim has it: only the event of its end says how.
+        Ok(if was_created { Exited { status: 0, ..exited } } else { exited })
     }
 
     /// Plans a further process.
@@ -362,10 +365,11 @@ impl Task {
 }
 
 impl Exec {
-    /// Signals the process; false when there is none, or none any more.
-    pub fn kill(&self, signal: Signal) -> bool {
+    /// Signals the process, if by anything; false when there is none, or none any more.
+    pub fn kill(&self, signal: impl Into<Option<Signal>>) -> bool {
         let running = self.running.get().filter(|_| self.process.exited().is_none());
-        running.is_some_and(|running| running.kill(signal).is_ok())
+        let signal = signal.into();
+        running.is_some_and(|running| signal.is_none_or(|signal| running.kill(signal).is_ok()))
     }
 }
 
