@@ -34,6 +34,7 @@ ctr_tests! { Shim has [
     a_logger_gets_what_is_printed,
     a_logger_is_asked_to_end,
     options_are_runcs,
+    a_user_namespace_is_made_as_ctr_asks,
     options_that_cannot_be_had_are_refused,
 ] }
 
@@ -323,7 +324,10 @@ fn a_terminal_ends_with_its_process() {
     let container = Shim::get().start("", IDLE);
     let output = container.exec_on_terminal("", "setsid sleep 1001 & sleep 0.2; echo the end; exit 3", "");
     output.assert_exit(3).assert_stdout_contains("the end");
-    container.exec("", "ps | grep 'sleep 100[1]'; sleep 0.2").assert_ok().assert_stdout_contains("sleep 1001");
+    container
+        .exec("", "ps | grep 'sleep 100[1]'; sleep 0.2")
+        .assert_ok()
+        .assert_stdout_contains("sleep 1001");
 }
 
 fn a_file_gets_what_is_printed() {
@@ -389,6 +393,19 @@ fn options_are_runcs() {
     // Also by whoever cleans up after a killed one.
     ctr.sandbox().kill(the_one(&shims(ctr, &container)));
     assert!(until(|| !state.exists()));
+}
+
+/// It says who owns the pipes by options that it has for no other runtime.
+fn a_user_namespace_is_made_as_ctr_asks() {
+    let ctr = Shim::get();
+    let anew = "echo out >/dev/stdout; echo err >/dev/stderr; sleep 0.2";
+    let users = "--uidmap 0:65536:65536 --gidmap 0:65536:65536";
+    ctr.run(users, anew).assert_ok().assert_stdout("out\n").assert_stderr_contains("err\n");
+    let container = ctr.start(users, IDLE);
+    for user in ["0", "1000"] {
+        let output = container.exec(&format!("--user {user}"), anew);
+        output.assert_ok().assert_stdout("out\n").assert_stderr_contains("err\n");
+    }
 }
 
 fn options_that_cannot_be_had_are_refused() {

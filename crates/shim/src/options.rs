@@ -53,6 +53,26 @@ struct Generic {
     config_body: Vec<u8>,
 }
 
+/// What the client of containerd 1 (`ctr run --uidmap`) tells a runtime that it doesn't know:
+/// `containerd.linux.runc.CreateOptions`. Fields of checkpoints are in it, too, and have never meant anything here.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Old {
+    #[prost(bool, tag = "1")]
+    no_pivot_root: bool,
+    #[prost(bool, tag = "8")]
+    no_new_keyring: bool,
+    #[prost(string, tag = "9")]
+    shim_cgroup: String,
+    #[prost(uint32, tag = "10")]
+    io_uid: u32,
+    #[prost(uint32, tag = "11")]
+    io_gid: u32,
+    #[prost(string, tag = "12")]
+    criu_work_path: String,
+    #[prost(string, tag = "13")]
+    criu_image_path: String,
+}
+
 impl Options {
     /// Those that `start` gets.
     pub fn from_stdin(flags: &Flags) -> anyhow::Result<Self> {
@@ -93,6 +113,10 @@ impl Options {
         let options = match any.type_url.rsplit('/').next().unwrap_or_default() {
             "containerd.runc.v1.Options" => {
                 oci::Options::parse_from_bytes(&any.value).context("the options")?.into()
+            }
+            "containerd.linux.runc.CreateOptions" => {
+                let old: Old = prost::Message::decode(&*any.value).context("the options")?;
+                old.into()
             }
             "runtimeoptions.v1.Options" => {
                 let generic: Generic = prost::Message::decode(&*any.value).context("the options")?;
@@ -165,6 +189,21 @@ impl From<oci::Options> for Options {
     }
 }
 
+impl From<Old> for Options {
+    fn from(given: Old) -> Self {
+        Self {
+            no_pivot_root: given.no_pivot_root,
+            no_new_keyring: given.no_new_keyring,
+            shim_cgroup: given.shim_cgroup,
+            io_uid: given.io_uid,
+            io_gid: given.io_gid,
+            criu_image_path: given.criu_image_path,
+            criu_work_path: given.criu_work_path,
+            ..Self::default()
+        }
+    }
+}
+
 /// Remembers a state root in the bundle.
 pub fn remember_root(bundle: &Path, root: &Path) -> std::io::Result<()> {
     fs::write(bundle.join(REMEMBERED), root.as_os_str().as_encoded_bytes())
@@ -199,6 +238,11 @@ mod tests {
         let wanted = Options { systemd_cgroup: true, root: "/r".into(), io_uid: 7, ..Options::default() };
         assert_eq!(Options::of(&any).unwrap(), wanted);
         assert_eq!(Options::of(&generic("SystemdCgroup = true\nRoot = \"/r\"\nIoUid = 7")).unwrap(), wanted);
+        let old = Old { no_pivot_root: true, io_uid: 7, io_gid: 8, ..Old::default() };
+        let value = prost::Message::encode_to_vec(&old);
+        let any = Any { type_url: "containerd.linux.runc.CreateOptions".into(), value, ..Any::default() };
+        let of_old = Options { no_pivot_root: true, io_uid: 7, io_gid: 8, ..Options::default() };
+        assert_eq!(Options::of(&any).unwrap(), of_old);
         assert_eq!(wanted.state_root("n"), Path::new("/r/n"));
         assert_eq!(
             Options::of(&Any::default()).unwrap().state_root("n"),
