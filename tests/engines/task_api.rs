@@ -1,23 +1,28 @@
 //! containerd's task API, asked without containerd in between: what `ctr` can't ask or doesn't tell.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 
 use containerd_shim_protos::api::{
     CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, PauseRequest, ResizePtyRequest,
-    StateRequest, Status, WaitRequest,
+    StartRequest, StateRequest, Status, WaitRequest,
 };
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::context::{Context, with_timeout};
 use containerd_shim_protos::ttrpc::{self, Code};
 use containerd_shim_protos::{Client, TaskClient};
-use lxcrun_test::engines::{Container, Containerd, Engine, IDLE};
+use lxcrun_test::engines::{Container, Containerd, Engine, IDLE, until};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
+use serde_json::json;
 
 lxcrun_test::tests![
     a_paused_task_is_paused_in_all_its_processes_and_takes_no_more,
     no_signal_asks_whether_a_process_is_there,
     what_has_ended_takes_no_calls,
     a_created_task_is_not_paused_and_its_end_is_no_status,
+    standard_output_can_be_opened_anew_in_a_user_namespace,
 ];
 
 /// A shim's own socket.
@@ -70,6 +75,47 @@ impl Api<'_> {
         self.ctr.call(&options).assert_ok();
     }
 
+    /// A request for one more task of this shim, like its first one but for what `change` changes.
+    fn create(&self, id: &str, change: impl FnOnce(&mut serde_json::Value)) -> CreateTaskRequest {
+        let (theirs, own) = (bundle(self.ctr, &self.container), format!("/run/bundle-{id}"));
+        let config = self.ctr.sandbox().read(format!("{theirs}/config.json"));
+        let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+        config["root"]["path"] = format!("{theirs}/rootfs").into();
+        config["linux"]["cgroupsPath"] = format!("/{}/{id}", self.ctr.sandbox().name()).into();
+        change(&mut config);
+        fs::create_dir(self.ctr.sandbox().path(&own)).expect("a bundle");
+        fs::write(self.ctr.sandbox().path(format!("{own}/config.json")), config.to_string())
+            .expect("a bundle");
+        CreateTaskRequest { id: id.into(), bundle: own, ..CreateTaskRequest::default() }
+    }
+
+    /// A fifo of the sandbox that is root's alone, held open.
+    fn fifo(&self, name: &str) -> (String, File) {
+        let inside = format!("/run/{name}");
+        let path = self.ctr.sandbox().path(&inside);
+        mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).expect("a fifo");
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        (inside, OpenOptions::new().read(true).custom_flags(flags).open(path).expect("a fifo"))
+    }
+
+    fn start_process(&self, id: &str, exec_id: &str) {
+        let (id, exec_id) = (id.into(), exec_id.into());
+        let request = StartRequest { id, exec_id, ..StartRequest::default() };
+        self.tasks.start(context(), &request).expect("start");
+    }
+
+    fn wait(&self, id: &str, exec_id: &str) -> u32 {
+        let (id, exec_id) = (id.into(), exec_id.into());
+        let request = WaitRequest { id, exec_id, ..WaitRequest::default() };
+        self.tasks.wait(context(), &request).expect("wait").exit_status
+    }
+
+    fn delete(&self, id: &str, exec_id: &str) -> u32 {
+        let (id, exec_id) = (id.into(), exec_id.into());
+        let request = DeleteRequest { id, exec_id, ..DeleteRequest::default() };
+        self.tasks.delete(context(), &request).expect("delete").exit_status
+    }
+
     #[track_caller]
     fn status(&self, exec_id: &str) -> Status {
         let request = StateRequest { id: self.id(), exec_id: exec_id.into(), ..StateRequest::default() };
@@ -85,8 +131,7 @@ impl Api<'_> {
     #[track_caller]
     fn end(&self, exec_id: &str) {
         self.kill(&self.id(), exec_id, 9).expect("kill");
-        let request = WaitRequest { id: self.id(), exec_id: exec_id.into(), ..WaitRequest::default() };
-        assert_eq!(self.tasks.wait(context(), &request).expect("wait").exit_status, 137);
+        assert_eq!(self.wait(&self.id(), exec_id), 137);
     }
 }
 
@@ -144,20 +189,61 @@ fn what_has_ended_takes_no_calls() {
 
 fn a_created_task_is_not_paused_and_its_end_is_no_status() {
     let api = Api::start();
-    let (id, own) = ("created".to_owned(), "/run/created".to_owned());
-    let theirs = bundle(api.ctr, &api.container);
-    let config = api.ctr.sandbox().read(format!("{theirs}/config.json"));
-    let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
-    config["root"]["path"] = format!("{theirs}/rootfs").into();
-    config["linux"]["cgroupsPath"] = format!("/{}/{id}", api.ctr.sandbox().name()).into();
-    fs::create_dir(api.ctr.sandbox().path(&own)).expect("a bundle");
-    fs::write(api.ctr.sandbox().path(format!("{own}/config.json")), config.to_string()).expect("a bundle");
-
-    let request = CreateTaskRequest { id: id.clone(), bundle: own, ..CreateTaskRequest::default() };
+    let request = api.create("created", |_| {});
     api.tasks.create(context(), &request).expect("create");
+    let id = request.id;
     api.kill(&id, "", 0).expect("it is there");
     let request = PauseRequest { id: id.clone(), ..PauseRequest::default() };
     assert_eq!(refusal(api.tasks.pause(context(), &request)), Code::FAILED_PRECONDITION);
-    let request = DeleteRequest { id, ..DeleteRequest::default() };
-    assert_eq!(api.tasks.delete(context(), &request).expect("delete").exit_status, 0);
+    assert_eq!(api.delete(&id, ""), 0);
+}
+
+/// Without anybody who says whose they are.
+fn standard_output_can_be_opened_anew_in_a_user_namespace() {
+    let api = Api::start();
+    let program = |user: u32| {
+        let script = "echo out >/dev/stdout; echo err >/dev/stderr; read line; sleep 0.1";
+        let user = json!({"uid": user, "gid": user});
+        json!({"cwd": "/", "args": ["sh", "-c", script], "env": ["PATH=/bin"], "user": user})
+    };
+    let (input, _held) = api.fifo("users-input");
+    let mut streams = ["out", "err", "exec-out", "exec-err"].map(|name| api.fifo(&format!("users-{name}")));
+    let mut create = api.create("users", |config| {
+        config["process"] = program(0);
+        let ids = json!([{"containerID": 0, "hostID": 65536, "size": 65536}]);
+        config["linux"]["uidMappings"] = ids.clone();
+        config["linux"]["gidMappings"] = ids;
+        config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({"type": "user"}));
+    });
+    create.stdin = input;
+    [create.stdout, create.stderr] = [&streams[0], &streams[1]].map(|(path, _)| path.clone());
+    api.tasks.create(context(), &create).expect("create");
+    api.start_process("users", "");
+
+    let spec = Any { value: program(1000).to_string().into_bytes(), ..Any::default() };
+    let exec = ExecProcessRequest {
+        id: "users".into(),
+        exec_id: "exec".into(),
+        stdout: streams[2].0.clone(),
+        stderr: streams[3].0.clone(),
+        spec: MessageField::some(spec),
+        ..ExecProcessRequest::default()
+    };
+    api.tasks.exec(context(), &exec).expect("exec");
+    api.start_process("users", "exec");
+    assert_eq!(api.wait("users", "exec"), 0);
+    api.delete("users", "exec");
+    let mut said = [(); 4].map(|()| String::new());
+    let has_said = until(|| {
+        for (text, (_, file)) in said.iter_mut().zip(&mut streams) {
+            // There is no end while the shim holds it.
+            let _ = file.read_to_string(text);
+        }
+        said.iter().all(|text| !text.is_empty())
+    });
+    api.kill("users", "", 9).expect("kill");
+    api.wait("users", "");
+    api.delete("users", "");
+    assert!(has_said, "{said:?}");
+    assert_eq!(said, ["out\n", "err\n", "out\n", "err\n"]);
 }
