@@ -1,12 +1,12 @@
 //! containerd's task API, asked without containerd in between: what `ctr` can't ask or doesn't tell.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
 use containerd_shim_protos::api::{
-    CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, PauseRequest, ResizePtyRequest,
-    StartRequest, StateRequest, Status, WaitRequest,
+    CloseIORequest, CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, PauseRequest,
+    ResizePtyRequest, StartRequest, StateRequest, Status, WaitRequest,
 };
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -23,6 +23,7 @@ lxcrun_test::tests![
     what_has_ended_takes_no_calls,
     a_created_task_is_not_paused_and_its_end_is_no_status,
     standard_output_can_be_opened_anew_in_a_user_namespace,
+    the_end_of_its_input_hangs_a_terminal_up,
 ];
 
 /// A shim's own socket.
@@ -246,4 +247,43 @@ fn standard_output_can_be_opened_anew_in_a_user_namespace() {
     api.delete("users", "");
     assert!(has_said, "{said:?}");
     assert_eq!(said, ["out\n", "err\n", "out\n", "err\n"]);
+}
+
+fn the_end_of_its_input_hangs_a_terminal_up() {
+    let api = Api::start();
+    let ([stdin, stdout], mut output) = {
+        let (input, _) = api.fifo("typed");
+        let (path, output) = api.fifo("printed");
+        ([input, path], output)
+    };
+    let script = "trap 'exit 42' HUP; while read line; do echo got $line; done; sleep 1000 & wait";
+    let process = json!({"cwd": "/", "args": ["sh", "-c", script], "env": ["PATH=/bin"], "terminal": true});
+    let spec = Any { value: process.to_string().into_bytes(), ..Any::default() };
+    let exec = ExecProcessRequest {
+        id: api.id(),
+        exec_id: "one".into(),
+        terminal: true,
+        stdin: stdin.clone(),
+        stdout,
+        spec: MessageField::some(spec),
+        ..ExecProcessRequest::default()
+    };
+    api.tasks.exec(context(), &exec).expect("exec");
+    api.start_process(&api.id(), "one");
+    // Somebody detaches, and somebody else attaches.
+    let mut printed = String::new();
+    for typed in ["first", "second"] {
+        let mut input = OpenOptions::new().write(true).open(api.ctr.sandbox().path(&stdin)).expect("a fifo");
+        input.write_all(format!("{typed}\n").as_bytes()).expect("typing");
+        drop(input);
+        let answered = until(|| {
+            let _ = output.read_to_string(&mut printed);
+            printed.contains(&format!("got {typed}"))
+        });
+        assert!(answered, "{printed:?}");
+    }
+    let (id, exec_id) = (api.id(), "one".into());
+    let request = CloseIORequest { id, exec_id, stdin: true, ..CloseIORequest::default() };
+    api.tasks.close_io(context(), &request).expect("closing");
+    assert_eq!(api.wait(&api.id(), "one"), 42);
 }

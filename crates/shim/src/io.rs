@@ -15,7 +15,7 @@ use rustix::fs::{Gid, OFlags, Uid, fchown, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::logger::Logger;
-use crate::terminal::{Copying, Terminal};
+use crate::terminal::{Copying, InputEnd, Terminal};
 use crate::uri;
 
 /// What containerd says about standard input, output and error.
@@ -55,7 +55,7 @@ pub struct Io {
     readers: Vec<File>,
     logger: Option<Logger>,
     /// For the terminal, until there is one.
-    ends: Option<(File, File)>,
+    ends: Option<(File, InputEnd, File)>,
     /// What is on its way elsewhere.
     copies: Vec<Copying>,
     pub terminal: Option<Terminal>,
@@ -68,7 +68,8 @@ impl Uris {
         let stdin = io.open_input(&self.stdin, owner)?;
         let stdout = io.open_outputs(self, owner)?;
         if self.terminal {
-            io.ends = Some((stdin, stdout.0));
+            let end = if io.input.is_some() { InputEnd::HangUp } else { InputEnd::Nothing };
+            io.ends = Some((stdin, end, stdout.0));
             return Ok(Opened { stdio: None, io });
         }
         Ok(Opened { stdio: Some([stdin.into(), stdout.0.into(), stdout.1.into()]), io })
@@ -148,20 +149,21 @@ impl Io {
 
     /// Copies between the terminal and what was opened for it.
     pub fn connect(&mut self, master: OwnedFd) -> anyhow::Result<()> {
-        if let Some((input, output)) = self.ends.take() {
-            self.terminal = Some(Terminal::connect(master.into(), input, output)?);
+        if let Some((input, end, output)) = self.ends.take() {
+            self.terminal = Some(Terminal::connect(master.into(), input, end, output)?);
         }
         Ok(())
     }
 
-    /// The process reads to the end of what was written, and then no more.
+    /// The process reads to the end of what was written, and then no more. When nobody else holds its input, it ends there,
+    /// and a terminal is hung up.
     pub fn close_input(&mut self) {
         self.input = None;
     }
 
     /// The process has ended. What it had no terminal for is copied until it is closed.
-    pub fn end(&mut self) {
-        if let Some(terminal) = &mut self.terminal {
+    pub fn end(&self) {
+        if let Some(terminal) = &self.terminal {
             terminal.end();
         }
     }
