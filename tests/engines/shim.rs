@@ -30,6 +30,7 @@ ctr_tests! { Shim has [
     an_idle_container_costs_little_memory,
     a_pod_costs_little_memory_for_each_container,
     a_terminal_ends_with_its_process,
+    a_terminal_may_be_closed_and_opened_again,
     a_file_gets_what_is_printed,
     a_logger_gets_what_is_printed,
     a_logger_is_asked_to_end,
@@ -328,6 +329,13 @@ fn a_terminal_ends_with_its_process() {
         .exec("", "ps | grep 'sleep 100[1]'; sleep 0.2")
         .assert_ok()
         .assert_stdout_contains("sleep 1001");
+}
+
+fn a_terminal_may_be_closed_and_opened_again() {
+    let script =
+        "terminal=$(tty); echo one; exec 0<&- 1>&- 2>&-; sleep 0.2; exec >$terminal; echo two; sleep 0.2";
+    let output = Shim::get().run_on_terminal("", script, "");
+    output.assert_ok().assert_stdout_contains("one").assert_stdout_contains("two");
 }
 
 fn a_file_gets_what_is_printed() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::process::lock;
@@ -64,6 +65,9 @@ pub struct Terminal {
 /// What keeps a terminal from being hung up, beside those who copy.
 struct Held {
     master: File,
+    /// The other side, until the process has ended: a program may close its terminal and open it again, as systemd does.
+    /// Whoever copies would take that for the end.
+    slave: Option<OwnedFd>,
     /// Closed, it ends the copying of output.
     stop: Option<OwnedFd>,
 }
@@ -83,7 +87,10 @@ impl Terminal {
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let typist = master.try_clone()?;
         let mut output = Copying::start_with(master.try_clone()?, output, PENDING)?;
-        let held = Arc::new(Mutex::new(Some(Held { master, stop: output.stop.take() })));
+        let slave =
+            ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
+        let held = Held { master, slave: Some(slave?), stop: output.stop.take() };
+        let held = Arc::new(Mutex::new(Some(held)));
         let held_by_input = Arc::clone(&held);
         spawn("input", move || {
             let at_its_end = copy(input, typist, &stopped, 0);
@@ -107,12 +114,14 @@ impl Terminal {
     /// terminal for ever.
     pub fn end(&self) {
         if let Some(held) = &mut *lock(&self.held) {
+            held.slave = None;
             held.stop = None;
         }
     }
 
     /// Nobody needs it any more.
     pub fn close(self) {
+        self.end();
         drop(self.stop);
         self.output.close();
         // Whoever types may still be busy with what nobody reads.
@@ -160,7 +169,7 @@ fn read(from: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    use rustix::pty::{grantpt, openpt, unlockpt};
 
     /// A terminal, master and slave.
     fn terminal() -> (File, File) {
@@ -239,6 +248,30 @@ mod tests {
         }
         terminal.resize(80, 24).unwrap();
         drop(slave);
+        terminal.close();
+    }
+
+    #[test]
+    fn a_terminal_may_be_closed_and_opened_again() {
+        let (master, mut slave) = terminal();
+        let again = master.try_clone().unwrap();
+        let ((input, mut typist), (mut reader, output)) = (pipe(), pipe());
+        let terminal = Terminal::connect(master, input, InputEnd::HangUp, output).unwrap();
+        let mut buffer = [0; 64];
+        slave.write_all(b"one").unwrap();
+        reader.read_exact(&mut buffer[..3]).unwrap();
+        drop(slave);
+        typist.write_all(b"typed\n").unwrap();
+        // What was typed is echoed while the program has no terminal.
+        reader.read_exact(&mut buffer[..7]).unwrap();
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let mut slave = File::from(ioctl_tiocgptpeer(&again, flags).unwrap());
+        slave.write_all(b"two").unwrap();
+        assert_eq!(slave.read(&mut buffer).unwrap(), 6);
+        terminal.end();
+        let mut read = String::new();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "two");
         terminal.close();
     }
 }
