@@ -1,12 +1,15 @@
 //! containerd with lxcrun's own shim, by `ctr`.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use lxcrun_test::Need;
-use lxcrun_test::engines::{Container, Containerd, Engine, IDLE, IMAGE, until};
+use lxcrun_test::engines::{Container, Containerd, Engine, IDLE, IMAGE, ShimTask, until};
+use lxcrun_test::{Bundle, Need};
+use serde_json::json;
 
 struct Shim;
 
@@ -37,6 +40,9 @@ ctr_tests! { Shim has [
     options_are_runcs,
     a_user_namespace_is_made_as_ctr_asks,
     options_that_cannot_be_had_are_refused,
+    owners_in_an_overlay_are_mapped,
+    owners_in_a_bound_root_are_mapped,
+    mappings_that_cannot_be_had_are_refused,
 ] }
 
 /// A path in the sandbox that no other test uses.
@@ -425,5 +431,93 @@ fn options_that_cannot_be_had_are_refused() {
         ("ShimCgroup = \"/no/such/cgroup\"", "no such cgroup"),
     ] {
         ctr.run(&options(ctr, toml), "true").assert_fails().assert_stderr_contains(reason);
+    }
+}
+
+/// Root of the containers below, on the host.
+const BASE: u32 = 200_000;
+
+/// A bundle in a user namespace. What its root is made of is in `lower` and belongs to root of the host.
+fn mapped(script: &str) -> lxcrun_test::Container {
+    let bundle = Bundle::busybox();
+    fs::rename(bundle.rootfs("/"), bundle.path("lower")).expect("the layer");
+    let map = json!([{ "containerID": 0, "hostID": BASE, "size": 65536 }]);
+    bundle
+        .namespace("user", None)
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map)
+        .sh(script)
+        .build()
+}
+
+/// An option of a mount with a path of the bundle.
+fn option(name: &str, bundle: &lxcrun_test::Container, path: &str) -> String {
+    format!("{name}={}", bundle.path(path).display())
+}
+
+fn owners_in_an_overlay_are_mapped() {
+    let script = "stat -c %u:%g / /bin /second; cat /second; touch /new; chown 5:6 /new; stat -c %u:%g /new";
+    let bundle = mapped(script);
+    bundle.rewrite(
+        "/process/capabilities",
+        json!({ "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"],
+        "bounding": ["CAP_CHOWN"] }),
+    );
+    for directory in ["second", "upper", "work"] {
+        fs::create_dir(bundle.path(directory)).expect("a directory");
+    }
+    fs::write(bundle.path("second/second"), "of the second layer\n").expect("a file");
+    chown(bundle.path("second/second"), Some(7), Some(8)).expect("a new owner");
+    // As containerd's snapshotter has it: what is written belongs to the container.
+    chown(bundle.path("upper"), Some(BASE), Some(BASE)).expect("a new owner");
+    let task = ShimTask::serve(Shim::get(), &bundle, Path::new("/bin"));
+    let layers = format!("{}:{}", option("lowerdir", &bundle, "second"), bundle.path("lower").display());
+    let [upper, work] =
+        [("upperdir", "upper"), ("workdir", "work")].map(|(name, path)| option(name, &bundle, path));
+    let map = format!("0:{BASE}:65536");
+    let (uidmap, gidmap) = (format!("uidmap={map}"), format!("gidmap={map}"));
+    task.create("overlay", "overlay", &["index=off", &layers, &upper, &work, &uidmap, &gidmap])
+        .expect("a container");
+    assert_eq!(task.mounts().len(), 1, "{:#?}", task.mounts());
+    let wanted = "0:0\n0:0\n7:8\nof the second layer\n5:6\n";
+    assert_eq!(task.run(), (0, wanted.into()));
+    assert_eq!(task.mounts(), [""; 0]);
+    assert_eq!(fs::metadata(bundle.path("upper/new")).expect("the new file").uid(), BASE + 5);
+    assert_eq!(fs::metadata(bundle.path("lower/bin")).expect("the layer").uid(), 0);
+}
+
+fn owners_in_a_bound_root_are_mapped() {
+    let bundle = mapped("stat -c %u:%g / /bin; touch /new 2>/dev/null || echo refused");
+    let task = ShimTask::serve(Shim::get(), &bundle, Path::new("/bin"));
+    let source = bundle.path("lower").display().to_string();
+    // Several ranges, which leave no id out.
+    let (uidmap, gidmap) = ("uidmap=0:200000:1000,1000:201000:64536", "gidmap=0:200000:65536");
+    task.create("bind", &source, &["rbind", "ro", uidmap, gidmap]).expect("a container");
+    assert_eq!(task.mounts().len(), 1, "{:#?}", task.mounts());
+    assert_eq!(task.run(), (0, "0:0\n0:0\nrefused\n".into()));
+    assert_eq!(task.mounts(), [""; 0]);
+}
+
+fn mappings_that_cannot_be_had_are_refused() {
+    let bundle = mapped("true");
+    let task = ShimTask::serve(Shim::get(), &bundle, Path::new("/bin"));
+    let (uidmap, gidmap) = ("uidmap=0:200000:65536", "gidmap=0:200000:65536");
+    let source = bundle.path("lower").display().to_string();
+    let layer = option("lowerdir", &bundle, "lower");
+    let missing = format!("{layer}:{}", bundle.path("missing").display());
+    let same = format!("upperdir={source}");
+    for (kind, options, word) in [
+        ("bind", vec!["bind", uidmap], "gidmap"),
+        ("bind", vec!["bind", "uidmap=0:200000", gidmap], "CONTAINER:HOST:SIZE"),
+        ("bind", vec!["bind", "uidmap=0:0:1,0:1:1", gidmap], "uidmap=0:0:1,0:1:1"),
+        ("overlay", vec![uidmap, gidmap], "lowerdir"),
+        ("overlay", vec![&*missing, uidmap, gidmap], "missing"),
+        ("overlay", vec![&*layer, &*same, uidmap, gidmap], "overlay"),
+        // Others of its kind may have it, too, so its owners can't be mapped.
+        ("proc", vec![uidmap, gidmap], "cannot map the owners"),
+    ] {
+        let refusal = task.create(kind, &source, &options).expect_err(kind);
+        assert!(refusal.contains(word), "{refusal}");
+        assert_eq!(task.mounts(), [""; 0], "{refusal}");
     }
 }

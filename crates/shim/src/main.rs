@@ -15,6 +15,7 @@ mod log;
 mod logger;
 mod metrics;
 mod options;
+mod owners;
 mod process;
 mod rootfs;
 mod serve;

@@ -5,12 +5,15 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use containerd_shim_protos::types::mount::Mount;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
 };
+use rustix::param::page_size;
+
+use crate::owners;
 
 /// Options of mount(2) that are flags, by their names in fstab.
 const FLAGS: [(&str, MountFlags); 13] = [
@@ -77,37 +80,98 @@ fn unmount_all(root: &Path) {
     while unmount(root, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
 }
 
+/// The options of a mount, sorted.
+struct Options<'m> {
+    flags: MountFlags,
+    bind: bool,
+    recursive: bool,
+    propagation: MountPropagationFlags,
+    /// The user namespace through which its owners are shown.
+    users: Option<OwnedFd>,
+    /// What the file system understands.
+    data: Vec<&'m str>,
+}
+
+impl<'m> Options<'m> {
+    fn of(wanted: &'m Mount) -> anyhow::Result<Self> {
+        let mut options = Self {
+            flags: MountFlags::empty(),
+            bind: matches!(&*wanted.type_, "bind" | "rbind"),
+            recursive: wanted.type_ == "rbind",
+            propagation: MountPropagationFlags::empty(),
+            users: None,
+            data: Vec::new(),
+        };
+        let (mut uids, mut gids) = (None, None);
+        for option in &wanted.options {
+            match &**option {
+                "bind" => options.bind = true,
+                "rbind" => (options.bind, options.recursive) = (true, true),
+                "private" | "rprivate" => options.propagation |= MountPropagationFlags::PRIVATE,
+                "slave" | "rslave" => options.propagation |= MountPropagationFlags::DOWNSTREAM,
+                "shared" | "rshared" => options.propagation |= MountPropagationFlags::SHARED,
+                known if DEFAULTS.contains(&known) => {}
+                other => match (other.split_once('='), FLAGS.iter().find(|(name, _)| *name == other)) {
+                    (Some(("uidmap", map)), _) => uids = Some(map),
+                    (Some(("gidmap", map)), _) => gids = Some(map),
+                    (_, Some((_, flag))) => options.flags |= *flag,
+                    (_, None) => options.data.push(other),
+                },
+            }
+        }
+        options.users = match (uids, gids) {
+            (None, None) => None,
+            (Some(uids), Some(gids)) => Some(owners::user_namespace(uids, gids)?),
+            _ => bail!("uidmap and gidmap belong together"),
+        };
+        Ok(options)
+    }
+
+    /// Mounts it, with the owners that its files have.
+    fn mount(&self, wanted: &Mount, target: &Path) -> anyhow::Result<()> {
+        if self.bind {
+            let kind = if self.recursive { MountFlags::REC } else { MountFlags::empty() };
+            mount(&*wanted.source, target, "", MountFlags::BIND | kind, None)?;
+            if !self.flags.is_empty() {
+                mount_remount(target, MountFlags::BIND | self.flags, "")?;
+            }
+            return Ok(());
+        }
+        let (data, _layers) = short(&self.data)?;
+        ensure!(data.as_bytes().len() < page_size(), "its options are longer than the kernel takes");
+        Ok(mount(&*wanted.source, target, &*wanted.type_, self.flags, Some(data.as_c_str()))?)
+    }
+
+    /// Mounts it in a private namespace, and returns a clone with mapped owners.
+    fn mount_mapped(&self, wanted: &Mount, target: &Path, users: &OwnedFd) -> anyhow::Result<OwnedFd> {
+        if wanted.type_ != "overlay" || self.bind {
+            self.mount(wanted, target)?;
+            return owners::mapped_clone(target, self.recursive, users);
+        }
+        let lower = self.data.iter().find_map(|option| option.strip_prefix("lowerdir="));
+        let (names, _layers) = owners::mapped_layers(lower.context("lowerdir is missing")?, target, users)?;
+        let lower = format!("lowerdir={names}");
+        let of =
+            |option: &&'m str| if option.starts_with("lowerdir=") { lower.clone() } else { (*option).into() };
+        let data: Vec<String> = self.data.iter().map(of).collect();
+        let data = CString::new(data.join(","))?;
+        ensure!(data.as_bytes().len() < page_size(), "its options are longer than the kernel takes");
+        mount(&*wanted.source, target, "overlay", self.flags, Some(data.as_c_str()))?;
+        Ok(owners::clone_tree(target, false)?)
+    }
+}
+
 fn mount_one(wanted: &Mount, target: &Path) -> anyhow::Result<()> {
-    let mut flags = MountFlags::empty();
-    let (mut bind, mut recursive) = (matches!(&*wanted.type_, "bind" | "rbind"), wanted.type_ == "rbind");
-    let mut propagation = MountPropagationFlags::empty();
-    let mut data = Vec::new();
-    for option in &wanted.options {
-        match &**option {
-            "bind" => bind = true,
-            "rbind" => (bind, recursive) = (true, true),
-            "private" | "rprivate" => propagation |= MountPropagationFlags::PRIVATE,
-            "slave" | "rslave" => propagation |= MountPropagationFlags::DOWNSTREAM,
-            "shared" | "rshared" => propagation |= MountPropagationFlags::SHARED,
-            known if DEFAULTS.contains(&known) => {}
-            other => match FLAGS.iter().find(|(name, _)| *name == other) {
-                Some((_, flag)) => flags |= *flag,
-                None => data.push(other),
-            },
+    let options = Options::of(wanted)?;
+    match &options.users {
+        None => options.mount(wanted, target)?,
+        Some(users) => {
+            let mounted = owners::in_private_namespace(|| options.mount_mapped(wanted, target, users))?;
+            owners::attach(&mounted, target)?;
         }
     }
-    if bind {
-        let kind = if recursive { MountFlags::REC } else { MountFlags::empty() };
-        mount(&*wanted.source, target, "", MountFlags::BIND | kind, None)?;
-        if !flags.is_empty() {
-            mount_remount(target, MountFlags::BIND | flags, "")?;
-        }
-    } else {
-        let (data, _layers) = short(&data)?;
-        mount(&*wanted.source, target, &*wanted.type_, flags, Some(data.as_c_str()))?;
-    }
-    if !propagation.is_empty() {
-        mount_change(target, propagation)?;
+    if !options.propagation.is_empty() {
+        mount_change(target, options.propagation)?;
     }
     Ok(())
 }
@@ -117,7 +181,7 @@ fn mount_one(wanted: &Mount, target: &Path) -> anyhow::Result<()> {
 fn short(options: &[&str]) -> anyhow::Result<(CString, Option<OwnedFd>)> {
     let whole = options.join(",");
     let lower = options.iter().find_map(|option| option.strip_prefix("lowerdir="));
-    let (true, Some(lower)) = (whole.len() >= rustix::param::page_size(), lower) else {
+    let (true, Some(lower)) = (whole.len() >= page_size(), lower) else {
         return Ok((CString::new(whole)?, None));
     };
     let mut layers = lower.split(':').map(Path::new);

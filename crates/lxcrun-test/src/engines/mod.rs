@@ -8,6 +8,7 @@ pub mod cri;
 mod docker;
 mod podman;
 mod sandbox;
+mod task;
 
 use std::fmt;
 use std::fs;
@@ -23,6 +24,7 @@ pub use containerd::Containerd;
 pub use docker::Docker;
 pub use podman::Podman;
 pub use sandbox::{Sandbox, Snapshot};
+pub use task::ShimTask;
 
 /// The image that every sandbox holds: busybox, and the users `root` and `user` (1000).
 pub const IMAGE: &str = "localhost/busybox:latest";
