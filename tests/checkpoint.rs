@@ -1,17 +1,19 @@
 //! `checkpoint` and `restore`, through CRIU.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use lxcrun_test::{
-    Bundle, Call, Cgroups, ConsoleSocket, Container, Need, Output, SeccompAgent, read_line, tests, until_exit,
+    Bundle, Call, Cgroups, ConsoleSocket, Container, Fifo, Need, Output, SeccompAgent, read_line, tests,
+    until_exit,
 };
 use serde_json::json;
 
 tests![
     a_program_goes_on_where_it_was.needs(Need::Criu),
+    fifos_become_those_of_the_caller.needs(Need::Criu).not_on("runc", "1.1 leaves it to criu to fail"),
     nothing_is_left_after_a_checkpoint_but_images.needs(Need::Criu),
     with_leave_running_it_runs_on.needs(Need::Criu),
     a_paused_container_is_saved.needs(Need::Criu),
@@ -148,6 +150,46 @@ fn a_program_goes_on_where_it_was() {
         assert_eq!(counter.container.status(), "running");
         counter.says(word, answer);
     }
+}
+
+/// As containerd has them: neither is in the container.
+fn fifos_become_those_of_the_caller() {
+    let container = Bundle::busybox().sh(COUNTER).build();
+    let fifos =
+        |number: u32| ["in", "out"].map(|name| Fifo::new(container.path(&format!("{name}-{number}"))));
+    let connect = |call: Call, [input, output]: &[Fifo; 2]| {
+        let stdout = OpenOptions::new().write(true).open(output.path()).expect("the fifo");
+        let stderr = stdout.try_clone().expect("the fifo");
+        call.stdio(File::open(input.path()).expect("the fifo"), stdout, stderr)
+    };
+    let mut ends = fifos(0);
+    container.create_with(|call| connect(call, &ends)).assert_ok();
+    container.start().assert_ok();
+    ends[0].send("a");
+    assert_eq!(ends[1].line(), "1 a");
+    for (number, word, answer) in [(1, "b", "2 b"), (2, "c", "3 c")] {
+        container.checkpoint("images", &[]).assert_ok();
+        let output = container.restore_call("images").arg("--detach").arg(container.id()).output();
+        container.refuses(output, &["standard input", "a fifo or a pipe"]);
+        ends = fifos(number);
+        let call = container.restore_call("images").arg("--detach");
+        connect(call, &ends).arg(container.id()).output().assert_ok();
+        ends[0].send(word);
+        assert_eq!(ends[1].line(), answer);
+    }
+    // A pipe instead, and a fifo instead of that.
+    let mut counter =
+        Counter { container, input: pipe().expect("a pipe").1, output: pipe().expect("a pipe").0 };
+    counter.save_and_restore();
+    counter.says("d", "4 d");
+    counter.checkpoint(&[]).assert_ok();
+    let call = counter.container.restore_call("images").arg("--detach");
+    let mut ends = ["in", "out"].map(|name| Fifo::new(counter.container.path(name)));
+    connect(call, &ends).arg(counter.container.id()).output().assert_ok();
+    ends[0].send("e");
+    assert_eq!(ends[1].line(), "5 e");
+    drop(ends);
+    until_exit(counter.pid());
 }
 
 fn nothing_is_left_after_a_checkpoint_but_images() {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use lxcrun_test::engines::{Container, Containerd, Engine, IDLE, IMAGE, ShimTask, until};
-use lxcrun_test::{Bundle, Need};
+use lxcrun_test::{Bundle, Fifo, Need};
 use serde_json::json;
 
 struct Shim;
@@ -25,6 +25,8 @@ ctr_tests! { Shim has [
     the_end_of_the_init_is_the_last_one,
     an_oom_kill_is_an_event.needs(Need::Controller("memory")),
     a_restored_checkpoint_counts_on.needs(Need::Criu),
+    a_restored_checkpoint_with_fifos_counts_on.needs(Need::Criu),
+    a_restored_checkpoint_prints_to_the_new_fifo.needs(Need::Criu),
     a_killed_shim_takes_its_container_along,
     a_killed_monitor_takes_its_container_along,
     containers_outlive_a_killed_containerd,
@@ -188,11 +190,21 @@ fn an_oom_kill_is_an_event() {
 }
 
 fn a_restored_checkpoint_counts_on() {
+    counts_on_when_restored("");
+}
+
+fn a_restored_checkpoint_with_fifos_counts_on() {
+    counts_on_when_restored("--null-io=false");
+}
+
+fn counts_on_when_restored(options: &str) {
     let ctr = Shim::get();
     // The token is in the program's memory alone: who says it again is the same program.
     let script = "token=$(cat /proc/sys/kernel/random/uuid); i=0;
         while :; do i=$((i+1)); echo $token $i > /next; mv /next /count; sleep 0.1; done";
-    let container = ctr.start("", script);
+    let container = ctr.start(options, script);
+    let stdout = ctr.sandbox().read_link(format!("/proc/{}/fd/1", container.init()));
+    assert_eq!(stdout.starts_with("/run/containerd/fifo"), !options.is_empty(), "{}", stdout.display());
     let said = || {
         let output = container.exec("", "cat /count");
         let (token, count) = output.stdout.trim().split_once(' ')?;
@@ -211,6 +223,29 @@ fn a_restored_checkpoint_counts_on() {
     let (restored, count) = said().expect("it counts again");
     assert_eq!(restored, token);
     assert!(has_reached(count + 3), "it does not count on: {:?}", said());
+}
+
+fn a_restored_checkpoint_prints_to_the_new_fifo() {
+    let bundle = Bundle::busybox().sh("n=0; while read word; do n=$((n+1)); echo $n $word; done").build();
+    let task = ShimTask::serve(Shim::get(), &bundle, Path::new("/bin"));
+    let images = bundle.path("images");
+    for (number, word) in [(1, "a"), (2, "b"), (3, "c")] {
+        let mut ends = ["in", "out"].map(|name| Fifo::new(bundle.path(&format!("{name}-{number}"))));
+        let created = task.create_with(|request| {
+            let [stdin, stdout] = ends.each_ref().map(|fifo| fifo.path().display().to_string());
+            (request.stdin, request.stdout, request.stderr) = (stdin, stdout.clone(), stdout);
+            if number > 1 {
+                request.checkpoint = images.display().to_string();
+            }
+        });
+        created.expect("a container");
+        task.start();
+        ends[0].send(word);
+        assert_eq!(ends[1].line(), format!("{number} {word}"));
+        let _ = fs::remove_dir_all(&images);
+        task.checkpoint(&images);
+        assert_eq!(task.end(), 137);
+    }
 }
 
 /// As under runc's shim: containerd removes what has lost its shim.

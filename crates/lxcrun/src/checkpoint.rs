@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FileType, FlockOperation, fstat};
 use rustix::process::Pid;
 
 use crate::cgroup::wait_for_end;
@@ -22,6 +22,8 @@ use crate::{Container, ContainerId, Error, Host, Result};
 const LOG: &str = "dump.log";
 /// Where runc writes what standard input, output and error were connected with.
 pub(crate) const DESCRIPTORS: &str = "descriptors.json";
+/// How CRIU's name of a file begins that is not in the images.
+const EXTERNAL_FILE: &str = "file[";
 /// CRIU's files where the caller names no directory for them.
 pub(crate) const WORK: &str = "criu.work";
 /// A file of CRIU options for this container.
@@ -153,7 +155,11 @@ impl Container {
             empty_namespaces: Some(criu::EMPTY_NAMESPACES),
             auto_dedup: Some(options.auto_dedup),
             freeze_cgroup: freezer.map(|d| d.display().to_string()),
-            external: external_namespaces(self.id(), plan)?.into_iter().map(|n| n.for_dump()).collect(),
+            external: external_namespaces(self.id(), plan)?
+                .into_iter()
+                .map(|n| n.for_dump())
+                .chain(self.state.stdio.iter().filter(|name| is_external(name)).cloned())
+                .collect(),
             ..criu::options(images, work, LOG)
         })
     }
@@ -313,10 +319,34 @@ fn write_descriptors(id: &ContainerId, images: &Path, stdio: &[String]) -> Resul
     json.and_then(|json| fs::write(&path, json)).at(id, format!("cannot write {}", path.display()))
 }
 
-/// What the kernel calls an open file: `pipe:[123]`, or its path.
+/// What an open file is called in the images: `pipe:[123]`, `file[MOUNT:INODE]` for a fifo, or its path.
+///
+/// A fifo on the host has no path in the container, so CRIU knows it by its mount and inode, in hexadecimal. Both are
+/// those of the open file, and stay as they are as long as anybody has it open.
 pub(crate) fn name_of(fd: &OwnedFd) -> String {
     let name = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    name.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    let name = name.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    if name.starts_with("pipe:") { name } else { fifo_name(fd).unwrap_or(name) }
+}
+
+fn fifo_name(fd: &OwnedFd) -> Option<String> {
+    let stat = fstat(fd).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
+        return None;
+    }
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    let mount: u64 = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()?;
+    Some(format!("{EXTERNAL_FILE}{mount:x}:{:x}]", stat.st_ino))
+}
+
+/// Whether CRIU is to leave a file of this name outside of the images.
+pub(crate) fn is_external(name: &str) -> bool {
+    name.starts_with(EXTERNAL_FILE)
+}
+
+/// Whether a restore puts another file in the place of the one with this name.
+pub(crate) fn is_reconnected(name: &str) -> bool {
+    name.starts_with("pipe:") || is_external(name)
 }
 
 impl Error {

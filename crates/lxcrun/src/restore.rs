@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::{LinuxResources, Spec};
 use protocol::Hook;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, FileType, fstat};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::set_thread_groups;
@@ -38,7 +38,8 @@ pub struct RestoreOptions {
     pub image_path: PathBuf,
     /// Directory for CRIU's log; by default one that goes away with the container.
     pub work_path: Option<PathBuf>,
-    /// Standard input, output and error, in place of the pipes of the saved container; those of this process by default.
+    /// Standard input, output and error, in place of the pipes and fifos of the saved container; those of this process by
+    /// default.
     pub stdio: Option<[OwnedFd; 3]>,
     /// Where to send the master of the program's terminal.
     pub console_socket: Option<PathBuf>,
@@ -85,7 +86,7 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
     }
     check_terminal(id, &plan, &options)?;
     checkpoint::check_restorable(id, &plan, false)?;
-    let pipes = saved_pipes(id, &options.image_path)?;
+    let saved = saved_stdio(id, &options.image_path)?;
 
     let mut restoration = Restoration::begin(root, id, bundle, &plan, &host)?;
     let mounts::HostTree::Cloned(tree) = mounts::open_rootfs(id, &plan)? else {
@@ -98,9 +99,14 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
         Some(stdio) => stdio.into(),
         None => own_stdio().at(id, "standard input, output and error")?,
     };
-    restoration.state.stdio = stdio.iter().map(checkpoint::name_of).collect();
-    for (pipe, fd) in pipes.into_iter().zip(stdio).filter(|(name, _)| name.starts_with("pipe:")) {
-        inherited.push(pipe, fd);
+    if !plan.terminal {
+        restoration.state.stdio = stdio.iter().map(checkpoint::name_of).collect();
+    }
+    check_replaceable(id, &saved, &stdio)?;
+    // A fifo is another one now, whose permissions may be others, too.
+    let other_permissions = saved.iter().any(|name| checkpoint::is_external(name));
+    for (name, fd) in saved.into_iter().zip(stdio).filter(|(name, _)| checkpoint::is_reconnected(name)) {
+        inherited.push(name, fd);
     }
     for namespace in checkpoint::external_namespaces(id, &plan)? {
         let file = File::open(namespace.path).at(id, namespace.path.display().to_string())?;
@@ -131,6 +137,7 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
         join_namespaces: joined_namespaces(&plan),
         config_file: checkpoint::config_file(id, spec)?,
         inherit_fds: inherited.names,
+        skip_file_rwx_check: other_permissions.then_some(true),
         ..criu::options(&images, &work, LOG)
     };
     criu.check(Features { lazy_pages: options.lazy_pages.then_some(true), ..Features::default() })?;
@@ -185,11 +192,26 @@ fn split(mut resources: LinuxResources) -> (LinuxResources, LinuxResources) {
 }
 
 /// What standard input, output and error were connected with.
-fn saved_pipes(id: &ContainerId, images: &Path) -> Result<Vec<String>> {
+fn saved_stdio(id: &ContainerId, images: &Path) -> Result<Vec<String>> {
     let path = images.join(DESCRIPTORS);
     let what = format!("no checkpoint in {}: cannot read {DESCRIPTORS}", images.display());
     let text = fs::read(&path).at(id, &what)?;
     serde_json::from_slice(&text).map_err(std::io::Error::other).at(id, what)
+}
+
+/// CRIU opens what takes the place of a fifo as one, to restore its data and how it was open.
+fn check_replaceable(id: &ContainerId, saved: &[String], stdio: &[OwnedFd]) -> Result<()> {
+    for ((saved, fd), what) in saved.iter().zip(stdio).zip(["input", "output", "error"]) {
+        if checkpoint::is_external(saved) && !is_pipe(fd) {
+            let reason = "was a fifo, whose place only a fifo or a pipe can take";
+            return Err(refuse(id, format!("standard {what}"), reason));
+        }
+    }
+    Ok(())
+}
+
+fn is_pipe(fd: &OwnedFd) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
 /// The place for the processes in each hierarchy: where the bundle says, wherever they were.

@@ -144,6 +144,9 @@ pub(crate) struct Options {
     pub lsm_profile: Option<String>,
     #[prost(string, optional, tag = "63")]
     pub lsm_mount_context: Option<String>,
+    /// Let files have other permissions than when they were saved.
+    #[prost(bool, optional, tag = "66")]
+    pub skip_file_rwx_check: Option<bool>,
 }
 
 #[derive(Clone, PartialEq, Message)]
