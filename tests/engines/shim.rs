@@ -1,12 +1,13 @@
 //! containerd with lxcrun's own shim, by `ctr`.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use containerd_shim_protos::types::mount::Mount;
 use lxcrun_test::engines::{Container, Containerd, Engine, IDLE, IMAGE, ShimTask, until};
 use lxcrun_test::{Bundle, Fifo, Need};
 use serde_json::json;
@@ -45,6 +46,9 @@ ctr_tests! { Shim has [
     owners_in_an_overlay_are_mapped,
     owners_in_a_bound_root_are_mapped,
     mappings_that_cannot_be_had_are_refused,
+    a_file_is_mounted_by_a_loop_device.needs(Need::Program("mke2fs")).needs(Need::File("/dev/loop-control")),
+    a_mount_gets_other_options_by_a_remount,
+    a_type_that_is_a_program_is_mounted_by_its_helper,
 ] }
 
 /// A path in the sandbox that no other test uses.
@@ -472,10 +476,16 @@ fn options_that_cannot_be_had_are_refused() {
 /// Root of the containers below, on the host.
 const BASE: u32 = 200_000;
 
-/// A bundle in a user namespace. What its root is made of is in `lower` and belongs to root of the host.
-fn mapped(script: &str) -> lxcrun_test::Container {
+/// A bundle whose root is still to be mounted: what is in it is in `lower`.
+fn without_root() -> Bundle {
     let bundle = Bundle::busybox();
     fs::rename(bundle.rootfs("/"), bundle.path("lower")).expect("the layer");
+    bundle
+}
+
+/// A bundle in a user namespace. What its root is made of is in `lower` and belongs to root of the host.
+fn mapped(script: &str) -> lxcrun_test::Container {
+    let bundle = without_root();
     let map = json!([{ "containerID": 0, "hostID": BASE, "size": 65536 }]);
     bundle
         .namespace("user", None)
@@ -555,4 +565,89 @@ fn mappings_that_cannot_be_had_are_refused() {
         assert!(refusal.contains(word), "{refusal}");
         assert_eq!(task.mounts(), [""; 0], "{refusal}");
     }
+}
+
+/// Whether a file is a loop device.
+fn is_looped(file: &Path) -> bool {
+    let devices = fs::read_dir("/sys/block").expect("block devices").flatten();
+    let files = devices.map(|device| fs::read_to_string(device.path().join("loop/backing_file")));
+    files.flatten().any(|name| name.trim() == file.to_string_lossy())
+}
+
+fn a_file_is_mounted_by_a_loop_device() {
+    let bundle = without_root().sh("cat /kept 2>/dev/null; echo written >/kept || echo refused").build();
+    let image = bundle.path("image");
+    fs::File::create(&image).and_then(|file| file.set_len(16 << 20)).expect("a file");
+    let made = Command::new("mke2fs")
+        .args(["-q", "-t", "ext4", "-d"])
+        .arg(bundle.path("lower"))
+        .arg(&image)
+        .status();
+    assert!(made.expect("mke2fs").success());
+    let task = ShimTask::serve(Shim::get(), &bundle, Path::new("/bin"));
+    let source = image.display().to_string();
+    for (options, printed) in [
+        (["loop", "ro", "nomand", "noatime"].as_slice(), "refused\n"),
+        // The last one of a kind counts.
+        (&["ro", "loop", "rw", "strictatime", "nostrictatime"], ""),
+        (&["loop", "ro", "direct-io"], "written\nrefused\n"),
+    ] {
+        task.create("ext4", &source, options).expect("a container");
+        assert!(is_looped(&image), "{options:?}");
+        let (status, output) = task.run();
+        assert_eq!(status, 0, "{output}");
+        let output: Vec<&str> = output.lines().filter(|line| !line.contains("can't create")).collect();
+        assert_eq!(output.join("\n").trim(), printed.trim(), "{options:?}");
+        assert_eq!(task.mounts(), [""; 0]);
+        assert!(until(|| !is_looped(&image)));
+        let _ = fs::remove_file(bundle.path("output"));
+    }
+    let refusal = task.create("xfs", &source, &["loop", "ro"]).expect_err("no xfs");
+    assert!(refusal.contains("xfs"), "{refusal}");
+    assert!(until(|| !is_looped(&image)));
+}
+
+fn a_mount_gets_other_options_by_a_remount() {
+    let bundle = without_root().sh("touch /new 2>/dev/null || echo refused").build();
+    let task = ShimTask::serve(Shim::get(), &bundle, Path::new("/bin"));
+    let (source, output) = (bundle.path("lower"), bundle.path("output"));
+    let created = task.create_with(|request| {
+        request.stdout = format!("file://{}", output.display());
+        for options in [["rbind"].as_slice(), &["bind", "remount", "ro"]] {
+            request.rootfs.push(Mount {
+                type_: "bind".into(),
+                source: source.display().to_string(),
+                options: options.iter().map(|&option| option.into()).collect(),
+                ..Mount::default()
+            });
+        }
+    });
+    created.expect("a container");
+    assert_eq!(task.mounts().len(), 1, "{:#?}", task.mounts());
+    assert_eq!(task.run(), (0, "refused\n".into()));
+    let refusal = task.create("bind", "/", &["bind", "remount"]).expect_err("nothing is mounted");
+    assert!(refusal.contains("Invalid argument"), "{refusal}");
+}
+
+fn a_type_that_is_a_program_is_mounted_by_its_helper() {
+    let bundle = without_root().sh("cat /said").build();
+    let programs = bundle.path("programs");
+    fs::create_dir(&programs).expect("a directory");
+    // What it leaves behind keeps its output open.
+    let script = "#!/bin/sh\n[ \"$4\" = good ] || { echo no such type >&2; exit 1; }\nsleep 1000 &\n\
+        echo $! >\"$1/../pid\"; mount --bind \"$1\" \"$2\"; shift 2; echo \"$@\" >\"$0.said\"\n";
+    fs::write(programs.join("mount.fuse3"), script).expect("a helper");
+    fs::set_permissions(programs.join("mount.fuse3"), fs::Permissions::from_mode(0o755)).expect("a mode");
+    let task = ShimTask::serve(Shim::get(), &bundle, &programs);
+    let source = bundle.path("lower").display().to_string();
+    let refusal = task.create("fuse3.bad", &source, &[]).expect_err("no such type");
+    assert!(refusal.contains("no such type"), "{refusal}");
+    assert_eq!(task.mounts(), [""; 0]);
+    fs::write(bundle.path("lower/said"), "mounted\n").expect("a file");
+    task.create("fuse3.good", &source, &["a=b", "uidmap=0:1:2"]).expect("a container");
+    let said = fs::read_to_string(programs.join("mount.fuse3.said")).expect("its words");
+    assert_eq!(said, "-t good -o a=b -o uidmap=0:1:2\n");
+    assert_eq!(task.run(), (0, "mounted\n".into()));
+    assert_eq!(task.mounts(), [""; 0]);
+    Shim::get().sandbox().kill(fs::read_to_string(bundle.path("pid")).expect("a pid").trim());
 }

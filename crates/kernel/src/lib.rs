@@ -8,6 +8,7 @@ mod copy;
 mod fds;
 mod heap;
 mod keyring;
+mod loops;
 mod mount;
 mod process;
 mod scheduling;
@@ -23,6 +24,7 @@ pub use copy::copy_tree;
 pub use fds::{close_on_exec_from, open_among, place_from, take_inherited};
 pub use heap::{free_memory, share_one_heap};
 pub use keyring::join_session_keyring;
+pub use loops::{LoopOptions, attach_loop};
 pub use mount::{MountAttr, Propagation, set_mount_attributes};
 pub use process::{Clone, clone_sibling};
 pub use scheduling::{

@@ -1,13 +1,16 @@
 //! The mounts that make up a container's root, in the bundle.
 
 use std::ffi::CString;
-use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 use containerd_shim_protos::types::mount::Mount;
-use rustix::fs::{Mode, OFlags, open};
+use kernel::LoopOptions;
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
 };
@@ -15,25 +18,38 @@ use rustix::param::page_size;
 
 use crate::owners;
 
-/// Options of mount(2) that are flags, by their names in fstab.
-const FLAGS: [(&str, MountFlags); 13] = [
-    ("ro", MountFlags::RDONLY),
-    ("nosuid", MountFlags::NOSUID),
-    ("nodev", MountFlags::NODEV),
-    ("noexec", MountFlags::NOEXEC),
-    ("sync", MountFlags::SYNCHRONOUS),
-    ("dirsync", MountFlags::DIRSYNC),
-    ("mand", MountFlags::PERMIT_MANDATORY_FILE_LOCKING),
-    ("noatime", MountFlags::NOATIME),
-    ("nodiratime", MountFlags::NODIRATIME),
-    ("relatime", MountFlags::RELATIME),
-    ("strictatime", MountFlags::STRICTATIME),
-    ("lazytime", MountFlags::LAZYTIME),
-    ("silent", MountFlags::SILENT),
+/// Options of mount(2) that set a flag or take it away again, by their names in fstab.
+const FLAGS: [(&str, MountFlags, bool); 25] = [
+    ("ro", MountFlags::RDONLY, true),
+    ("rw", MountFlags::RDONLY, false),
+    ("nosuid", MountFlags::NOSUID, true),
+    ("suid", MountFlags::NOSUID, false),
+    ("nodev", MountFlags::NODEV, true),
+    ("dev", MountFlags::NODEV, false),
+    ("noexec", MountFlags::NOEXEC, true),
+    ("exec", MountFlags::NOEXEC, false),
+    ("sync", MountFlags::SYNCHRONOUS, true),
+    ("async", MountFlags::SYNCHRONOUS, false),
+    ("dirsync", MountFlags::DIRSYNC, true),
+    ("mand", MountFlags::PERMIT_MANDATORY_FILE_LOCKING, true),
+    ("nomand", MountFlags::PERMIT_MANDATORY_FILE_LOCKING, false),
+    ("noatime", MountFlags::NOATIME, true),
+    ("atime", MountFlags::NOATIME, false),
+    ("nodiratime", MountFlags::NODIRATIME, true),
+    ("diratime", MountFlags::NODIRATIME, false),
+    ("relatime", MountFlags::RELATIME, true),
+    ("norelatime", MountFlags::RELATIME, false),
+    ("strictatime", MountFlags::STRICTATIME, true),
+    ("nostrictatime", MountFlags::STRICTATIME, false),
+    ("lazytime", MountFlags::LAZYTIME, true),
+    ("nolazytime", MountFlags::LAZYTIME, false),
+    ("silent", MountFlags::SILENT, true),
+    ("loud", MountFlags::SILENT, false),
 ];
-/// Names of what is so without a flag.
-const DEFAULTS: [&str; 9] =
-    ["rw", "suid", "dev", "exec", "async", "atime", "diratime", "norelatime", "defaults"];
+/// With `loop`: past the page cache of the file.
+const DIRECT_IO: &str = "direct-io";
+/// Types whose file systems are programs: how they begin, and who starts those programs.
+const HELPERS: [(&str, &str); 2] = [("fuse.", "mount.fuse"), ("fuse3.", "mount.fuse3")];
 
 /// What is mounted at the bundle's root. Dropped, it is unmounted.
 #[derive(Debug, Default)]
@@ -85,6 +101,10 @@ struct Options<'m> {
     flags: MountFlags,
     bind: bool,
     recursive: bool,
+    /// Something is mounted there, and gets other options.
+    remount: bool,
+    /// The source is a file, which becomes a device.
+    loops: bool,
     propagation: MountPropagationFlags,
     /// The user namespace through which its owners are shown.
     users: Option<OwnedFd>,
@@ -98,6 +118,8 @@ impl<'m> Options<'m> {
             flags: MountFlags::empty(),
             bind: matches!(&*wanted.type_, "bind" | "rbind"),
             recursive: wanted.type_ == "rbind",
+            remount: false,
+            loops: false,
             propagation: MountPropagationFlags::empty(),
             users: None,
             data: Vec::new(),
@@ -110,11 +132,13 @@ impl<'m> Options<'m> {
                 "private" | "rprivate" => options.propagation |= MountPropagationFlags::PRIVATE,
                 "slave" | "rslave" => options.propagation |= MountPropagationFlags::DOWNSTREAM,
                 "shared" | "rshared" => options.propagation |= MountPropagationFlags::SHARED,
-                known if DEFAULTS.contains(&known) => {}
-                other => match (other.split_once('='), FLAGS.iter().find(|(name, _)| *name == other)) {
+                "remount" => options.remount = true,
+                "loop" => options.loops = true,
+                "defaults" => {}
+                other => match (other.split_once('='), FLAGS.iter().find(|(name, ..)| *name == other)) {
                     (Some(("uidmap", map)), _) => uids = Some(map),
                     (Some(("gidmap", map)), _) => gids = Some(map),
-                    (_, Some((_, flag))) => options.flags |= *flag,
+                    (_, Some((_, flag, set))) => options.flags.set(*flag, *set),
                     (_, None) => options.data.push(other),
                 },
             }
@@ -124,11 +148,16 @@ impl<'m> Options<'m> {
             (Some(uids), Some(gids)) => Some(owners::user_namespace(uids, gids)?),
             _ => bail!("uidmap and gidmap belong together"),
         };
+        ensure!(!(options.loops && options.bind), "what is bound is no loop device");
+        ensure!(!options.remount || options.users.is_none(), "what is mounted keeps its owners");
         Ok(options)
     }
 
     /// Mounts it, with the owners that its files have.
     fn mount(&self, wanted: &Mount, target: &Path) -> anyhow::Result<()> {
+        if self.bind && self.remount {
+            return Ok(mount_remount(target, MountFlags::BIND | self.flags, "")?);
+        }
         if self.bind {
             let kind = if self.recursive { MountFlags::REC } else { MountFlags::empty() };
             mount(&*wanted.source, target, "", MountFlags::BIND | kind, None)?;
@@ -137,9 +166,26 @@ impl<'m> Options<'m> {
             }
             return Ok(());
         }
-        let (data, _layers) = short(&self.data)?;
+        // A device is one as long as it is open or mounted.
+        let new = self.loops && !self.remount;
+        let device = new.then(|| self.loop_device(&wanted.source)).transpose()?;
+        let options: Vec<&str> =
+            self.data.iter().copied().filter(|option| !(self.loops && *option == DIRECT_IO)).collect();
+        let (data, _layers) = short(&options)?;
         ensure!(data.as_bytes().len() < page_size(), "its options are longer than the kernel takes");
-        Ok(mount(&*wanted.source, target, &*wanted.type_, self.flags, Some(data.as_c_str()))?)
+        if self.remount {
+            return Ok(mount_remount(target, self.flags, data.as_c_str())?);
+        }
+        let source = device.as_ref().map_or(Path::new(&wanted.source), |(_, path)| path);
+        Ok(mount(source, target, &*wanted.type_, self.flags, Some(data.as_c_str()))?)
+    }
+
+    fn loop_device(&self, file: &str) -> anyhow::Result<(OwnedFd, PathBuf)> {
+        let read_only = self.flags.contains(MountFlags::RDONLY);
+        let direct_io = self.data.contains(&DIRECT_IO);
+        let backing = OpenOptions::new().read(true).write(!read_only).open(file)?;
+        kernel::attach_loop(backing.as_fd(), LoopOptions { read_only, direct_io })
+            .context("cannot make a loop device")
     }
 
     /// Mounts it in a private namespace, and returns a clone with mapped owners.
@@ -162,6 +208,11 @@ impl<'m> Options<'m> {
 }
 
 fn mount_one(wanted: &Mount, target: &Path) -> anyhow::Result<()> {
+    for (prefix, helper) in HELPERS {
+        if let Some(kind) = wanted.type_.strip_prefix(prefix) {
+            return mount_by(helper, kind, wanted, target);
+        }
+    }
     let options = Options::of(wanted)?;
     match &options.users {
         None => options.mount(wanted, target)?,
@@ -173,6 +224,22 @@ fn mount_one(wanted: &Mount, target: &Path) -> anyhow::Result<()> {
     if !options.propagation.is_empty() {
         mount_change(target, options.propagation)?;
     }
+    Ok(())
+}
+
+/// Has a program mount it, which knows all options itself.
+fn mount_by(helper: &str, kind: &str, wanted: &Mount, target: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(helper);
+    command.arg(&wanted.source).arg(target).args(["-t", kind]).stdin(Stdio::null());
+    command.args(wanted.options.iter().flat_map(|option| ["-o", option]));
+    // In a file, because the file system's program may keep it open.
+    let mut output = File::from(memfd_create("mount", MemfdFlags::CLOEXEC)?);
+    command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+    let status = command.status().with_context(|| helper.to_owned())?;
+    let mut said = Vec::new();
+    output.rewind()?;
+    output.read_to_end(&mut said)?;
+    ensure!(status.success(), "{helper}: {status}: {}", String::from_utf8_lossy(&said).trim());
     Ok(())
 }
 
