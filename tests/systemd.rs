@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use lxcrun_test::engines::until;
 use lxcrun_test::{Bundle, Call, Cgroups, Container, Fifo, Need, Output, tests};
@@ -61,11 +61,14 @@ fn start(bundle: Bundle) -> Container {
 /// A sleeping container with these limits.
 #[track_caller]
 fn limited() -> Container {
-    let bundle = Bundle::busybox()
+    start(with_limits().args(["sleep", "1000"]))
+}
+
+fn with_limits() -> Bundle {
+    Bundle::busybox()
         .resource("memory", json!({ "limit": 64 << 20 }))
         .resource("pids", json!({ "limit": 17 }))
-        .resource("cpu", json!({ "quota": 10000, "period": 20000, "cpus": "0" }));
-    start(bundle.args(["sleep", "1000"]))
+        .resource("cpu", json!({ "quota": 10000, "period": 20000, "cpus": "0" }))
 }
 
 #[track_caller]
@@ -155,7 +158,11 @@ fn every_command_works_in_a_scope() {
 }
 
 fn a_restored_container_is_in_a_scope() {
-    let container = limited();
+    // A sleep ends early when CRIU has restored it.
+    let container = in_scope(with_limits().sh("while :; do sleep 1000; done")).build();
+    // CRIU saves no files of the host's.
+    create_call(&container).stdio(Stdio::null(), Stdio::null(), Stdio::null()).output().assert_ok();
+    container.start().assert_ok();
     let images = container.path("images");
     container.call("checkpoint").arg("--image-path").arg(&images).arg(container.id()).output().assert_ok();
     assert_no_scope(&container);

@@ -95,7 +95,7 @@ type ParseError = (String, String);
 /// Parses a specification, also for a container that was made from it before.
 pub(crate) fn parse(config: &[u8]) -> Result<Spec, ParseError> {
     let value =
-        || serde_json::from_slice::<serde_json::Value>(config).map_err(|e| name_field(json::whole(e)));
+        || serde_json::from_slice::<serde_json::Value>(config).map_err(|e| name_field(json::whole(&e)));
     // A platform that oci-spec (0.10) does not know.
     if contains(config, b"\"freebsd\"") {
         let json = value()?;

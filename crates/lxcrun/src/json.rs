@@ -15,12 +15,12 @@ pub(crate) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem>
     let parsed = serde_ignored::deserialize(&mut json, |_| some_unknown = true);
     match parsed.and_then(|parsed| json.end().map(|()| parsed)) {
         Ok(parsed) if !some_unknown => Ok(parsed),
-        _ if some_unknown => from_value(serde_json::from_slice(text).map_err(whole)?),
+        _ if some_unknown => from_value(serde_json::from_slice(text).map_err(|e| whole(&e))?),
         // Keeping track of the path costs as much again as parsing: only an error needs it.
         _ => {
             let mut json = serde_json::Deserializer::from_slice(text);
             let parsed = serde_path_to_error::deserialize(&mut json).map_err(at_path)?;
-            json.end().map(|()| parsed).map_err(whole)
+            json.end().map(|()| parsed).map_err(|e| whole(&e))
         }
     }
 }
@@ -30,7 +30,7 @@ pub(crate) fn from_value<T: DeserializeOwned>(json: Value) -> Result<T, Problem>
     serde_path_to_error::deserialize(AnyCase(json)).map_err(at_path)
 }
 
-pub(crate) fn whole(error: Error) -> Problem {
+pub(crate) fn whole(error: &Error) -> Problem {
     (".".into(), error.to_string())
 }
 

@@ -72,8 +72,15 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// One that can't be passed on (its cgroup has processes) is missed by the limit that needs it, which names its field.
+/// One that can't be passed on is missed by the limit that needs it, which names its field. So it is with all of a cgroup
+/// that has processes: the kernel takes some controllers from it all the same, and then no process may be below. The root of
+/// all, which has no type, may have any.
 fn pass_controllers_down(directory: &Path) {
+    if read(directory, "cgroup.procs").is_ok_and(|processes| !processes.is_empty())
+        && directory.join("cgroup.type").exists()
+    {
+        return;
+    }
     let controllers = read(directory, "cgroup.controllers").unwrap_or_default();
     let passed = read(directory, "cgroup.subtree_control").unwrap_or_default();
     let passed: Vec<&str> = passed.split_whitespace().collect();
