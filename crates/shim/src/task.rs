@@ -22,8 +22,9 @@ use crate::options::{self, Options};
 use crate::process::{Exited, Process, lock};
 use crate::rootfs::{Rootfs, unmount_root};
 
-/// What a thread needs that waits and tells.
-const STACK: usize = 128 << 10;
+/// What a thread may need that waits and tells: after the end of its monitor it reads a container's specification, too. Only
+/// what it has touched is memory.
+const STACK: usize = 1 << 20;
 
 /// A container and its processes.
 pub struct Task {
