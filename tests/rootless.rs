@@ -25,7 +25,18 @@ tests![
         .for_ordinary_user()
         .lxcrun_only("about the field that is named"),
     a_command_alone_is_enough.for_ordinary_user().lxcrun_only("others need a bundle"),
-    podman_runs_execs_and_stops.for_ordinary_user().needs(Need::Program("podman")).needs(Need::Systemd),
+    podman_splits_the_cgroup_of_a_service
+        .for_ordinary_user()
+        .needs(Need::Program("podman"))
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .alone(),
+    // At its end podman takes away what all of the user's have in common.
+    podman_runs_execs_and_stops
+        .for_ordinary_user()
+        .needs(Need::Program("podman"))
+        .needs(Need::Systemd)
+        .alone(),
 ];
 
 /// What `spec --rootless` makes: one's own id alone is mapped.
@@ -158,14 +169,31 @@ fn a_command_alone_is_enough() {
 struct Podman {
     store: String,
     run: String,
+    cgroup_manager: &'static str,
 }
 
 impl Podman {
+    /// With an image `bb`.
+    fn new(bundle: &Bundle, cgroup_manager: &'static str) -> Podman {
+        let path = |name: &str| bundle.make_dir(name).display().to_string();
+        let podman = Podman { store: path("store"), run: path("run"), cgroup_manager };
+        let (rootfs, image) = (bundle.rootfs("/"), bundle.path("image.tar"));
+        let tar = Command::new("tar").arg("-C").arg(&rootfs).arg("-cf").arg(&image).arg(".").status();
+        assert!(tar.expect("tar").success());
+        podman.ok(&["import", &image.display().to_string(), "bb"]);
+        podman
+    }
+
+    fn argv(&self, args: &[&str]) -> Vec<String> {
+        let runtime = Runtime::get().path().display().to_string();
+        let own = ["podman", "--root", &self.store, "--runroot", &self.run, "--cgroup-manager"];
+        let rest = [self.cgroup_manager, "--runtime", &runtime];
+        own.iter().chain(&rest).chain(args).map(|arg| (*arg).to_owned()).collect()
+    }
+
     fn call(&self, args: &[&str]) -> Output {
-        let mut podman = Command::new("podman");
-        podman.args(["--root", &self.store, "--runroot", &self.run, "--cgroup-manager", "cgroupfs"]);
-        podman.arg("--runtime").arg(Runtime::get().path()).args(args);
-        podman.output().expect("podman")
+        let argv = self.argv(args);
+        Command::new(&argv[0]).args(&argv[1..]).output().expect("podman")
     }
 
     fn ok(&self, args: &[&str]) -> String {
@@ -181,15 +209,25 @@ impl Drop for Podman {
     }
 }
 
+/// As a container of Quadlet's is started: the service has the limits that systemd gives it, the container its own.
+fn podman_splits_the_cgroup_of_a_service() {
+    let bundle = rootless();
+    let podman = Podman::new(&bundle, "systemd");
+    let script = "cat /proc/self/cgroup /sys/fs/cgroup/memory.max";
+    let options =
+        ["run", "--rm", "--network=none", "--cgroups=split", "--memory=64m", "bb", "sh", "-c", script];
+    let mut service = Command::new("systemd-run");
+    service.args(["--user", "--quiet", "--scope", "--property=Delegate=yes"]).args(podman.argv(&options));
+    let run = lxcrun_test::Output::new("podman in a service", &service.output().expect("systemd-run"));
+    run.assert_ok().assert_stdout("0::/\n67108864\n");
+    // And with a scope of its own, podman's default.
+    let words = podman.ok(&["run", "--rm", "--network=none", "--memory=64m", "bb", "sh", "-c", script]);
+    assert_eq!(words, "0::/\n67108864\n");
+}
+
 fn podman_runs_execs_and_stops() {
     let bundle = rootless();
-    let rootfs = bundle.rootfs("/");
-    let image = bundle.path("image.tar");
-    let tar = Command::new("tar").arg("-C").arg(&rootfs).arg("-cf").arg(&image).arg(".").status();
-    assert!(tar.expect("tar").success());
-    let path = |name: &str| bundle.make_dir(name).display().to_string();
-    let podman = Podman { store: path("store"), run: path("run") };
-    podman.ok(&["import", &image.display().to_string(), "bb"]);
+    let podman = Podman::new(&bundle, "cgroupfs");
     let words =
         podman.ok(&["run", "--rm", "--network=none", "bb", "sh", "-c", "id -u; cat /proc/self/uid_map"]);
     assert!(words.starts_with("0\n") && words.lines().count() > 1, "{words}");

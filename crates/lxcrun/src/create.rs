@@ -237,10 +237,11 @@ fn cgroup_of_user(
     named: Option<&Path>,
     host: &Host,
 ) -> Result<CgroupPath> {
-    if Cgroup::new(id, host.hierarchies.clone(), &wanted.container()).can_be_made() {
-        // Root of a user namespace of their own has cgroups as root has them.
-        let root = rustix::process::geteuid().is_root();
-        return Ok(if root { wanted } else { wanted.without_liblxc() });
+    let may_make = |path: &str| Cgroup::new(id, host.hierarchies.clone(), path).can_be_made();
+    if may_make(&wanted.container()) {
+        // liblxc makes cgroups below the root alone. Root of a system in a container has that, and is root to liblxc, too.
+        let has_root = rustix::process::geteuid().is_root() && may_make(id.as_str());
+        return Ok(if has_root { wanted } else { wanted.without_liblxc() });
     }
     if named.is_some_and(|path| !path.as_os_str().is_empty()) {
         // The words are runc's.
