@@ -47,6 +47,7 @@ impl Task {
             image_path: images.into(),
             work_path: path(&self.options.criu_work_path),
             stdio: opened.stdio,
+            systemd_cgroup: self.is_in_scope(&bundle),
             ..RestoreOptions::default()
         };
         let restored = lxcrun::restore(&self.root, &self.id, &bundle, options);

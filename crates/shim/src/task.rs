@@ -103,7 +103,7 @@ impl Task {
             stdio: opened.stdio,
             no_pivot: self.options.no_pivot_root,
             no_new_keyring: self.options.no_new_keyring,
-            systemd_cgroup: self.options.systemd_cgroup || is_for_systemd(&bundle),
+            systemd_cgroup: self.is_in_scope(&bundle),
             keep_monitor: true,
             ..CreateOptions::default()
         };
@@ -200,6 +200,11 @@ impl Task {
                 return;
             }
         }
+    }
+
+    /// Whether systemd makes its cgroup.
+    pub fn is_in_scope(&self, bundle: &Bundle) -> bool {
+        self.options.systemd_cgroup || is_for_systemd(bundle)
     }
 
     fn publish_exit(&self, id: &str, process: &Process, exited: Exited) {
