@@ -146,6 +146,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     creation.start_liblxc(spec, &config, enter, claim_root, user_namespace.as_ref())?;
     if creation.own_cgroups {
         creation.cgroup.make()?;
+        creation.cgroup.prepare_to_move();
     }
     let init = creation.meet_init(&config)?;
     if options.keep_monitor && creation.state.unit.is_some() {

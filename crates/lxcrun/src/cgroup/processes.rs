@@ -101,6 +101,17 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Has the kernel get ready to move processes. It does so only after a grace period of RCU, a hundredth of a second or
+    /// more, unless it has just moved others: by moving this process to where it is, that passes while others are at work.
+    pub(crate) fn prepare_to_move(&self) {
+        let Some(hierarchy) = self.hierarchies.legacy().next() else { return };
+        let own = crate::host::read("/proc/self/cgroup").unwrap_or_default();
+        if let Some((_, path)) = self.hierarchies.paths(&own).find(|(found, _)| *found == hierarchy) {
+            // Where its own cgroup can't be seen, moving takes its time.
+            let _ = write(&hierarchy.mountpoint.join(path.trim_start_matches('/')), "cgroup.procs", "0");
+        }
+    }
+
     /// Takes LXC's monitor out of the container's unit to where this process is, so that only the container is limited
     /// and counted. Who has no right to that leaves it in.
     pub(crate) fn leave_to_container(&self, monitor: u32) -> io::Result<()> {
