@@ -1,5 +1,6 @@
 //! The command line itself: spec, features, version, logs, descriptors.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::process::Stdio;
@@ -46,6 +47,10 @@ tests![
     descriptors_of_the_runtime_are_not_preserved.lxcrun_only("runc hands its own on"),
     the_variables_of_the_runtime_do_not_reach_the_program,
     no_new_keyring_and_no_pivot_are_accepted,
+    options_are_read_as_go_reads_them.not_on("crun", "it is not written in Go"),
+    a_root_that_was_named_must_be_there
+        .not_on("runc", "1.1 takes it for empty")
+        .not_on("crun", "it makes it"),
     options_of_the_other_form_of_run_are_refused.lxcrun_only("it has two forms"),
 ];
 
@@ -318,6 +323,40 @@ fn manual_pages_are_complete() {
     assert!(page("lxcrun.8").contains("lxcrun-update(8)"));
     assert!(page("lxcrun-exec.8").contains("--additional-gids"));
     assert!(page("lxcrun-run.8").contains("--console-socket"));
+}
+
+fn options_are_read_as_go_reads_them() {
+    let container = Bundle::busybox().args(["sleep", "1000"]).start();
+    let log = container.path("the.log");
+    let global = |words: &[&str]| container.global(words.iter().map(OsStr::new));
+    let list = global(&[
+        "-debug",
+        "-log",
+        &log.display().to_string(),
+        "-log-format=json",
+        "list",
+        "-format=json",
+        "-q=false",
+    ])
+    .output();
+    assert!(list.assert_ok().stdout.starts_with('['), "{}", list.stdout);
+    let exec = |words: &[&str]| global(&["exec"]).args(words).output();
+    exec(&["-cwd", "/bin", "--tty=false", container.id(), "pwd"]).assert_ok().assert_stdout("/bin\n");
+    exec(&["-t", "-tty=f", "--no-new-privs=true", container.id(), "grep", "NoNewPrivs", "/proc/self/status"])
+        .assert_ok()
+        .assert_stdout("NoNewPrivs:\t1\n");
+    exec(&["--tty=perhaps", container.id(), "true"]).assert_fails();
+    global(&["kill", "-a=0", container.id(), "KILL"]).output().assert_ok();
+    container.until_stopped();
+    global(&["delete", "-f=true", container.id()]).output().assert_ok();
+}
+
+fn a_root_that_was_named_must_be_there() {
+    let container = bare();
+    let missing = container.path("missing");
+    let list = Call::new(&missing).arg("list").output();
+    list.assert_fails().assert_stderr_contains("--root").assert_stderr_contains("No such file");
+    assert!(!missing.exists());
 }
 
 fn options_of_the_other_form_of_run_are_refused() {

@@ -2,12 +2,17 @@
 
 use std::fs;
 
-use lxcrun_test::{Bundle, ConsoleSocket, Container, Need, Output, tests, until_exit};
+use lxcrun_test::{Bundle, Cgroups, ConsoleSocket, Container, Need, Output, hierarchies, tests, until_exit};
 use serde_json::{Value, json};
 
 tests![
     exec_runs_a_program_in_the_container,
     exec_passes_arguments_exactly,
+    what_comes_after_the_id_is_the_programs,
+    exec_refuses_a_variable_without_a_value.not_on("runc", "1.1 takes it").not_on("crun", "it takes it"),
+    exec_goes_to_where_somebody_has_moved_the_init
+        .not_on("runc", "1.1 refuses it")
+        .not_on("crun", "it does not"),
     exec_gives_the_exit_code,
     exec_gives_128_and_the_signal,
     exec_takes_the_environment_of_the_spec_and_its_own,
@@ -54,6 +59,56 @@ fn exec_passes_arguments_exactly() {
     let run =
         sleeper().exec(["sh", "-c", r#"for a; do echo "[$a]"; done"#, "sh", "", "-x", "a b", "--", "'"]);
     run.assert_ok().assert_stdout("[]\n[-x]\n[a b]\n[--]\n[']\n");
+}
+
+fn what_comes_after_the_id_is_the_programs() {
+    let container = sleeper();
+    let exec = |words: &[&str]| container.call("exec").arg(container.id()).args(words).output();
+    for option in ["-t", "--help", "--cwd"] {
+        exec(&[option]).assert_fails().assert_stdout("").assert_stderr_contains(option);
+    }
+    exec(&["echo", "--tty=false", "--", "-x"]).assert_ok().assert_stdout("--tty=false -- -x\n");
+    let ps = container.call("ps").arg(container.id()).args(["-o", "pid"]).output();
+    assert_eq!(ps.assert_ok().stdout.trim().lines().count(), 2, "{}", ps.stdout);
+}
+
+fn exec_refuses_a_variable_without_a_value() {
+    for variable in ["SPEC", "=value", ""] {
+        sleeper()
+            .exec_with(&["--env", variable], ["true"])
+            .assert_fails()
+            .assert_stderr_contains("environment variable");
+    }
+}
+
+fn exec_goes_to_where_somebody_has_moved_the_init() {
+    let container = sleeper();
+    let cgroups = Cgroups::of(container.pid());
+    let controllers: Vec<String> = hierarchies()
+        .iter()
+        .map(|hierarchy| hierarchy.controllers().first().cloned().unwrap_or_default())
+        .collect();
+    let moved = controllers.iter().map(|controller| {
+        let old = cgroups.dir(controller);
+        let new = old.with_file_name(format!("{}-moved", container.id()));
+        let _ = fs::create_dir(&new);
+        for file in ["cpuset.cpus", "cpuset.mems"].map(|file| (old.join(file), new.join(file))) {
+            let _ = fs::copy(file.0, file.1);
+        }
+        fs::write(new.join("cgroup.procs"), container.pid().to_string()).expect("the init moves");
+        fs::remove_dir(&old).expect("an empty cgroup");
+        new
+    });
+    let moved: Vec<_> = moved.collect();
+    let exec = container.exec(["cat", "/proc/self/cgroup"]);
+    let of_init = container.proc("cgroup");
+    container.kill("KILL").assert_ok();
+    container.until_stopped();
+    for directory in moved {
+        fs::remove_dir(directory).expect("an empty cgroup");
+    }
+    assert_eq!(exec.assert_ok().stdout, of_init);
+    assert!(of_init.contains("-moved"));
 }
 
 fn exec_gives_the_exit_code() {

@@ -7,6 +7,7 @@ use lxcrun_test::{Bundle, Output, is_v2, tests};
 use serde_json::{Value, json};
 
 tests![
+    a_mount_may_cover_the_root,
     a_bind_mount_is_writable_by_default,
     a_read_only_bind_mount_cannot_be_written,
     a_bind_mount_leaves_what_is_below_it_out,
@@ -103,6 +104,20 @@ fn propagation(run: &Output, place: &str) -> String {
 }
 
 const TABLE: [&str; 2] = ["cat", "/proc/self/mountinfo"];
+
+fn a_mount_may_cover_the_root() {
+    let bundle = Bundle::busybox();
+    let other = Bundle::busybox();
+    fs::write(other.path("rootfs/covers"), "").expect("a file");
+    let spec = bundle.bind(other.path("rootfs"), "/", &["rbind"]).edit(|spec| {
+        let mounts = spec["mounts"].as_array_mut().expect("mounts");
+        let over = mounts.pop().expect("the last");
+        mounts.insert(0, over);
+    });
+    let run = spec.sh("ls /covers && test -e /proc/self/stat && test -c /dev/null && touch /made").run();
+    run.assert_ok().assert_stdout("/covers\n");
+    assert!(other.path("rootfs/made").exists());
+}
 
 fn a_bind_mount_is_writable_by_default() {
     let (bundle, source) = busybox_with_source();

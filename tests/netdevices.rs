@@ -81,7 +81,7 @@ fn a_device_needs_a_network_of_the_containers_own() {
     let bundle = bundle.without_namespace("network");
     bundle
         .edit(|spec| spec["linux"]["netDevices"] = json!({ &*device.0: {} }))
-        .refused(&["linux.netDevices", "network namespace"]);
+        .refused(&["linux.netDevices", "without a NET namespace"]);
     assert!(interfaces().contains(&device.0));
 }
 

@@ -11,6 +11,9 @@ tests![
     a_default_action_refuses_what_is_not_listed,
     the_default_errno_is_that_of_the_spec,
     flags_of_the_filter_are_taken.not_on("runc", "1.1.5 refuses every flag"),
+    the_log_has_the_flags_as_runc_counts_them
+        .not_on("runc", "1.1.5 logs others")
+        .not_on("crun", "it logs none"),
     an_errno_for_an_action_without_one_is_refused.not_on("runc", "it ignores the number"),
     a_rule_without_names_is_refused.lxcrun_only("others ignore it"),
     metadata_without_an_agent_is_refused.lxcrun_only("others ignore it"),
@@ -66,6 +69,38 @@ fn a_default_action_refuses_what_is_not_listed() {
 fn the_default_errno_is_that_of_the_spec() {
     let bundle = with_filter("SCMP_ACT_ERRNO", &allowed()).set("/linux/seccomp/defaultErrnoRet", 28);
     bundle.sh(MKDIR).run().assert_exit(1).assert_stderr_contains("no space left on device");
+}
+
+fn the_log_has_the_flags_as_runc_counts_them() {
+    let log = |flags: Value| {
+        let container = Bundle::busybox()
+            .args(["true"])
+            .edit(|spec| {
+                spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+                if !flags.is_null() {
+                    spec["linux"]["seccomp"]["flags"] = flags;
+                }
+            })
+            .build();
+        let run = container.global([
+            "--debug".as_ref(),
+            "run".as_ref(),
+            "--bundle".as_ref(),
+            container.dir().as_os_str(),
+        ]);
+        run.arg(container.id()).output().assert_ok().stderr.clone()
+    };
+    let (logs, allows) = ("SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW");
+    for (flags, number) in [
+        (Value::Null, 4),
+        (json!([]), 0),
+        (json!([logs]), 2),
+        (json!(["SECCOMP_FILTER_FLAG_TSYNC"]), 0),
+        (json!([logs, allows]), 6),
+    ] {
+        let said = log(flags);
+        assert!(said.contains(&format!("seccomp filter flags: {number}")), "{number}: {said}");
+    }
 }
 
 fn an_errno_for_an_action_without_one_is_refused() {

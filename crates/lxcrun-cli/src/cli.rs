@@ -3,6 +3,7 @@
 mod checkpoint;
 mod configure;
 mod friendly;
+mod go;
 mod update;
 
 use std::path::{Path, PathBuf};
@@ -62,7 +63,8 @@ impl Cli {
             let name = format!("{program} {}", command.get_name());
             command.help_template(help_template(&name))
         });
-        Self::from_arg_matches(&command.try_get_matches()?)
+        let arguments = go::as_go_reads(&command, std::env::args_os().collect());
+        Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
     }
 }
 
@@ -325,12 +327,32 @@ pub struct Exec {
     /// Go on although the container is paused
     #[arg(long)]
     pub ignore_paused: bool,
-    /// The container
-    #[arg(value_name = "ID")]
-    pub id: String,
-    /// The program and its arguments
-    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
+    // One list, because whatever comes after the id is the program's, as in runc.
+    /// The container, and the program with its arguments
+    #[arg(value_names = ["ID", "CMD"], required = true, num_args = 1.., trailing_var_arg = true)]
+    pub words: Vec<String>,
+}
+
+impl Exec {
+    pub fn id(&self) -> &str {
+        id_of(&self.words)
+    }
+
+    /// The program and its arguments; `--` before them is none of it.
+    pub fn command(&self) -> &[String] {
+        match after_id(&self.words) {
+            [dashes, command @ ..] if dashes == "--" => command,
+            command => command,
+        }
+    }
+}
+
+fn id_of(words: &[String]) -> &str {
+    words.first().map_or("", String::as_str)
+}
+
+fn after_id(words: &[String]) -> &[String] {
+    words.get(1..).unwrap_or_default()
 }
 
 #[derive(Debug, Args)]
@@ -338,12 +360,20 @@ pub struct Ps {
     /// table or json
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub format: Format,
-    /// The container
-    #[arg(value_name = "ID")]
-    pub id: String,
-    /// Options of ps(1)
-    #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub options: Vec<String>,
+    /// The container, and options of ps(1)
+    #[arg(value_names = ["ID", "PS OPTIONS"], required = true, num_args = 1.., trailing_var_arg = true)]
+    pub words: Vec<String>,
+}
+
+impl Ps {
+    pub fn id(&self) -> &str {
+        id_of(&self.words)
+    }
+
+    /// The options of ps(1).
+    pub fn options(&self) -> &[String] {
+        after_id(&self.words)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -20,8 +20,9 @@ use crate::failure::{Result, fail, refuse};
 use crate::may_proceed;
 use crate::root::{Missing, Root};
 
-/// Attaches one mount below `root`, and returns it. `control` is the runtime, which maps owners.
-pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd], control: &Channel) -> Result<OwnedFd> {
+/// Attaches one mount below `root`, and returns it. One that covers the root is the root from then on. `control` is the
+/// runtime, which maps owners.
+pub fn attach(root: &mut Root, mount: &Mount, fds: &[OwnedFd], control: &Channel) -> Result<OwnedFd> {
     let name = || {
         let (source, destination) = (&mount.shown_source, mount.destination.display());
         format!("error mounting {source:?} to rootfs at \"{destination}\": {}", mount.field)
@@ -64,9 +65,7 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd], control: &Channel) ->
     if is_proc(&mount.destination) && !is_procfs(&detached) {
         return Err(refuse(format!("{}: cannot be mounted over /proc: it is not of type proc", name())));
     }
-    if same_file(&target, root.as_fd()) {
-        return Err(refuse(format!("{}: nothing can be mounted over the root itself", name())));
-    }
+    let covers_root = same_file(&target, root.as_fd());
     let attributes = if mount.readonly_at_last {
         Attributes { set: mount.attributes.set & !MountAttr::RDONLY.bits(), ..mount.attributes }
     } else {
@@ -90,6 +89,9 @@ pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd], control: &Channel) ->
     }
     for (link, to) in &mount.links {
         symlinkat(to, &detached, link).map_err(|e| fail(format!("{}: the link {link}", name()), e))?;
+    }
+    if covers_root {
+        *root = Root::new(detached.try_clone().map_err(|e| fail(name(), e))?);
     }
     Ok(detached)
 }

@@ -120,12 +120,6 @@ pub(crate) fn parse(config: &[u8]) -> Result<Spec, ParseError> {
 pub fn parse_process(json: &[u8]) -> Result<oci_spec::runtime::Process, String> {
     let mut json: serde_json::Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
     rename_scheduler_flags(json.pointer_mut("/scheduler/flags"));
-    // Clients of runc leave it out when they mean root.
-    if let Some(process) = json.as_object_mut()
-        && !process.keys().any(|key| key.eq_ignore_ascii_case("user"))
-    {
-        process.insert("user".into(), serde_json::json!({ "uid": 0, "gid": 0 }));
-    }
     json::from_value(json).map_err(without_field)
 }
 

@@ -22,8 +22,8 @@ pub enum Error {
         /// Why it is none.
         reason: &'static str,
     },
-    /// No such container.
-    #[error("container {id}: does not exist in {}", root.display())]
+    /// No such container. As with the next ones, engines look for runc's words.
+    #[error("container {id}: container does not exist in {}", root.display())]
     NotFound {
         /// The container.
         id: ContainerId,
@@ -59,7 +59,7 @@ pub enum Error {
         reason: String,
     },
     /// The operation does not fit the container's status.
-    #[error("container {id}: cannot {verb}: it is {status}")]
+    #[error("container {id}: cannot {verb}: {}it is {status}", in_runcs_words(verb))]
     Status {
         /// The container.
         id: ContainerId,
@@ -168,6 +168,15 @@ pub enum Error {
         /// What is left, and why.
         problems: Vec<String>,
     },
+}
+
+/// What runc says of a container that an operation does not fit.
+fn in_runcs_words(verb: &str) -> &'static str {
+    match verb {
+        "pause" | "update" => "container not running: ",
+        "resume" => "container not paused: ",
+        _ => "",
+    }
 }
 
 /// Where it happened: a program that can't be executed says so itself.

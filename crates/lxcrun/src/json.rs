@@ -1,4 +1,4 @@
-//! JSON of the specification as clients of runc write it: Go takes the name of a property in any case.
+//! JSON of the specification as clients of runc write it: Go takes the name of a property in any case, and null for nothing.
 
 use serde::Deserializer;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
@@ -15,13 +15,8 @@ pub(crate) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem>
     let parsed = serde_ignored::deserialize(&mut json, |_| some_unknown = true);
     match parsed.and_then(|parsed| json.end().map(|()| parsed)) {
         Ok(parsed) if !some_unknown => Ok(parsed),
-        _ if some_unknown => from_value(serde_json::from_slice(text).map_err(|e| whole(&e))?),
-        // Keeping track of the path costs as much again as parsing: only an error needs it.
-        _ => {
-            let mut json = serde_json::Deserializer::from_slice(text);
-            let parsed = serde_path_to_error::deserialize(&mut json).map_err(at_path)?;
-            json.end().map(|()| parsed).map_err(|e| whole(&e))
-        }
+        // Keeping track of the path, and reading as Go does, costs as much again as parsing: few need it.
+        _ => from_value(serde_json::from_slice(text).map_err(|e| whole(&e))?),
     }
 }
 
@@ -55,12 +50,18 @@ impl<'de> Deserializer<'de> for AnyCase {
 
     fn deserialize_struct<V: Visitor<'de>>(
         mut self,
-        _: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
+        if self.0.is_null() {
+            self.0 = Map::new().into();
+        }
         if let Value::Object(entries) = &mut self.0 {
             rename(entries, fields).map_err(Error::custom)?;
+            for zero in zeros(name) {
+                entries.entry(*zero).or_insert(Value::Null);
+            }
         }
         self.deserialize_any(visitor)
     }
@@ -86,9 +87,25 @@ impl<'de> Deserializer<'de> for AnyCase {
         self.0.deserialize_enum(name, variants, visitor)
     }
 
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.0.is_null() { visitor.visit_str("") } else { self.deserialize_any(visitor) }
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.0.is_null() { visitor.visit_bool(false) } else { self.deserialize_any(visitor) }
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.0.is_null() { visitor.visit_i64(0) } else { self.deserialize_any(visitor) }
+    }
+
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.0.is_null() { visitor.visit_u32(0) } else { self.deserialize_any(visitor) }
+    }
+
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map identifier ignored_any
+        i8 i16 i32 i128 u8 u16 u64 u128 f32 f64 char str bytes byte_buf unit unit_struct seq tuple tuple_struct map
+        identifier ignored_any
     }
 }
 
@@ -97,6 +114,15 @@ impl IntoDeserializer<'_, Error> for AnyCase {
 
     fn into_deserializer(self) -> Self {
         self
+    }
+}
+
+/// What clients of runc leave out although the specification wants it, when they mean zero.
+fn zeros(of: &str) -> &'static [&'static str] {
+    match of {
+        "Process" => &["user"],
+        "User" => &["uid", "gid"],
+        _ => &[],
     }
 }
 
@@ -167,6 +193,19 @@ mod tests {
         let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
         assert!(resources.unified().as_ref().unwrap().contains_key("Memory.max"));
         assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].page_size(), "2MB");
+    }
+
+    #[test]
+    fn null_is_nothing() {
+        let json = r#"{"ociVersion":"1.0.0","annotations":{"a":null},"process":{"user":null,"cwd":"/","args":["true",null]},
+            "linux":{"timeOffsets":{"monotonic":null},"resources":{"pids":{"limit":null}}}}"#;
+        let spec: Spec = from_slice(json.as_bytes()).unwrap();
+        assert_eq!(spec.annotations().as_ref().unwrap()["a"], "");
+        assert_eq!(spec.process().as_ref().unwrap().args().as_ref().unwrap()[1], "");
+        assert_eq!(spec.process().as_ref().unwrap().user().uid(), 0);
+        let (path, _) =
+            from_slice::<Spec>(br#"{"ociVersion":"1.0.0","linux":{"namespaces":[null]}}"#).unwrap_err();
+        assert_eq!(path, "linux.namespaces[0]");
     }
 
     #[test]

@@ -103,9 +103,6 @@ pub struct Restore {
     /// Without effect: lxcrun never adopts processes of others
     #[arg(long)]
     pub no_subreaper: bool,
-    /// The same, as containerd writes it: -no-subreaper, which runc's parser takes for a long option
-    #[arg(short = 'n', value_parser = ["o-subreaper"], hide = true)]
-    pub one_dash: Option<String>,
     /// Without effect: CRIU changes the root
     #[arg(long)]
     pub no_pivot: bool,

@@ -54,7 +54,7 @@ fn process(container: &Container, args: &cli::Exec) -> anyhow::Result<Process> {
         }
         None => {
             let mut process = container.default_process()?;
-            process.set_args(Some(args.command.clone())).set_terminal(Some(args.tty));
+            process.set_args(Some(args.command().to_owned())).set_terminal(Some(args.tty));
             process
         }
     };
@@ -67,6 +67,10 @@ fn process(container: &Container, args: &cli::Exec) -> anyhow::Result<Process> {
     }
     if let Some(cwd) = cli::given(&args.cwd) {
         process.set_cwd(cwd.to_owned());
+    }
+    if let Some(wrong) = args.env.iter().find(|variable| !variable.contains('=') || variable.starts_with('='))
+    {
+        bail!("container {}: exec: invalid environment variable {wrong:?}: want NAME=VALUE", container.id());
     }
     if !args.env.is_empty() {
         let mut env = process.env().clone().unwrap_or_default();

@@ -8,7 +8,11 @@ use lxcrun::{Container, OciState};
 use super::{print_line, print_text};
 use crate::cli::{self, Format};
 
-pub fn list(root: &Path, args: &cli::List) -> anyhow::Result<()> {
+/// `given` is whether the root was named: only the usual one need not be there yet.
+pub fn list(root: &Path, given: bool, args: &cli::List) -> anyhow::Result<()> {
+    if given {
+        std::fs::metadata(root).with_context(|| format!("--root {}", root.display()))?;
+    }
     let mut states = Vec::new();
     let mut failures = Vec::new();
     // One at a time: each holds a descriptor, and there may be more than we may have.

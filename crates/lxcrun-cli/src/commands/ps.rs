@@ -13,7 +13,8 @@ pub fn ps(container: &Container, args: &cli::Ps) -> anyhow::Result<()> {
     if args.format == Format::Json {
         return print_line(&serde_json::to_string(&pids)?);
     }
-    let options: &[String] = if args.options.is_empty() { &["-ef".to_owned()] } else { &args.options };
+    let options = args.options();
+    let options: &[String] = if options.is_empty() { &["-ef".to_owned()] } else { options };
     let output = Command::new("ps")
         .args(options)
         .output()

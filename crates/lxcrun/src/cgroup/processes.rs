@@ -43,8 +43,8 @@ impl Cgroup {
     }
 
     /// Puts a process into every hierarchy: into the container's own cgroup, or into one below it where `below` says
-    /// so, as `PATH` (all hierarchies) or `CONTROLLER[,CONTROLLER]:PATH`. Where the container has moved itself below, and
-    /// passes controllers on to there, no process may be beside: then it goes to where `init` is.
+    /// so, as `PATH` (all hierarchies) or `CONTROLLER[,CONTROLLER]:PATH`. It goes to where `init` is when the container's
+    /// own is gone, or takes none: it has moved itself below and passes controllers on to there.
     pub(crate) fn enter(&self, pid: Pid, below: &[String], init: Option<Pid>) -> Result<()> {
         // The words are runc's.
         let wrong = |reason: String| refuse(&self.id, "exec --cgroup", reason);
@@ -77,11 +77,16 @@ impl Cgroup {
                 }
             }
             if !directory.exists() {
-                continue;
+                // Somebody has taken the init out of it and removed it, or there never was one here.
+                match init.map(|init| self.directory_of(init, hierarchy)).transpose() {
+                    Ok(Some(elsewhere)) => directory = elsewhere,
+                    Ok(None) => continue,
+                    Err(e) => return Err(e).at(&self.id, "cannot tell the init's cgroups"),
+                }
             }
             let entered = match (write(&directory, "cgroup.procs", &text), &self.unit, init) {
                 (Err(e), _, Some(init)) if e.kind() == io::ErrorKind::ResourceBusy && below.is_empty() => {
-                    directory_of(init, &hierarchy.mountpoint, &home)
+                    self.directory_of(init, hierarchy)
                         .and_then(|directory| write(&directory, "cgroup.procs", &text))
                 }
                 // Between the cgroup of a login session and one of the user's systemd only that may move their processes.
@@ -99,6 +104,17 @@ impl Cgroup {
             })?;
         }
         Ok(())
+    }
+
+    /// Where a process is in one hierarchy.
+    fn directory_of(&self, pid: Pid, hierarchy: &Hierarchy) -> io::Result<PathBuf> {
+        let text = crate::host::read(format!("/proc/{}/cgroup", pid.as_raw_nonzero()))?;
+        let path = self.hierarchies.paths(&text).find(|(found, _)| *found == hierarchy).map(|(_, path)| path);
+        match path.map(|path| path.trim_start_matches('/')) {
+            // As our cgroup namespace shows what is outside.
+            Some(path) if !path.starts_with("..") => Ok(hierarchy.mountpoint.join(path)),
+            _ => Err(io::Error::other(format!("that of process {} is out of sight", pid.as_raw_nonzero()))),
+        }
     }
 
     /// Has the kernel get ready to move processes. It does so only after a grace period of RCU, a hundredth of a second or
@@ -158,17 +174,6 @@ impl Cgroup {
         let what = format!("cannot {} {}", if frozen { "freeze" } else { "thaw" }, directory.display());
         if unified { freeze_v2(&directory, frozen) } else { freeze_v1(&directory, frozen) }.at(&self.id, what)
     }
-}
-
-/// Where `pid` is in the unified hierarchy, which must be below `home`.
-fn directory_of(pid: Pid, mountpoint: &Path, home: &Path) -> io::Result<PathBuf> {
-    let text = crate::host::read(format!("/proc/{}/cgroup", pid.as_raw_nonzero()))?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let directory = mountpoint.join(path);
-    if directory.starts_with(home) {
-        return Ok(directory);
-    }
-    Err(io::Error::other(format!("the init is in {}", directory.display())))
 }
 
 /// So many processes are opened at once: fewer than anybody's limit of descriptors, whatever a container has.

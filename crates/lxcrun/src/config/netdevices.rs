@@ -27,7 +27,8 @@ pub(super) fn net_devices(
             check_name(name).map_err(|reason| refuse(id, &field, format!("{name:?} {reason}")))?;
         }
         if !namespaces.is_private("network") {
-            return Err(refuse(id, field, "needs a network namespace of the container's own"));
+            // The words are runc's.
+            return Err(refuse(id, field, "unable to move network devices without a NET namespace"));
         }
         all.push(NetDevice { host_name: host_name.clone(), container_name });
     }

@@ -46,7 +46,13 @@ pub(super) fn compile(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<Seccomp
     }
     let mut program = enosys::prologue(wanted, &architectures);
     program.append(&mut export(&filter).map_err(|e| refuse(id, FIELD, e))?);
-    Ok(Seccomp { program, flags: flags(wanted) })
+    let flags = flags(wanted);
+    // runc counts neither that it loads the filter for all threads nor that it asks for a listener.
+    let own = libc::SECCOMP_FILTER_FLAG_LOG
+        | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW
+        | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    tracing::debug!("seccomp filter flags: {}", flags & own);
+    Ok(Seccomp { program, flags })
 }
 
 /// An agent that gets notifications must be named, and must get its listener before anything can wait for it: the
@@ -166,7 +172,11 @@ fn flags(wanted: &LinuxSeccomp) -> u64 {
             libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
         }
     };
-    let mut flags = wanted.flags().iter().flatten().fold(0, |all, flag| all | bit(flag));
+    let mut flags = match wanted.flags() {
+        Some(flags) => flags.iter().fold(0, |all, flag| all | bit(flag)),
+        // As runc has it: else kernels before 5.16 slow down every program with a filter.
+        None => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+    };
     if notifies(wanted) {
         flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
         if flags & libc::SECCOMP_FILTER_FLAG_TSYNC != 0 {
