@@ -342,9 +342,17 @@ fn options_are_read_as_go_reads_them() {
     assert!(list.assert_ok().stdout.starts_with('['), "{}", list.stdout);
     let exec = |words: &[&str]| global(&["exec"]).args(words).output();
     exec(&["-cwd", "/bin", "--tty=false", container.id(), "pwd"]).assert_ok().assert_stdout("/bin\n");
-    exec(&["-t", "-tty=f", "--no-new-privs=true", container.id(), "grep", "NoNewPrivs", "/proc/self/status"])
-        .assert_ok()
-        .assert_stdout("NoNewPrivs:\t1\n");
+    exec(&[
+        "--tty",
+        "-tty=f",
+        "--no-new-privs=true",
+        container.id(),
+        "grep",
+        "NoNewPrivs",
+        "/proc/self/status",
+    ])
+    .assert_ok()
+    .assert_stdout("NoNewPrivs:\t1\n");
     exec(&["--tty=perhaps", container.id(), "true"]).assert_fails();
     global(&["kill", "-a=0", container.id(), "KILL"]).output().assert_ok();
     container.until_stopped();

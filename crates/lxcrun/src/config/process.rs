@@ -44,6 +44,17 @@ pub(crate) fn exec_process(
             return Err(refuse(id, field, "contains a NUL byte"));
         }
     }
+    // The words are runc's.
+    match env.iter().find(|variable| variable.find('=').is_none_or(|at| at == 0)) {
+        Some(nameless) if nameless.contains('=') => {
+            let reason = format!("environment variable name can't be empty: {nameless:?}");
+            return Err(refuse(id, "process.env", reason));
+        }
+        Some(other) => {
+            return Err(refuse(id, "process.env", format!("invalid environment variable: {other:?}")));
+        }
+        None => {}
+    }
     let user = process.user();
     for (field, number) in [("process.user.uid", user.uid()), ("process.user.gid", user.gid())] {
         // What setresuid(2) takes for "as it is", which is root.
