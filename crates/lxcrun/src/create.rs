@@ -149,6 +149,8 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         creation.cgroup.prepare_to_move();
     }
     let init = creation.meet_init(&config)?;
+    let mut limits = resources(spec, &host);
+    creation.limit_memory(&mut limits)?;
     if options.keep_monitor && creation.state.unit.is_some() {
         // Before there are limits, which are the container's.
         creation.cgroup.leave_to_container(creation.monitor()?.pid()).at(id, "cannot move the monitor")?;
@@ -177,7 +179,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     drop(fds);
     creation.until_mounted(&plan)?;
     // Only now: rules for devices also go for making their nodes. Before the hooks, which may want to change some.
-    creation.limit(&resources(spec, &host))?;
+    creation.limit(&limits)?;
     if let (Some(resctrl), Some(wanted)) = (resctrl, &plan.intel_rdt) {
         resctrl.apply(id, wanted, init)?;
     }
@@ -506,18 +508,30 @@ impl Creation {
         }
     }
 
-    /// Sets the limits.
-    fn limit(&mut self, resources: &LinuxResources) -> Result<()> {
+    /// Sets the limits of memory, which are no longer in `resources` then. The kernel charges more than is used, for each
+    /// processor, as far as the limit has room: one that is set later finds it all taken, and may be refused for it.
+    fn limit_memory(&mut self, resources: &mut LinuxResources) -> Result<()> {
         self.memory_limit =
             resources.memory().as_ref().and_then(LinuxMemory::limit).filter(|limit| *limit > 0);
+        // systemd is told everything at once.
+        if resources.memory().is_none() || self.state.unit.is_some() {
+            return Ok(());
+        }
+        let mut memory = LinuxResources::default();
+        memory.set_devices(None).set_memory(resources.memory().clone());
+        resources.set_memory(None);
+        self.limit(&memory)
+    }
+
+    fn limit(&self, resources: &LinuxResources) -> Result<()> {
         self.cgroup.apply(resources).map_err(|e| self.blame_limit(e))
     }
 
-    /// An init that has ended has a likely reason: version 2 of cgroups takes any limit of memory, and kills who is beyond it.
+    /// An init that has ended has a likely reason. The words are runc's.
     fn blame_limit(&self, otherwise: Error) -> Error {
         match (self.memory_limit, self.state.init) {
             (Some(limit), Some(init)) if init.is_alive().is_ok_and(|alive| !alive) => {
-                let reason = format!("the init was killed when it was set: are {limit} bytes too few?");
+                let reason = format!("container init was OOM-killed (memory limit too low?): {limit} bytes");
                 refuse(&self.id, "linux.resources.memory.limit", reason)
             }
             _ => otherwise,

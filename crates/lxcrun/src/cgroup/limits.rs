@@ -3,12 +3,18 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
 
 use super::{Cgroup, Layout, NO_CGROUP, devices, read, v1, v2};
 use crate::error::refuse;
 use crate::{Result, rootless, systemd};
+
+const MEMORY_LIMIT: &str = "linux.resources.memory.limit";
+
+/// How long processors may take to return memory that they don't use: far longer than they do.
+const LONGEST_RETURN: Duration = Duration::from_millis(50);
 
 /// One write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +120,7 @@ impl Cgroup {
 
     /// Writes a setting: for a container in a unit of systemd also to the unit's own cgroup, so that both say the same.
     fn set(&self, setting: &Setting, files: &mut LastFile) -> io::Result<()> {
-        let Setting { controller, file, value, optional, .. } = setting;
+        let Setting { field, controller, file, value, optional } = setting;
         let Some((directory, _)) = self.directory(controller) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such hierarchy"));
         };
@@ -122,6 +128,9 @@ impl Cgroup {
             for line in value.lines() {
                 match files.write(&directory.join(file), line) {
                     Err(e) if *optional && e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) if *field == MEMORY_LIMIT && e.kind() == io::ErrorKind::ResourceBusy => {
+                        write_when_returned(directory, file, line)?;
+                    }
                     written => written?,
                 }
             }
@@ -142,13 +151,25 @@ impl Cgroup {
                 Some(reason) => reason,
                 None => format!("this kernel has no {file}: {path}: no such file or directory"),
             },
-            Some(libc::EBUSY) if *field == "linux.resources.memory.limit" => {
+            Some(libc::EBUSY) if *field == MEMORY_LIMIT => {
                 let used = read(&directory, "memory.usage_in_bytes").unwrap_or_default();
                 format!("cannot set a limit of {value} bytes, {used} are in use ({path})")
             }
             _ => format!("cannot write {value:?} to {path}: {e}"),
         };
         refuse(&self.id, *field, reason)
+    }
+}
+
+/// Writes a limit of memory that the kernel has found too low. On version 1 it charges ahead for each processor, and other
+/// processors return what they don't use in their own time, which nothing tells: so writing is repeated.
+fn write_when_returned(directory: &Path, file: &str, limit: &str) -> io::Result<()> {
+    let end = Instant::now() + LONGEST_RETURN;
+    loop {
+        match super::write(directory, file, limit) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end => {}
+            written => return written,
+        }
     }
 }
 
