@@ -38,6 +38,7 @@ tests![
     an_engine_in_a_container_gives_its_containers_limits
         .needs(Need::CgroupV2)
         .needs(Need::Program("unshare")),
+    an_empty_unified_value_is_refused.needs(Need::CgroupV2).lxcrun_only("others write nothing"),
     a_unified_value_is_refused_on_version_one.needs(Need::CgroupV1("memory")),
 ];
 
@@ -335,6 +336,11 @@ fn what_version_two_lacks_is_refused() {
     ] {
         Bundle::busybox().resource(name, value).refused(&[name]);
     }
+}
+
+fn an_empty_unified_value_is_refused() {
+    let bundle = Bundle::busybox().resource("unified", json!({ "memory.max": "" }));
+    bundle.refused(&["linux.resources.unified", "memory.max has no value"]);
 }
 
 fn a_unified_value_is_refused_on_version_one() {

@@ -20,7 +20,7 @@ const ALL: u8 = 7;
 
 /// One rule, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Rule {
+pub(super) struct Rule {
     allow: bool,
     device: Device,
     access: u8,
@@ -68,6 +68,30 @@ impl Rule {
         Ok(kinds.chars().map(of).collect())
     }
 
+    /// One of LXC's, `c 10:229 rwm`, as version 1 has it in its files: `a` is every access to every device.
+    pub(super) fn of_lxc(allow: bool, text: &str) -> Result<Vec<Self>, String> {
+        let none = || format!("{text:?} is no rule: TYPE MAJOR:MINOR ACCESS, or a");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let mut rule = LinuxDeviceCgroup::default();
+        rule.set_allow(allow).set_typ(None).set_major(None).set_minor(None).set_access(Some("rwm".into()));
+        if words.first() != Some(&"a") {
+            let [kind, numbers, access] = words[..] else { return Err(none()) };
+            let kind = match kind {
+                "b" => LinuxDeviceType::B,
+                "c" => LinuxDeviceType::C,
+                _ => return Err(none()),
+            };
+            let number = |text: &str| match text {
+                "*" => Ok(None),
+                text => text.parse::<u32>().map(|n| Some(n.into())).map_err(|_| none()),
+            };
+            let (major, minor) = numbers.split_once(':').ok_or_else(none)?;
+            rule.set_typ(Some(kind)).set_major(number(major)?).set_minor(number(minor)?);
+            rule.set_access(Some(access.into()));
+        }
+        Self::new(&rule).map_err(|(_, reason)| reason)
+    }
+
     const fn always(kind: char, major: Option<u32>, minor: Option<u32>, access: u8) -> Self {
         Self { allow: true, device: Device::Of { kind, major, minor }, access }
     }
@@ -110,12 +134,13 @@ const ALWAYS_ALLOWED: [Rule; 12] = [
     Rule::always('c', Some(10), Some(200), ALL),
 ];
 
-/// The rules in force: whether they begin with everything allowed, and those that say something after that.
-fn in_force(rules: &[LinuxDeviceCgroup]) -> Result<(bool, Vec<Rule>), Refusal> {
+/// The rules in force: whether they begin with everything allowed, and those that say something after that. `last` are those
+/// that come even after what every container may use.
+fn in_force(rules: &[LinuxDeviceCgroup], last: &[Rule]) -> Result<(bool, Vec<Rule>), Refusal> {
     let mut default = false;
     let mut rest = Vec::new();
     let rules: Vec<Vec<Rule>> = rules.iter().map(Rule::new).collect::<Result<_, _>>()?;
-    for rule in rules.into_iter().flatten() {
+    for rule in rules.into_iter().flatten().chain(ALWAYS_ALLOWED).chain(last.iter().cloned()) {
         if rule.device == Device::Any {
             default = rule.allow;
             rest.clear();
@@ -123,7 +148,6 @@ fn in_force(rules: &[LinuxDeviceCgroup]) -> Result<(bool, Vec<Rule>), Refusal> {
             rest.push(rule);
         }
     }
-    rest.extend(ALWAYS_ALLOWED);
     // What only says what is so anyway: most of all in privileged containers.
     if default && rest.iter().all(|rule| rule.allow) {
         rest.clear();
@@ -133,7 +157,7 @@ fn in_force(rules: &[LinuxDeviceCgroup]) -> Result<(bool, Vec<Rule>), Refusal> {
 
 /// The writes of version 1. The kernel's lists know no order: a hole in a rule for more devices can't be had.
 pub(super) fn v1_settings(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Setting>, Refusal> {
-    let (default, rest) = in_force(rules)?;
+    let (default, rest) = in_force(rules, &[])?;
     let file = |allow: bool| if allow { "devices.allow" } else { "devices.deny" };
     let mut all = vec![Setting::new(FIELD, "devices", file(default), "a *:* rwm")];
     for (index, rule) in rest.iter().enumerate() {
@@ -155,8 +179,8 @@ pub(super) fn v1_settings(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Setting>, R
 const PROGRAM: &std::ffi::CStr = c"lxcrun_devices";
 
 /// Puts the rules of version 2 into force, in the place of those that were set before.
-pub(super) fn attach(directory: &Path, rules: &[LinuxDeviceCgroup]) -> Result<(), Refusal> {
-    let (default, rest) = in_force(rules)?;
+pub(super) fn attach(directory: &Path, rules: &[LinuxDeviceCgroup], last: &[Rule]) -> Result<(), Refusal> {
+    let (default, rest) = in_force(rules, last)?;
     let failed =
         |what: &str, e: std::io::Error| (FIELD, format!("cannot {what} {}: {e}", directory.display()));
     let cgroup = File::open(directory).map_err(|e| failed("open", e))?;
@@ -307,7 +331,7 @@ mod tests {
     const WRITE: u32 = 4;
 
     fn program(json: &str) -> Vec<BpfInstruction> {
-        let (default, rest) = in_force(&rules(json)).unwrap();
+        let (default, rest) = in_force(&rules(json), &[]).unwrap();
         compile(default, &rest)
     }
 
@@ -354,6 +378,23 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_lxc_come_last() {
+        let of_lxc = |texts: &[(bool, &str)]| {
+            let last: Vec<Rule> = texts.iter().flat_map(|(a, t)| Rule::of_lxc(*a, t).unwrap()).collect();
+            let (default, rest) = in_force(&[], &last).unwrap();
+            compile(default, &rest)
+        };
+        let one = of_lxc(&[(true, "c 10:229 rwm"), (false, "c 1:3 w"), (true, "b 8:* r")]);
+        assert!(allows(&one, CHAR, (10, 229), READ | WRITE));
+        assert!(!allows(&one, CHAR, (1, 3), WRITE), "also before what every container may use");
+        assert!(allows(&one, BLOCK, (8, 7), READ));
+        assert!(!allows(&of_lxc(&[(false, "a")]), CHAR, (1, 3), READ));
+        for wrong in ["", "c", "c 1:3", "c 1 rwm", "x 1:3 r", "c 1:3 z", "c 1:-3 r", "c 1:3 r x"] {
+            assert!(Rule::of_lxc(true, wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn version_1_makes_no_holes() {
         let json = r#"[{"allow":true,"type":"b","major":8},{"allow":false,"type":"b","major":8,"minor":1}]"#;
         assert!(v1_settings(&rules(json)).unwrap_err().1.contains("cannot except"));
@@ -365,9 +406,9 @@ mod tests {
     #[test]
     fn what_is_no_rule_is_refused() {
         for json in [r#"[{"allow":true,"access":"rx"}]"#, r#"[{"allow":true,"type":"p"}]"#] {
-            assert_eq!(in_force(&rules(json)).unwrap_err().0, FIELD);
+            assert_eq!(in_force(&rules(json), &[]).unwrap_err().0, FIELD);
         }
-        assert!(in_force(&rules(r#"[{"allow":true,"type":"c","major":4294967296}]"#)).is_err());
+        assert!(in_force(&rules(r#"[{"allow":true,"type":"c","major":4294967296}]"#), &[]).is_err());
     }
 
     /// On a host where we may: the kernel's verifier is the judge.

@@ -1,5 +1,6 @@
 //! `linux.resources`: each setting becomes writes to files, in an order that the kernel accepts.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ const LONGEST_RETURN: Duration = Duration::from_millis(50);
 pub(super) struct Setting {
     /// For instance `linux.resources.memory.limit`.
     pub field: &'static str,
-    pub controller: &'static str,
+    pub controller: Cow<'static, str>,
     pub file: String,
     /// Lines of it are written one by one: that is how the kernel takes lists.
     pub value: String,
@@ -32,15 +33,32 @@ pub(super) struct Setting {
 impl Setting {
     pub(super) fn new(
         field: &'static str,
-        controller: &'static str,
+        controller: impl Into<Cow<'static, str>>,
         file: impl Into<String>,
         value: impl std::fmt::Display,
     ) -> Self {
+        let controller = controller.into();
         Self { field, controller, file: file.into(), value: format!("{value}"), optional: false }
     }
 
     pub(super) fn optional(self) -> Self {
         Self { optional: true, ..self }
+    }
+
+    /// What the kernel would never see: nothing is written for no line, and each of several takes the place of the one
+    /// before. Files of version 2 by their names may be lists.
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        let Self { controller, file, value, .. } = self;
+        if file.contains(|c: char| c == '/' || c.is_control()) {
+            return Err(format!("{file:?} is no file of a cgroup"));
+        }
+        if value.trim().is_empty() {
+            return Err(format!("{file} has no value"));
+        }
+        if controller != "unified" && value.lines().count() > 1 {
+            return Err(format!("{value:?} has more than one line"));
+        }
+        Ok(())
     }
 }
 
@@ -59,6 +77,9 @@ impl Cgroup {
             }
         };
         let mut settings = settings.map_err(|(field, reason)| refuse(&self.id, field, reason))?;
+        for setting in &settings {
+            setting.check().map_err(|reason| refuse(&self.id, setting.field, reason))?;
+        }
         self.tell_systemd(&mut settings)?;
         // The kernel checks some values against others, quota against burst or memory against memory and swap: what it
         // refuses at first is set again when everything else is.
@@ -94,7 +115,7 @@ impl Cgroup {
 
     /// systemd writes what it knows of a unit whenever it likes: so it has to know. What it can't know exactly is set as it
     /// knows it.
-    fn tell_systemd(&self, settings: &mut [Setting]) -> Result<()> {
+    pub(super) fn tell_systemd(&self, settings: &mut [Setting]) -> Result<()> {
         let Some(unit) = &self.unit else { return Ok(()) };
         let now = |file: &str| read(&self.directory("cpu")?.0, file).ok();
         for setting in settings.iter_mut().filter(|setting| setting.file == "cpu.max") {
@@ -115,12 +136,12 @@ impl Cgroup {
             return Ok(());
         }
         let Some((directory, _)) = self.directory("devices") else { return Ok(()) };
-        devices::attach(&directory, rules).map_err(|(field, reason)| refuse(&self.id, field, reason))
+        devices::attach(&directory, rules, &[]).map_err(|(field, reason)| refuse(&self.id, field, reason))
     }
 
     /// Writes a setting: for a container in a unit of systemd also to the unit's own cgroup, so that both say the same.
-    fn set(&self, setting: &Setting, files: &mut LastFile) -> io::Result<()> {
-        let Setting { field, controller, file, value, optional } = setting;
+    pub(super) fn set(&self, setting: &Setting, files: &mut LastFile) -> io::Result<()> {
+        let Setting { field, controller, file, value, optional, .. } = setting;
         let Some((directory, _)) = self.directory(controller) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such hierarchy"));
         };
@@ -140,13 +161,18 @@ impl Cgroup {
 
     /// The error of a setting, with what may help.
     fn explain(&self, setting: &Setting, e: &io::Error) -> crate::Error {
+        refuse(&self.id, setting.field, self.why_refused(setting, e))
+    }
+
+    /// Why the kernel does not take a setting.
+    pub(super) fn why_refused(&self, setting: &Setting, e: &io::Error) -> String {
         let Setting { field, controller, file, value, .. } = setting;
         let Some((directory, unified)) = self.directory(controller) else {
-            return refuse(&self.id, *field, format!("this host has no {controller} cgroup"));
+            return format!("this host has no {controller} cgroup");
         };
         let path = directory.join(file);
         let path = path.display();
-        let reason = match e.raw_os_error() {
+        match e.raw_os_error() {
             Some(libc::ENOENT) => match why_missing(&directory, file, unified) {
                 Some(reason) => reason,
                 None => format!("this kernel has no {file}: {path}: no such file or directory"),
@@ -156,8 +182,7 @@ impl Cgroup {
                 format!("cannot set a limit of {value} bytes, {used} are in use ({path})")
             }
             _ => format!("cannot write {value:?} to {path}: {e}"),
-        };
-        refuse(&self.id, *field, reason)
+        }
     }
 }
 
@@ -175,7 +200,7 @@ fn write_when_returned(directory: &Path, file: &str, limit: &str) -> io::Result<
 
 /// The file that was written last, still open: rules for devices are a dozen writes to one.
 #[derive(Default)]
-struct LastFile(Option<(PathBuf, File)>);
+pub(super) struct LastFile(Option<(PathBuf, File)>);
 
 impl LastFile {
     fn write(&mut self, path: &Path, line: &str) -> io::Result<()> {
