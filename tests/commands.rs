@@ -12,6 +12,8 @@ tests![
     update_to_unlimited_memory_takes_swap_along.needs(Need::CgroupV1("memory")),
     update_takes_a_file_and_standard_input.needs(Need::Controller("pids")),
     update_from_a_file_ignores_the_options.needs(Need::Controller("pids")),
+    update_gives_the_oom_killer_back.needs(Need::CgroupV1("memory")).lxcrun_only("others leave it off"),
+    update_refuses_a_value_of_several_lines.needs(Need::Controller("cpuset")).lxcrun_only("others write it"),
     update_of_nothing_changes_nothing.needs(Need::Controller("memory")),
     update_refuses_what_is_wrong,
     update_passes_over_obsolete_kernel_limits,
@@ -125,6 +127,30 @@ fn update_from_a_file_ignores_the_options() {
     let call = container.call("update").args(["--pids-limit", "50", "-r"]).arg(container.path("resources"));
     call.arg(container.id()).output().assert_ok();
     assert_eq!(pids_limit(&container), "30");
+}
+
+fn update_gives_the_oom_killer_back() {
+    let memory = json!({ "disableOOMKiller": true });
+    let container = Bundle::busybox().args(["sleep", "100"]).resource("memory", memory).start();
+    let control = || limit(&container, "memory", "memory.oom_control", "");
+    assert!(control().contains("oom_kill_disable 1"));
+    fs::write(container.path("resources"), r#"{"memory":{"disableOOMKiller":false}}"#).expect("a file");
+    container
+        .call("update")
+        .arg("-r")
+        .arg(container.path("resources"))
+        .arg(container.id())
+        .output()
+        .assert_ok();
+    assert!(control().contains("oom_kill_disable 0"));
+}
+
+fn update_refuses_a_value_of_several_lines() {
+    let container = sleeper();
+    let cpus = limit(&container, "cpuset", "cpuset.cpus", "cpuset.cpus");
+    let output = container.call("update").args(["--cpuset-cpus", "0\n1", container.id()]).output();
+    output.assert_fails().assert_stderr_contains("cpu.cpus").assert_stderr_contains("more than one line");
+    assert_eq!(limit(&container, "cpuset", "cpuset.cpus", "cpuset.cpus"), cpus);
 }
 
 fn update_of_nothing_changes_nothing() {

@@ -113,9 +113,13 @@ fn memory_settings(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<Vec<Setting>
             _ => return Err((field, format!("{swappiness} is not between 0 and 100"))),
         }
     }
-    if memory.disable_oom_killer() == Some(true) {
-        set("linux.resources.memory.disableOOMKiller", "memory.oom_control", Some(1));
-    }
+    // What is so anyway is not written: engines say "false" with every container.
+    let now = || {
+        let (directory, _) = cgroup.directory("memory")?;
+        Some(read(&directory, "memory.oom_control").ok()?.lines().any(|line| line == "oom_kill_disable 1"))
+    };
+    let disabled = memory.disable_oom_killer().filter(|disabled| *disabled || now() == Some(true));
+    set("linux.resources.memory.disableOOMKiller", "memory.oom_control", disabled.map(i64::from));
     // memory.kernel (memory.kmem.limit_in_bytes) is obsolete: kernels from 5.16 on don't have it, and the
     // specification says that runtimes may ignore it. useHierarchy is always so in these kernels.
     Ok(all)
