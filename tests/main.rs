@@ -34,6 +34,7 @@ mod namespaces;
 mod netdevices;
 mod process;
 mod races;
+mod raw;
 mod rootless;
 mod scheduling;
 mod schema;
@@ -78,6 +79,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         configure::tests,
         instructions::tests,
         lxc_config::tests,
+        raw::tests,
         lxc_tools::tests,
         doctor::tests,
         bad_input::tests,

@@ -16,7 +16,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::apparmor::Generated;
-use crate::cgroup::{Cgroup, CgroupPath, Layout, NO_CGROUP};
+use crate::cgroup::{Cgroup, CgroupPath, Layout, NO_CGROUP, RawLimit};
 use crate::checkpoint::name_of;
 use crate::config::{self, HookKind, Plan, Surroundings, hooks};
 use crate::container::Container;
@@ -74,10 +74,14 @@ pub struct CreateOptions {
 /// Any of [`Error`]; nothing is left behind then.
 pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOptions) -> Result<Container> {
     let spec = bundle.spec();
+    check_paths(id, root, bundle)?;
     let host = Host::probe(id)?;
     rootless::check(id, spec)?;
     let mut plan = Plan::new(id, bundle.path(), spec, &host, &options.lxc_config)?;
     check_terminal(id, &plan, &options)?;
+    if !options.keep_monitor {
+        plan.raw.check_without_monitor(id)?;
+    }
     let user_namespace = rootless::user_namespace(id, &plan)?;
     let named = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
     if named.is_none_or(|path| path.as_os_str().is_empty())
@@ -132,7 +136,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         monitor_stays: Plan::monitor_stays(&host),
         relative_cgroups: enter.is_some(),
     };
-    let config = plan.lxc_config(spec, &surroundings);
+    let config = plan.lxc_config(id, spec, &surroundings)?;
     if !creation.own_cgroups {
         creation.cgroup.fill_parents()?;
     }
@@ -179,7 +183,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     drop(fds);
     creation.until_mounted(&plan)?;
     // Only now: rules for devices also go for making their nodes. Before the hooks, which may want to change some.
-    creation.limit(&limits)?;
+    creation.limit(&limits, &plan.raw.limits)?;
     if let (Some(resctrl), Some(wanted)) = (resctrl, &plan.intel_rdt) {
         resctrl.apply(id, wanted, init)?;
     }
@@ -273,6 +277,20 @@ pub(crate) fn resources(spec: &Spec, host: &Host) -> LinuxResources {
     resources
 }
 
+/// Both are written down, in JSON and in lines.
+fn check_paths(id: &ContainerId, root: &Path, bundle: &Bundle) -> Result<()> {
+    for (what, path) in [("state root", root), ("bundle", bundle.path())] {
+        match path.to_str() {
+            None => return Err(refuse(id, what, format!("{} is not UTF-8", path.display()))),
+            Some(text) if text.contains(char::is_control) => {
+                return Err(refuse(id, what, format!("{text:?} has a control character")));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
 fn check_terminal(id: &ContainerId, plan: &Plan, options: &CreateOptions) -> Result<()> {
     if options.console_socket.is_some() && !plan.terminal {
         return Err(refuse(id, "process.terminal", "is false: a console socket would never be used"));
@@ -356,7 +374,8 @@ impl Creation {
             monitor: Some(monitor.process()?),
             liblxc_cleans_up: plan.raw.needs_liblxc_at_the_end(),
             apparmor_profile: plan.raw.apparmor_profile.clone(),
-            lxc_settings: !plan.raw.items.is_empty() || plan.raw.wanted_profile.is_generated(),
+            lxc_settings: plan.raw.first().is_some(),
+            raw_rlimits: plan.raw.rlimits.clone(),
             ..State::new(id, bundle.path(), &plan.rootfs, bundle.spec())
         };
         let monitor_cgroups = monitor_cgroups.map(|path| Cgroup::new(id, hierarchies.clone(), &path));
@@ -520,11 +539,13 @@ impl Creation {
         let mut memory = LinuxResources::default();
         memory.set_devices(None).set_memory(resources.memory().clone());
         resources.set_memory(None);
-        self.limit(&memory)
+        self.limit(&memory, &[])
     }
 
-    fn limit(&self, resources: &LinuxResources) -> Result<()> {
-        self.cgroup.apply(resources).map_err(|e| self.blame_limit(e))
+    /// Sets limits, those of raw settings last.
+    fn limit(&self, resources: &LinuxResources, raw: &[RawLimit]) -> Result<()> {
+        self.cgroup.apply(resources).map_err(|e| self.blame_limit(e))?;
+        self.cgroup.apply_raw(raw, resources.devices().as_deref().unwrap_or_default())
     }
 
     /// An init that has ended has a likely reason. The words are runc's.

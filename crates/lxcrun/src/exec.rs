@@ -87,7 +87,7 @@ impl Container {
         }
         let id = self.id();
         let spec = self.directory.spec()?;
-        let (mut planned, rlimits) = exec_process(id, &spec, wanted)?;
+        let (mut planned, rlimits) = exec_process(id, &spec, wanted, &self.state.raw_rlimits)?;
         // One that asks for nothing else is confined like the container's own program.
         let of_container = spec.process().as_ref().and_then(|p| p.apparmor_profile().as_ref());
         if self.state.apparmor_profile.is_some() && wanted.apparmor_profile().as_ref() == of_container {

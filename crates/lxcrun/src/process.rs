@@ -13,19 +13,19 @@ use crate::config::{DESCRIPTORS_OF_INIT, Rlimit};
 use crate::error::{Context, refuse};
 use crate::{ContainerId, Result};
 
-/// `process.rlimits`
+/// `process.rlimits`, and `lxc.prlimit.*`
 pub(crate) fn set_rlimits(id: &ContainerId, pid: Pid, limits: &[Rlimit]) -> Result<()> {
     let bound = |value: u64| (value != u64::MAX).then_some(value);
     for limit in limits {
         let mut soft = limit.soft;
-        if limit.resource == Resource::Nofile {
+        if limit.resource() == Resource::Nofile {
             if limit.hard < DESCRIPTORS_OF_INIT {
                 continue;
             }
             soft = soft.max(DESCRIPTORS_OF_INIT);
         }
         let new = Limits { current: bound(soft), maximum: bound(limit.hard) };
-        prlimit(Some(pid), limit.resource, new).map_err(|e| {
+        prlimit(Some(pid), limit.resource(), new).map_err(|e| {
             let reason = format!(
                 "{} soft {} hard {}: {}",
                 limit.name,
@@ -33,7 +33,7 @@ pub(crate) fn set_rlimits(id: &ContainerId, pid: Pid, limits: &[Rlimit]) -> Resu
                 limit.hard,
                 std::io::Error::from(e)
             );
-            refuse(id, "process.rlimits", reason)
+            refuse(id, &limit.field, reason)
         })?;
     }
     Ok(())

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apparmor::Generated;
 use crate::cgroup::{Cgroup, Hierarchies};
+use crate::config::Rlimit;
 use crate::error::Context;
 use crate::resctrl::Resctrl;
 use crate::systemd::Unit;
@@ -156,6 +157,9 @@ pub(crate) struct State {
     /// Whether LXC has settings of its own for it, which no specification knows.
     #[serde(default)]
     pub lxc_settings: bool,
+    /// `lxc.prlimit.*` of the raw settings, which execs have, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub raw_rlimits: Vec<Rlimit>,
     /// Whether it has its creator's session keyring.
     #[serde(default)]
     pub no_new_keyring: bool,
@@ -191,6 +195,7 @@ impl State {
             apparmor_profile: None,
             generated_profile: None,
             lxc_settings: false,
+            raw_rlimits: Vec::new(),
             no_new_keyring: false,
             stdio: Vec::new(),
             resctrl: None,

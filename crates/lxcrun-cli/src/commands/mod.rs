@@ -95,6 +95,14 @@ fn version() -> anyhow::Result<ExitCode> {
 /// `--root`, or the default for this user. An empty `XDG_RUNTIME_DIR` counts as none.
 fn state_root(cli: &Cli) -> anyhow::Result<PathBuf> {
     if let Some(root) = cli::given(&cli.global.root) {
+        // It is written down, in JSON and in lines.
+        match root.to_str() {
+            None => bail!("--root {}: is not UTF-8", root.display()),
+            Some(text) if text.contains(char::is_control) => {
+                bail!("--root {text:?}: has a control character")
+            }
+            Some(_) => {}
+        }
         return std::path::absolute(root).with_context(|| format!("--root {}", root.display()));
     }
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());

@@ -10,6 +10,7 @@ mod make;
 mod oom;
 mod path;
 mod processes;
+mod raw;
 mod stats;
 mod v1;
 mod v2;
@@ -20,6 +21,7 @@ pub(crate) use end::wait_for_end;
 pub(crate) use hierarchies::{Hierarchies, Layout};
 pub use oom::OomWatch;
 pub(crate) use path::CgroupPath;
+pub(crate) use raw::RawLimit;
 pub use stats::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEvents, MemoryStats,
     MemoryUsage, NetworkInterface, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,
@@ -37,6 +39,9 @@ use crate::{ContainerId, Result};
 /// Why something that needs a cgroup can't be had without one. It begins with words of runc.
 pub(crate) const NO_CGROUP: &str = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: \
     the container has no cgroup";
+
+/// Files of a cgroup itself that are limits; the others move, freeze and kill.
+const LIMITS: [&str; 3] = ["cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"];
 
 /// The cgroups of one container: a directory in each hierarchy.
 #[derive(Debug, Clone)]

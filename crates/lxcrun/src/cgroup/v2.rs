@@ -5,7 +5,7 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::limits::Setting;
 use super::v1::{self, Refusal};
-use super::{Cgroup, read};
+use super::{Cgroup, LIMITS, read};
 
 /// The settings for a cgroup; without one those for a cgroup that nobody has set anything in.
 pub(super) fn settings(cgroup: Option<&Cgroup>, resources: &LinuxResources) -> Result<Vec<Setting>, Refusal> {
@@ -73,8 +73,6 @@ fn unified_settings(resources: &LinuxResources) -> Result<Vec<Setting>, Refusal>
     let field = "linux.resources.unified";
     let mut unified: Vec<_> = resources.unified().iter().flatten().collect();
     unified.sort();
-    // Files of the cgroup itself that are limits; the others move, freeze and kill.
-    const LIMITS: [&str; 3] = ["cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"];
     unified
         .into_iter()
         .map(|(file, value)| match file.split_once('.') {

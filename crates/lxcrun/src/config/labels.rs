@@ -70,7 +70,7 @@ mod tests {
         let mut json: serde_json::Value = serde_json::from_str(crate::DEFAULT_SPEC).unwrap();
         change(&mut json);
         let spec: Spec = serde_json::from_value(json).unwrap();
-        crate::config::process::process(&"x".parse().unwrap(), &spec).unwrap().0
+        crate::config::process::process(&"x".parse().unwrap(), &spec, &[]).unwrap().0
     }
 
     fn message(host: SecurityModules, change: impl Fn(&mut serde_json::Value)) -> String {

@@ -39,8 +39,8 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
     // First of all, so that the reason for a refusal of any other is in the log.
     config.set("lxcrun", "lxc.log.file", directory.join(LOG_FILE).display().to_string());
     config.set("lxcrun", "lxc.log.level", "ERROR");
-    if let Some(name) = spec.hostname().as_ref().filter(|n| !n.is_empty() && plan.namespaces.is_new("uts")) {
-        config.set("hostname", "lxc.uts.name", name);
+    if let Some((field, name)) = &plan.uts_name {
+        config.set(field, "lxc.uts.name", name);
     }
     let not_for_liblxc = [
         in_user_namespace.then_some("user"),
@@ -118,16 +118,26 @@ impl Config {
 
 /// The configuration as a file for people and for LXC's tools.
 pub(crate) fn render(items: &[Item], id: &ContainerId, bundle: &Path) -> String {
-    let mut text = format!("# container {id}, bundle {}: written by lxcrun\n", bundle.display());
+    let bundle = one_line(&bundle.display().to_string());
+    let mut text = format!("# container {id}, bundle {bundle}: written by lxcrun\n");
     let mut field = "";
     for item in items {
         if item.field != field {
             field = &item.field;
-            text += &format!("\n# {field}\n");
+            text += &format!("\n# {}\n", one_line(field));
         }
         text += &format!("{} = {}\n", item.key, item.value);
     }
     text
+}
+
+/// Text for a comment. What is behind the end of a line is a setting to LXC's tools.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 #[cfg(test)]
@@ -135,6 +145,7 @@ mod tests {
     use std::path::Path;
 
     use oci_spec::runtime::Spec;
+    use protocol::monitor::Item;
 
     use super::{Surroundings, render};
     use crate::cgroup::Hierarchies;
@@ -171,7 +182,15 @@ mod tests {
             monitor_stays: false,
             relative_cgroups: false,
         };
-        render(&plan.lxc_config(&spec, &surroundings), &id, Path::new("/bundle"))
+        render(&plan.lxc_config(&id, &spec, &surroundings).unwrap(), &id, Path::new("/bundle"))
+    }
+
+    #[test]
+    fn comments_have_one_line() {
+        let item = Item { key: "lxc.a".into(), value: "1".into(), field: "x\nlxc.log.file = /etc/x".into() };
+        let text = render(&[item], &"web".parse().unwrap(), Path::new("/b\nlxc.include = /c"));
+        let settings: Vec<&str> = text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
+        assert_eq!(settings, ["lxc.a = 1"]);
     }
 
     #[test]
@@ -206,12 +225,8 @@ mod tests {
 
     #[test]
     fn an_lxc_network_replaces_the_empty_one_and_raw_settings_come_last() {
-        let raw = [
-            ("lxc.net.0.type", "veth"),
-            ("net.0.link", "br0"),
-            ("utsname", "other"),
-            ("prlimit.nofile", "512"),
-        ];
+        let raw =
+            [("lxc.net.0.type", "veth"), ("net.0.link", "br0"), ("utsname", "other"), ("signal.halt", "PWR")];
         insta::assert_snapshot!(config_of(|_| {}, &raw));
     }
 }

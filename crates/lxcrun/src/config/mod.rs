@@ -14,6 +14,8 @@ mod netdevices;
 mod process;
 mod profile;
 mod raw;
+mod raw_keys;
+mod raw_values;
 mod resctrl;
 mod scheduling;
 mod seccomp;
@@ -67,7 +69,10 @@ pub(crate) struct Plan {
     pub mounts: Vec<PlannedMount>,
     pub devices: Vec<Device>,
     pub dev_links: bool,
+    /// The host name, in a UTS namespace that is not new.
     pub hostname: Option<String>,
+    /// The name of a new UTS namespace, which liblxc sets, and its field.
+    pub uts_name: Option<(String, String)>,
     pub domainname: Option<String>,
     /// The offsets of a time namespace that the init makes.
     pub time_namespace: Option<String>,
@@ -119,8 +124,7 @@ impl Plan {
         if !rootfs.is_dir() {
             return Err(refuse(id, "root.path", format!("{} is not a directory", rootfs.display())));
         }
-        let (mut process, mut rlimits) = process::process(id, spec)?;
-        rlimits.retain(|limit| !raw.sets_rlimit(&limit.name.to_string()));
+        let (mut process, rlimits) = process::process(id, spec, &raw.rlimits)?;
         if raw.apparmor_profile.is_some() {
             process.apparmor_profile.clone_from(&raw.apparmor_profile);
         }
@@ -153,9 +157,10 @@ impl Plan {
             dev_links,
             mounts: planned,
             hostname: spec.hostname().clone().filter(|_| !namespaces.is_new("uts")),
+            uts_name: namespaces.uts_name(id, spec, raw.hostname.as_ref())?,
             domainname: spec.domainname().clone(),
-            time_namespace: namespaces.time_offsets(id, linux)?,
-            sysctl: sysctl(id, linux, &namespaces)?,
+            time_namespace: namespaces.time_offsets(id, linux, &raw.time_offsets)?,
+            sysctl: sysctl(id, linux, &namespaces, &raw.sysctls)?,
             masked_paths: absolute(id, "linux.maskedPaths", linux.masked_paths().as_deref())?,
             readonly_paths: from_root(linux.readonly_paths().as_deref()),
             create_container_hooks: hooks(id, spec, HookKind::CreateContainer)?,
@@ -166,7 +171,11 @@ impl Plan {
             ]
             .concat(),
             terminal: spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false),
-            oom_score_adj: spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj),
+            oom_score_adj: spec
+                .process()
+                .as_ref()
+                .and_then(oci_spec::runtime::Process::oom_score_adj)
+                .filter(|_| !raw.sets_oom_score_adj()),
             process,
             rlimits,
             namespaces,
@@ -186,7 +195,6 @@ impl Plan {
             // cgroups. It makes one, unasked, where it joins other namespaces.
             && !self.namespaces.is_new("cgroup")
             && self.namespaces.for_lxc(&[]).1.is_empty()
-            && !self.raw.items.iter().any(|item| item.key.starts_with("lxc.cgroup"))
             // A list of controllers that liblxc insists on.
             && !Path::new(LXC_SYSTEM_CONFIG).exists()
     }
@@ -206,8 +214,22 @@ impl Plan {
     }
 
     /// The LXC configuration, every item with the field that it comes from.
-    pub(crate) fn lxc_config(&self, spec: &Spec, surroundings: &Surroundings<'_>) -> Vec<Item> {
-        lxc::config(self, spec, surroundings)
+    ///
+    /// # Errors
+    /// [`Error::Spec`](crate::Error::Spec) for a value of more than one line: the file would have a setting more.
+    pub(crate) fn lxc_config(
+        &self,
+        id: &ContainerId,
+        spec: &Spec,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<Vec<Item>> {
+        let items = lxc::config(self, spec, surroundings);
+        match items.iter().find(|item| item.value.contains(['\n', '\0'])) {
+            Some(Item { key, value, field }) => {
+                Err(refuse(id, field, format!("{key} = {value:?} has more than one line")))
+            }
+            None => Ok(items),
+        }
     }
 }
 
@@ -232,34 +254,50 @@ fn check_delegation(id: &ContainerId, field: &str, namespaces: &Namespaces, host
     Ok(())
 }
 
-/// `linux.sysctl`: only what the kernel keeps per namespace, in a namespace that is the container's own.
-fn sysctl(id: &ContainerId, linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(String, String)>> {
+/// `linux.sysctl`, and raw ones after it: only what the kernel keeps per namespace, in a namespace that is the container's
+/// own.
+fn sysctl(
+    id: &ContainerId,
+    linux: &Linux,
+    namespaces: &Namespaces,
+    raw: &[Item],
+) -> Result<Vec<(String, String)>> {
     let mut all: Vec<(String, String)> = linux.sysctl().clone().unwrap_or_default().into_iter().collect();
     all.sort();
     for (key, _) in &all {
-        let dotted = key.replace('/', ".");
-        let namespace = match dotted.as_str() {
-            k if k.starts_with("net.") => "network",
-            k if k.starts_with("fs.mqueue.") || IPC_SYSCTLS.contains(&k) => "ipc",
-            "kernel.hostname" => {
-                return Err(refuse(id, "linux.sysctl", format!("{key} is what \"hostname\" is for")));
-            }
-            "kernel.domainname" => "uts",
-            k if k.starts_with("user.") => "user",
-            _ => {
-                let reason = format!("{key} is not kept per namespace: it would change the host");
-                return Err(refuse(id, "linux.sysctl", reason));
-            }
-        };
-        if !namespaces.is_private(namespace) {
-            let reason = format!("{key} needs a {namespace} namespace of the container's own");
-            return Err(refuse(id, "linux.sysctl", reason));
-        }
-        if key.split(['.', '/']).any(|part| part.is_empty()) {
-            return Err(refuse(id, "linux.sysctl", format!("{key:?} is no name")));
-        }
+        check_sysctl(id, "linux.sysctl", key, namespaces)?;
+    }
+    for Item { key, value, field } in raw {
+        let key = key.trim_start_matches("lxc.sysctl.");
+        check_sysctl(id, field, key, namespaces)?;
+        all.push((key.to_owned(), value.clone()));
     }
     Ok(all)
+}
+
+fn check_sysctl(id: &ContainerId, field: &str, key: &str, namespaces: &Namespaces) -> Result<()> {
+    let dotted = key.replace('/', ".");
+    let namespace = match dotted.as_str() {
+        k if k.starts_with("net.") => "network",
+        k if k.starts_with("fs.mqueue.") || IPC_SYSCTLS.contains(&k) => "ipc",
+        "kernel.hostname" => {
+            return Err(refuse(id, field, format!("{key} is what \"hostname\" is for")));
+        }
+        "kernel.domainname" => "uts",
+        k if k.starts_with("user.") => "user",
+        _ => {
+            let reason = format!("{key} is not kept per namespace: it would change the host");
+            return Err(refuse(id, field, reason));
+        }
+    };
+    if !namespaces.is_private(namespace) {
+        let reason = format!("{key} needs a {namespace} namespace of the container's own");
+        return Err(refuse(id, field, reason));
+    }
+    if key.split(['.', '/']).any(|part| part.is_empty()) {
+        return Err(refuse(id, field, format!("{key:?} is no name")));
+    }
+    Ok(())
 }
 
 /// sysctls of the IPC namespace: ipc_namespaces(7).

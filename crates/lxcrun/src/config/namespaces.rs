@@ -1,9 +1,11 @@
 //! `linux.namespaces`.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
+use protocol::monitor::Item;
 
 use crate::error::refuse;
 use crate::{ContainerId, Result};
@@ -176,17 +178,27 @@ impl Namespaces {
         }
     }
 
-    /// The offsets of a new time namespace, in the kernel's form (time_namespaces(7)); the init makes that one.
-    pub(crate) fn time_offsets(&self, id: &ContainerId, linux: &Linux) -> Result<Option<String>> {
+    /// The offsets of a new time namespace, in the kernel's form (time_namespaces(7)); the init makes that one. Raw settings
+    /// come with one, as in LXC.
+    pub(crate) fn time_offsets(
+        &self,
+        id: &ContainerId,
+        linux: &Linux,
+        raw: &BTreeMap<&'static str, (i64, u32, String)>,
+    ) -> Result<Option<String>> {
         let field = "linux.timeOffsets";
         let wanted = linux.time_offsets().clone().unwrap_or_default();
-        if !self.is_new("time") {
-            if wanted.is_empty() {
-                return Ok(None);
-            }
+        if !self.is_new("time") && !wanted.is_empty() {
             return Err(refuse(id, field, "needs a new time namespace in linux.namespaces"));
         }
-        let mut lines: Vec<String> = Vec::new();
+        if let (Some(Sharing::Path(_)), Some((.., field))) = (self.get("time"), raw.values().next()) {
+            let reason = "lxc.time.offset needs a new time namespace, and linux.namespaces has one to join";
+            return Err(refuse(id, field, reason));
+        }
+        if !self.is_new("time") && raw.is_empty() {
+            return Ok(None);
+        }
+        let mut offsets = BTreeMap::new();
         for (clock, offset) in &wanted {
             if !matches!(clock.as_str(), "monotonic" | "boottime") {
                 return Err(refuse(id, field, format!("{clock:?} is not monotonic or boottime")));
@@ -196,10 +208,12 @@ impl Namespaces {
                 let reason = format!("{clock}: {nanoseconds} nanoseconds are more than a second");
                 return Err(refuse(id, field, reason));
             }
-            lines.push(format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or(0)));
+            offsets.insert(clock.as_str(), (offset.secs().unwrap_or(0), nanoseconds));
         }
-        lines.sort();
-        Ok(Some(lines.concat()))
+        offsets
+            .extend(raw.iter().map(|(clock, (seconds, nanoseconds, _))| (*clock, (*seconds, *nanoseconds))));
+        let line = |(clock, (seconds, nanoseconds))| format!("{clock} {seconds} {nanoseconds}\n");
+        Ok(Some(offsets.into_iter().map(line).collect()))
     }
 
     /// liblxc's names of the new ones, and name and path of those that it joins, but for those that are not its own.
@@ -231,15 +245,40 @@ impl Namespaces {
             if !self.is_private("uts") {
                 return Err(refuse(id, field, "needs a uts namespace of the container's own"));
             }
-            if value.contains(|c: char| c.is_control()) {
-                return Err(refuse(id, field, format!("{value:?} has a control character")));
-            }
-            if value.len() > 64 {
-                return Err(refuse(id, field, "is longer than 64 bytes"));
-            }
+            check_name(id, field, value)?;
         }
         Ok(())
     }
+
+    /// The name of a new UTS namespace, and its field: that of the raw settings, else the specification's.
+    pub(crate) fn uts_name(
+        &self,
+        id: &ContainerId,
+        spec: &Spec,
+        raw: Option<&Item>,
+    ) -> Result<Option<(String, String)>> {
+        let Some(Item { key, value, field }) = raw else {
+            let name = spec.hostname().clone().filter(|name| !name.is_empty() && self.is_new("uts"));
+            return Ok(name.map(|name| ("hostname".into(), name)));
+        };
+        // liblxc would name whatever host it is in.
+        if !self.is_new("uts") {
+            return Err(refuse(id, field, format!("{key} needs a new uts namespace in linux.namespaces")));
+        }
+        check_name(id, field, value)?;
+        Ok(Some((field.clone(), value.clone())))
+    }
+}
+
+/// What the kernel takes for a name, and a line of a configuration can hold.
+fn check_name(id: &ContainerId, field: &str, value: &str) -> Result<()> {
+    if value.contains(|c: char| c.is_control()) {
+        return Err(refuse(id, field, format!("{value:?} has a control character")));
+    }
+    if value.len() > 64 {
+        return Err(refuse(id, field, "is longer than 64 bytes"));
+    }
+    Ok(())
 }
 
 /// Whether `path` is the namespace that lxcrun itself is in.

@@ -3,26 +3,52 @@
 use oci_spec::runtime::{PosixRlimitType, Spec};
 use protocol::init::{Process, Stdio};
 use rustix::process::Resource;
+use serde::{Deserialize, Serialize};
 
 use super::{capabilities, scheduling, seccomp};
 use crate::error::refuse;
 use crate::{ContainerId, Result};
 
-/// One `process.rlimits`.
-#[derive(Debug, Clone, Copy)]
+/// A limit that is none.
+pub(super) const UNLIMITED: u64 = u64::MAX;
+
+/// One `process.rlimits`, or `lxc.prlimit.*`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rlimit {
-    pub resource: Resource,
     pub name: PosixRlimitType,
     /// Soft limit, `u64::MAX` for none.
     pub soft: u64,
     /// Hard limit, likewise.
     pub hard: u64,
+    /// The field that it comes from.
+    pub field: String,
 }
 
-/// The program of a container.
-pub(super) fn process(id: &ContainerId, spec: &Spec) -> Result<(Process, Vec<Rlimit>)> {
+impl Rlimit {
+    /// What the kernel calls it.
+    pub(crate) fn resource(&self) -> Resource {
+        resource(self.name)
+    }
+
+    /// Whether LXC calls it `name`.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        rlimit_of_name(name) == Some(self.name)
+    }
+}
+
+/// The limit that LXC calls `name`.
+pub(super) fn rlimit_of_name(name: &str) -> Option<PosixRlimitType> {
+    // What oci-spec says, but for the case: `nofile` is RLIMIT_NOFILE.
+    if name.contains(|c: char| !c.is_ascii_lowercase()) {
+        return None;
+    }
+    serde_json::from_value(format!("RLIMIT_{}", name.to_uppercase()).into()).ok()
+}
+
+/// The program of a container, whose raw settings have these limits.
+pub(super) fn process(id: &ContainerId, spec: &Spec, raw: &[Rlimit]) -> Result<(Process, Vec<Rlimit>)> {
     let Some(process) = spec.process() else { return Err(refuse(id, "process", "is missing")) };
-    exec_process(id, spec, process)
+    exec_process(id, spec, process, raw)
 }
 
 /// A program in the container of `spec`: its own, or that of an exec.
@@ -30,6 +56,7 @@ pub(crate) fn exec_process(
     id: &ContainerId,
     spec: &Spec,
     process: &oci_spec::runtime::Process,
+    raw: &[Rlimit],
 ) -> Result<(Process, Vec<Rlimit>)> {
     let args = process.args().clone().unwrap_or_default();
     if args.is_empty() {
@@ -71,7 +98,11 @@ pub(crate) fn exec_process(
         Some(wanted) => Some(seccomp::compile(id, wanted)?),
         None => None,
     };
-    let rlimits = rlimits(id, process)?;
+    let of_container = match spec.process() {
+        Some(first) => rlimits(id, first)?,
+        None => Vec::new(),
+    };
+    let rlimits = with_raw(rlimits(id, process)?, &of_container, raw);
     let named = |label: &Option<String>| label.clone().filter(|l| !l.is_empty());
     let planned = Process {
         args,
@@ -102,7 +133,7 @@ pub(crate) fn exec_process(
 pub(crate) const DESCRIPTORS_OF_INIT: u64 = 64;
 
 fn few_descriptors(limits: &[Rlimit]) -> Option<(u64, u64)> {
-    let limit = limits.iter().find(|limit| limit.resource == Resource::Nofile)?;
+    let limit = limits.iter().find(|limit| limit.name == PosixRlimitType::RlimitNofile)?;
     (limit.soft < DESCRIPTORS_OF_INIT).then_some((limit.soft, limit.hard))
 }
 
@@ -116,14 +147,23 @@ fn rlimits(id: &ContainerId, process: &oci_spec::runtime::Process) -> Result<Vec
         if limit.soft() > limit.hard() {
             return Err(refuse(id, field, format!("{}: the soft limit is above the hard one", limit.typ())));
         }
-        all.push(Rlimit {
-            resource: resource(limit.typ()),
-            name: limit.typ(),
-            soft: limit.soft(),
-            hard: limit.hard(),
-        });
+        all.push(Rlimit { name: limit.typ(), soft: limit.soft(), hard: limit.hard(), field });
     }
     Ok(all)
+}
+
+/// Raw limits have the last word, but for an exec that asks for another limit than the container's own program.
+fn with_raw(mut wanted: Vec<Rlimit>, of_container: &[Rlimit], raw: &[Rlimit]) -> Vec<Rlimit> {
+    for limit in raw {
+        let of = |all: &[Rlimit]| {
+            all.iter().find(|other| other.name == limit.name).map(|other| (other.soft, other.hard))
+        };
+        if of(&wanted).is_none() || of(&wanted) == of(of_container) {
+            wanted.retain(|other| other.name != limit.name);
+            wanted.push(limit.clone());
+        }
+    }
+    wanted
 }
 
 fn resource(limit: PosixRlimitType) -> Resource {

@@ -4,14 +4,17 @@
 //! life or its isolation depends on is refused, because it would be undone or would undo something; annotations come
 //! from users who may not be root, so most keys are refused there unless the system's configuration allows them.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
 use oci_spec::runtime::{Mount, Spec};
 use protocol::monitor::Item;
 use serde::Deserialize;
 
+use super::process::Rlimit;
 use super::profile::{GENERATED, WantedProfile};
-use crate::cgroup::Layout;
+use super::raw_keys::{ANNOTATIONS, DELEGATION, REFUSED, RENAMED};
+use super::raw_values;
+use crate::cgroup::{Layout, RawLimit};
 use crate::error::refuse;
 use crate::{ContainerId, Result};
 
@@ -19,75 +22,6 @@ use crate::{ContainerId, Result};
 pub const ANNOTATION_PREFIX: &str = "org.linuxcontainers.lxc.";
 /// Where an administrator allows more settings in annotations.
 pub const SYSTEM_CONFIG: &str = "/etc/lxcrun/lxcrun.toml";
-
-/// Keys that can't be had at all, with what to use instead.
-const REFUSED: [(&str, &str); 22] = [
-    ("lxc.rootfs.", "the root file system is root.path"),
-    ("lxc.init.", "the program is process.args"),
-    ("lxc.execute.cmd", "the program is process.args"),
-    ("lxc.environment", "the environment is process.env"),
-    ("lxc.console.", "the terminal is process.terminal"),
-    ("lxc.tty.", "the terminal is process.terminal"),
-    ("lxc.pty.", "/dev/pts is a mount of the specification"),
-    ("lxc.autodev", "/dev is a mount of the specification"),
-    ("lxc.cap.", "capabilities are process.capabilities"),
-    ("lxc.seccomp.", "the filter is linux.seccomp"),
-    ("lxc.no_new_privs", "it is process.noNewPrivileges"),
-    ("lxc.log.", "the log is lxcrun's"),
-    ("lxc.monitor.", "the monitor is lxcrun's"),
-    ("lxc.cgroup.dir", "the cgroup is linux.cgroupsPath"),
-    ("lxc.cgroup.relative", "the cgroup is linux.cgroupsPath"),
-    ("lxc.namespace.", "namespaces are linux.namespaces"),
-    ("lxc.idmap", "mappings are linux.uidMappings and gidMappings"),
-    ("lxc.include", "a file of settings can't be checked"),
-    ("lxc.mount.fstab", "mounts are mounts, or lxc.mount.entry"),
-    ("lxc.mount.auto", "mounts are mounts, or lxc.mount.entry"),
-    ("lxc.apparmor.allow_incomplete", "a kernel that can't enforce the whole profile enforces what it can"),
-    ("lxc.selinux.", "the label is process.selinuxLabel"),
-];
-
-/// Keys that an annotation may set unless the administrator says otherwise: they stay within the container.
-const ANNOTATIONS: [&str; 8] = [
-    "lxc.prlimit.",
-    "lxc.uts.name",
-    "lxc.time.offset.",
-    "lxc.sched.core",
-    "lxc.signal.",
-    "lxc.start.",
-    "lxc.group",
-    DELEGATION,
-];
-
-/// Not a key of LXC's, but what its `lxc.cgroup.dir.container.inner` is for: whether the container may make cgroups.
-const DELEGATION: &str = "lxc.cgroup-delegate";
-
-/// Names of LXC 1.x and 2.0, and what they are called now. Source: lxc-update-config(1).
-const RENAMED: [(&str, &str); 24] = [
-    ("lxc.rootfs.backend", "lxc.rootfs.backend"),
-    ("lxc.utsname", "lxc.uts.name"),
-    ("lxc.rootfs", "lxc.rootfs.path"),
-    ("lxc.aa_profile", "lxc.apparmor.profile"),
-    ("lxc.aa_allow_incomplete", "lxc.apparmor.allow_incomplete"),
-    ("lxc.se_context", "lxc.selinux.context"),
-    ("lxc.pts", "lxc.pty.max"),
-    ("lxc.tty", "lxc.tty.max"),
-    ("lxc.devttydir", "lxc.tty.dir"),
-    ("lxc.console", "lxc.console.path"),
-    ("lxc.seccomp", "lxc.seccomp.profile"),
-    ("lxc.id_map", "lxc.idmap"),
-    ("lxc.mount", "lxc.mount.fstab"),
-    ("lxc.init_cmd", "lxc.init.cmd"),
-    ("lxc.init_uid", "lxc.init.uid"),
-    ("lxc.init_gid", "lxc.init.gid"),
-    ("lxc.haltsignal", "lxc.signal.halt"),
-    ("lxc.rebootsignal", "lxc.signal.reboot"),
-    ("lxc.stopsignal", "lxc.signal.stop"),
-    ("lxc.loglevel", "lxc.log.level"),
-    ("lxc.logfile", "lxc.log.file"),
-    ("lxc.limit", "lxc.prlimit"),
-    ("lxc.network.ipv4", "lxc.network.ipv4.address"),
-    ("lxc.network.ipv6", "lxc.network.ipv6.address"),
-];
 
 /// Settings, translated and checked.
 #[derive(Debug, Clone, Default)]
@@ -102,6 +36,18 @@ pub(crate) struct RawSettings {
     pub wanted_profile: WantedProfile,
     /// The field that asks for a cgroup of the container's own to change.
     pub delegation: Option<String>,
+    /// `lxc.uts.name`: of a new namespace alone, where liblxc would name the host.
+    pub hostname: Option<Item>,
+    /// `lxc.prlimit.*`, which execs have, too.
+    pub rlimits: Vec<Rlimit>,
+    /// `lxc.time.offset.*`: clock, seconds and nanoseconds, and the field.
+    pub time_offsets: BTreeMap<&'static str, (i64, u32, String)>,
+    /// `lxc.cgroup.*` and `lxc.cgroup2.*`: ours, because those of the specification are set later than liblxc's.
+    pub limits: Vec<RawLimit>,
+    /// `lxc.sysctl.*`, checked like those of the specification: LXC would set the host's, too.
+    pub sysctls: Vec<Item>,
+    /// The first one of all: field and key.
+    first: Option<(String, String)>,
 }
 
 /// The part of the system's configuration that is about annotations.
@@ -132,8 +78,9 @@ impl RawSettings {
         if !annotations.is_empty() {
             let allowed = allowed_by_administrator(id)?;
             for (key, value) in annotations {
-                let field = format!("annotations[{ANNOTATION_PREFIX}{key}]");
+                let field = format!("annotations[{ANNOTATION_PREFIX}{}]", key.escape_debug());
                 let key = full_name(key);
+                check_key(id, &field, &key)?;
                 if !ANNOTATIONS.iter().any(|k| matches(k, &key)) && !allowed.iter().any(|k| allows(k, &key)) {
                     let reason = format!(
                         "{key} is not allowed in an annotation (annotations.allow in {SYSTEM_CONFIG})"
@@ -144,7 +91,9 @@ impl RawSettings {
             }
         }
         for (key, value) in trusted {
-            settings.add(id, "lxc_config", &full_name(key), value)?;
+            let key = full_name(key);
+            check_key(id, "lxc_config", &key)?;
+            settings.add(id, "lxc_config", &key, value)?;
         }
         settings.wanted_profile.check(id)?;
         Ok(settings)
@@ -158,24 +107,51 @@ impl RawSettings {
         if value.contains('\n') || value.contains('\0') {
             return Err(refuse(id, field, format!("the value of {key} has more than one line")));
         }
+        if self.first.is_none() {
+            self.first = Some((field.into(), key.clone()));
+        }
+        let item = Item { key: key.clone(), value: value.into(), field: field.into() };
+        self.keep(item).map_err(|reason| refuse(id, field, format!("{key}: {reason}")))
+    }
+
+    /// Puts a setting where it belongs, or says what is wrong with its value.
+    fn keep(&mut self, item: Item) -> Result<(), String> {
+        let Item { key, value, field } = &item;
         if key == DELEGATION {
-            self.delegation = match value {
-                "true" | "1" => Some(field.into()),
+            self.delegation = match value.as_str() {
+                "true" | "1" => Some(field.clone()),
                 "false" | "0" => None,
-                _ => return Err(refuse(id, field, format!("{key}: {value:?} is not true or false"))),
+                _ => return Err(format!("{value:?} is not true or false")),
             };
         } else if key == "lxc.mount.entry" {
-            let mount =
-                parse_mount_entry(value).map_err(|reason| refuse(id, field, format!("{key}: {reason}")))?;
-            self.mounts.push(mount);
+            self.mounts.push(raw_values::mount_entry(value)?);
         } else if key == "lxc.apparmor.profile" {
-            self.apparmor_profile = Some(value.into()).filter(|name: &String| !name.is_empty());
+            self.apparmor_profile = Some(value.clone()).filter(|name| !name.is_empty());
             self.wanted_profile.generate(field, value == GENERATED);
         } else if let Some(setting) = key.strip_prefix("lxc.apparmor.") {
-            let set = self.wanted_profile.set(field, setting, value);
-            set.map_err(|reason| refuse(id, field, format!("{key}: {reason}")))?;
+            self.wanted_profile.set(field, setting, value)?;
+        } else if key == "lxc.uts.name" {
+            self.hostname = Some(item).filter(|item| !item.value.is_empty());
+        } else if let Some(name) = key.strip_prefix("lxc.prlimit.") {
+            let limit = raw_values::rlimit(field, name, value)?;
+            self.rlimits.retain(|other| !other.is_called(name));
+            self.rlimits.extend(limit);
+        } else if let Some(clock) = key.strip_prefix("lxc.time.offset.") {
+            let clock = match clock {
+                "boot" => "boottime",
+                "monotonic" => "monotonic",
+                _ => return Err("is neither boot nor monotonic".into()),
+            };
+            let (seconds, nanoseconds) = raw_values::time_offset(value)?;
+            self.time_offsets.insert(clock, (seconds, nanoseconds, field.clone()));
+        } else if key.starts_with("lxc.sysctl.") {
+            self.sysctls.push(item);
+        } else if key.starts_with("lxc.cgroup") {
+            self.limits.push(RawLimit::new(item)?);
+        } else if is_network(key, ".type") && value == "none" {
+            return Err("the host's network is had by no network namespace in linux.namespaces".into());
         } else {
-            self.items.push(Item { key, value: value.into(), field: field.into() });
+            self.items.push(item);
         }
         Ok(())
     }
@@ -214,12 +190,6 @@ impl RawSettings {
 }
 
 impl RawSettings {
-    /// Whether LXC sets the limit of this name (`RLIMIT_NOFILE`): then it has the last word.
-    pub(crate) fn sets_rlimit(&self, name: &str) -> bool {
-        let key = format!("lxc.prlimit.{}", name.trim_start_matches("RLIMIT_").to_lowercase());
-        self.items.iter().any(|item| item.key == key)
-    }
-
     /// Fails for limits of a cgroup version that this host does not have: liblxc passes them over in silence.
     pub(crate) fn check_cgroup_version(&self, id: &ContainerId, layout: Layout) -> Result<()> {
         let (wrong, instead) = match layout {
@@ -231,16 +201,59 @@ impl RawSettings {
             }
             Layout::None => ("lxc.cgroup", "this host has no cgroup file system mounted"),
         };
-        match self.items.iter().find(|item| item.key.starts_with(wrong)) {
+        match self.limits.iter().map(RawLimit::item).find(|item| item.key.starts_with(wrong)) {
             Some(Item { key, field, .. }) => Err(refuse(id, field, format!("{key} can't be set: {instead}"))),
             None => Ok(()),
         }
+    }
+
+    /// Whether LXC sets how much the OOM killer wants the init: then it has the last word.
+    pub(crate) fn sets_oom_score_adj(&self) -> bool {
+        self.items.iter().any(|item| item.key == "lxc.proc.oom_score_adj")
+    }
+
+    /// The first setting of all: its field and its key.
+    pub(crate) fn first(&self) -> Option<(&str, &str)> {
+        self.first.as_ref().map(|(field, key)| (field.as_str(), key.as_str()))
     }
 
     /// Whether liblxc has something to do when the container has ended: network devices to give back, hooks to run.
     pub(crate) fn needs_liblxc_at_the_end(&self) -> bool {
         self.has_network() || self.items.iter().any(|i| i.key.starts_with("lxc.hook."))
     }
+
+    /// Fails for what liblxc does at the container's end, where its monitor is not there any more. Network devices that
+    /// go away with their namespace need nobody.
+    pub(crate) fn check_without_monitor(&self, id: &ContainerId) -> Result<()> {
+        let at_the_end = |item: &&Item| match item.key.as_str() {
+            "lxc.hook.stop" | "lxc.hook.post-stop" => true,
+            // The kernel destroys a device in a namespace that ends, unless it is hardware.
+            key if is_network(key, ".type") => item.value == "phys",
+            key if is_network(key, ".l2proxy") => item.value != "0",
+            key => is_network(key, ".script.down"),
+        };
+        let Some(item) = self.items.iter().find(at_the_end) else { return Ok(()) };
+        let Item { key, value, field } = item;
+        let reason = format!(
+            "{key} = {value} needs LXC's monitor at the container's end, which stays under run without --detach, the \
+             shim and the exec driver"
+        );
+        Err(refuse(id, field, reason))
+    }
+}
+
+/// Whether `key` is this setting of a network device.
+fn is_network(key: &str, setting: &str) -> bool {
+    key.starts_with("lxc.net.") && key.ends_with(setting)
+}
+
+/// A key is written into a file that LXC's tools read line by line, so it has no other characters than LXC's own keys.
+fn check_key(id: &ContainerId, field: &str, key: &str) -> Result<()> {
+    let is_known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if key.chars().all(is_known) {
+        return Ok(());
+    }
+    Err(refuse(id, field, format!("{key:?} is no name of an LXC setting")))
 }
 
 fn full_name(key: &str) -> String {
@@ -273,56 +286,10 @@ fn allowed_by_administrator(id: &ContainerId) -> Result<Vec<String>> {
     Ok(config.annotations.allow)
 }
 
-/// One line of fstab(5) as LXC takes it: a target below the root, `create=dir` and the like for what we do anyway.
-fn parse_mount_entry(entry: &str) -> Result<Mount, String> {
-    let fields: Vec<String> = entry.split_whitespace().map(unescape).collect();
-    let (Some(source), Some(target), Some(fstype)) = (fields.first(), fields.get(1), fields.get(2)) else {
-        return Err("has less than three fields: source, target, type, options".into());
-    };
-    let mut options: Vec<String> = Vec::new();
-    for option in fields.get(3).map(String::as_str).unwrap_or_default().split(',').filter(|o| !o.is_empty()) {
-        match option {
-            "create=dir" | "create=file" | "relative" => {}
-            "optional" if !Path::new(source).exists() => {
-                return Err(format!("{source} does not exist, and optional mounts are not supported"));
-            }
-            "optional" => {}
-            other => options.push(other.into()),
-        }
-    }
-    let mut mount = Mount::default();
-    mount
-        .set_destination(PathBuf::from("/").join(target.trim_start_matches('/')))
-        .set_source(Some(source.into()))
-        .set_typ(Some(if fstype == "none" { "bind".into() } else { fstype.clone() }))
-        .set_options(Some(options));
-    Ok(mount)
-}
-
-/// `\040` and other octal escapes: fstab(5).
-fn unescape(field: &str) -> String {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
-        let octal =
-            octal.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
-        match octal {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn settings(pairs: &[(&str, &str)]) -> Result<RawSettings> {
@@ -337,10 +304,12 @@ mod tests {
     #[test]
     fn names_of_lxc_1_are_translated() {
         assert_eq!(
-            lines(&[("utsname", "a"), ("lxc.haltsignal", "PWR")]),
-            ["lxc.uts.name=a", "lxc.signal.halt=PWR"]
+            lines(&[("lxc.rebootsignal", "INT"), ("lxc.haltsignal", "PWR")]),
+            ["lxc.signal.reboot=INT", "lxc.signal.halt=PWR"]
         );
-        assert_eq!(lines(&[("limit.nofile", "5")]), ["lxc.prlimit.nofile=5"]);
+        let named = settings(&[("utsname", "a"), ("limit.nofile", "5")]).unwrap();
+        assert_eq!(named.hostname.unwrap().value, "a");
+        assert!(named.rlimits[0].is_called("nofile"));
         let networks = [
             ("network.type", "veth"),
             ("network.ipv4", "10.0.0.2/24"),
@@ -366,6 +335,11 @@ mod tests {
             "lxc.monitor.unshare",
             "cgroup.dir.container",
             "pts",
+            "ephemeral",
+            "hook.autodev",
+            "hook.clone",
+            "hook.destroy",
+            "keyring.session",
         ] {
             let error = settings(&[(key, "x")]).unwrap_err().to_string();
             assert!(error.contains("can't be set"), "{key}: {error}");
@@ -402,6 +376,43 @@ mod tests {
         for wrong in [&[raw][..], &[("apparmor.allow_nesting", "2")], &[("apparmor.other", "1")]] {
             assert!(settings(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_key_is_one_word() {
+        for key in ["prlimit.x=1\nlxc.hook.post-stop", "lxc.signal.halt ", "hook.mount#", "sysctl.a/b"] {
+            let error = settings(&[(key, "")]).unwrap_err().to_string();
+            assert!(error.contains("is no name of an LXC setting") && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_last_limit_of_a_name_counts_and_an_empty_one_is_none() {
+        let limits = |pairs: &[(&str, &str)]| {
+            let all = settings(pairs).unwrap().rlimits;
+            all.iter().map(|limit| limit.soft).collect::<Vec<_>>()
+        };
+        assert_eq!(limits(&[("prlimit.nofile", "5"), ("prlimit.nofile", "6")]), [6]);
+        assert!(limits(&[("prlimit.nofile", "5"), ("prlimit.nofile", "")]).is_empty());
+        assert!(settings(&[("prlimit.files", "5")]).is_err());
+    }
+
+    #[test]
+    fn what_is_done_at_the_end_needs_the_monitor() {
+        let check =
+            |pairs: &[(&str, &str)]| settings(pairs).unwrap().check_without_monitor(&"x".parse().unwrap());
+        let at_the_end = [
+            ("hook.post-stop", "/x"),
+            ("hook.stop", "/x"),
+            ("net.0.type", "phys"),
+            ("net.1.script.down", "/x"),
+            ("net.1.l2proxy", "1"),
+        ];
+        for (key, value) in at_the_end {
+            let error = check(&[(key, value)]).unwrap_err().to_string();
+            assert!(error.contains(&format!("lxc.{key} = {value} needs LXC's monitor")), "{error}");
+        }
+        assert!(check(&[("net.0.type", "veth"), ("hook.pre-start", "/x"), ("hook.version", "1")]).is_ok());
     }
 
     #[test]
