@@ -564,6 +564,15 @@ fn lxc_settings_are_refused() {
     let output = container.checkpoint("images", &[]);
     output.assert_fails().assert_stderr_contains("LXC");
     assert!(!container.path("images").exists());
+    // Those of the command line are in no specification.
+    let container = Bundle::busybox().build();
+    let call =
+        container.call("run").args(["-d", "--name", container.id(), "--lxc-conf", "lxc.signal.halt=SIGINT"]);
+    call.args(["--", "sleep", "1000"]).output().assert_ok();
+    let output = container.checkpoint("images", &[]);
+    output.assert_fails().assert_stderr_contains("raw LXC settings");
+    assert_eq!(container.status(), "running");
+    container.delete_force().assert_ok();
 }
 
 fn a_program_with_a_seccomp_agent_is_refused() {

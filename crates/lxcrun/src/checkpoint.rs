@@ -94,7 +94,12 @@ impl Container {
         check_seccomp_agent(id, &spec)?;
         let mut plan = Plan::new(id, &self.state.bundle, &spec, &Host::probe(id)?, &[])?;
         plan.rootfs.clone_from(&self.state.rootfs);
-        check_restorable(id, &plan, self.state.liblxc_cleans_up)?;
+        check_restorable(id, &plan)?;
+        // From the command line or a program: the specification does not know them.
+        if self.state.lxc_settings {
+            let reason = "the container has raw LXC settings, and LXC takes no part in a restore";
+            return Err(refuse(id, "checkpoint", reason));
+        }
 
         let parent = options.parent_path.as_deref();
         let images = NewDirectory::make(id, &options.image_path)?;
@@ -176,22 +181,11 @@ fn check_seccomp_agent(id: &ContainerId, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// Fails for what would be missing after a restore, because only liblxc's `start` makes it.
-pub(crate) fn check_restorable(id: &ContainerId, plan: &Plan, needs_liblxc: bool) -> Result<()> {
-    if let Some(item) = plan.raw.items.first() {
-        let reason = format!("{} is LXC's to set, and LXC takes no part in a restore", item.key);
-        return Err(refuse(id, &item.field, reason));
-    }
-    if plan.raw.wanted_profile.is_generated() {
-        let reason = "a generated AppArmor profile is not made again by a restore";
-        return Err(refuse(id, &plan.raw.wanted_profile.field, reason));
-    }
-    if let Some(field) = &plan.raw.delegation {
-        return Err(refuse(id, field, "a delegated cgroup is not made again by a restore"));
-    }
-    if needs_liblxc {
-        let reason = "LXC has devices or hooks for it (lxc.net, lxc.hook), and takes no part in a restore";
-        return Err(refuse(id, "checkpoint", reason));
+/// Fails for what would be missing after a restore: raw settings are applied by `create` alone.
+pub(crate) fn check_restorable(id: &ContainerId, plan: &Plan) -> Result<()> {
+    if let Some((field, key)) = plan.raw.first() {
+        let reason = format!("{key} is a setting of LXC's, and LXC takes no part in a restore");
+        return Err(refuse(id, field, reason));
     }
     if plan.intel_rdt.is_some() {
         return Err(refuse(id, "linux.intelRdt", "is not made again by a restore"));

@@ -85,7 +85,7 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
         plan.cgroup = systemd_cgroup(id, spec, &host)?;
     }
     check_terminal(id, &plan, &options)?;
-    checkpoint::check_restorable(id, &plan, false)?;
+    checkpoint::check_restorable(id, &plan)?;
     let saved = saved_stdio(id, &options.image_path)?;
 
     let mut restoration = Restoration::begin(root, id, bundle, &plan, &host)?;
