@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
 use lxcrun_test::{Bundle, Call, ConsoleSocket, Container, Runtime, tests};
@@ -52,6 +53,8 @@ tests![
         .not_on("runc", "1.1 takes it for empty")
         .not_on("crun", "it makes it"),
     options_of_the_other_form_of_run_are_refused.lxcrun_only("it has two forms"),
+    run_without_a_bundle_drops_no_option.lxcrun_only("it has two forms"),
+    a_state_root_that_is_no_text_is_refused.lxcrun_only("others write no JSON of it"),
 ];
 
 fn bare() -> Container {
@@ -572,4 +575,26 @@ fn the_variables_of_the_runtime_do_not_reach_the_program() {
 fn no_new_keyring_and_no_pivot_are_accepted() {
     bare().run_with(|call| call.arg("--no-new-keyring")).assert_ok();
     bare().run_with(|call| call.arg("--no-pivot")).assert_ok();
+}
+
+fn run_without_a_bundle_drops_no_option() {
+    let bundle = Bundle::busybox();
+    for (options, words) in [
+        (["--memory", "0"], "--memory 0"),
+        (["--pids", "0"], "--pids 0"),
+        (["--mount", "type=tmpfs,source=/nope,destination=/mnt"], "source=/nope"),
+        (["--env", "ODD"], "--env ODD: its value is not UTF-8"),
+    ] {
+        let call = Call::new(bundle.path("root")).env("ODD", OsStr::from_bytes(b"a\xff"));
+        let output = call.arg("run").args(options).args(["--", "true"]).output();
+        output.assert_fails().assert_stderr_contains(words);
+    }
+}
+
+fn a_state_root_that_is_no_text_is_refused() {
+    let bundle = Bundle::busybox();
+    let root = bundle.path(OsStr::from_bytes(b"ro\xffot"));
+    let output = Call::new(&root).args(["run", "--", "true"]).output();
+    output.assert_fails().assert_stderr_contains("--root").assert_stderr_contains("is not UTF-8");
+    assert!(!root.exists());
 }

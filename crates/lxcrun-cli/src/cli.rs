@@ -294,7 +294,7 @@ pub struct Exec {
     /// Supplementary group, besides those of the container's user
     #[arg(short = 'g', long, value_name = "GID")]
     pub additional_gids: Vec<u32>,
-    /// File with the process as JSON
+    /// File with the process as JSON; CMD and the options that describe a process have no effect beside it, as in runc
     #[arg(short, long, value_name = "FILE", value_parser = path())]
     pub process: Option<PathBuf>,
     /// Do not wait for its end

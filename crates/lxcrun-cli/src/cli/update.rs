@@ -8,7 +8,7 @@ use super::path;
 
 #[derive(Debug, Args)]
 pub struct Update {
-    /// File with linux.resources as JSON; - is standard input
+    /// File with linux.resources as JSON; - is standard input. Other limits have no effect beside it, as in runc
     #[arg(short, long, value_name = "FILE", value_parser = path())]
     pub resources: Option<PathBuf>,
     /// Weight of block IO, 10 to 1000

@@ -1,5 +1,6 @@
 //! `run -- CMD`: a bundle made from options.
 
+use std::env::VarError;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -78,7 +79,8 @@ fn spec(id: &ContainerId, rootfs: &Path, args: &cli::Run) -> anyhow::Result<Spec
             Some(_) => variable.clone(),
             None => match std::env::var(variable) {
                 Ok(value) => format!("{variable}={value}"),
-                Err(_) => continue,
+                Err(VarError::NotPresent) => continue,
+                Err(VarError::NotUnicode(_)) => bail!("--env {variable}: its value is not UTF-8"),
             },
         };
         let name = format!("{}=", variable.split('=').next().unwrap_or_default());
@@ -126,8 +128,12 @@ fn resources(wanted: &Friendly) -> anyhow::Result<LinuxResources> {
     deny.set_allow(false).set_access(Some("rwm".into()));
     resources.set_devices(Some(vec![deny]));
     if let Some(limit) = &wanted.memory {
+        let limit = parse_size(limit).context("--memory")?;
+        if limit == 0 {
+            bail!("--memory 0: is no limit to a specification; without --memory there is none");
+        }
         let mut memory = LinuxMemory::default();
-        memory.set_limit(Some(parse_size(limit).context("--memory")?));
+        memory.set_limit(Some(limit));
         resources.set_memory(Some(memory));
     }
     if let Some(cpus) = wanted.cpus {
@@ -143,6 +149,9 @@ fn resources(wanted: &Friendly) -> anyhow::Result<LinuxResources> {
         resources.set_cpu(Some(cpu));
     }
     if let Some(limit) = wanted.pids {
+        if limit == 0 {
+            bail!("--pids 0: is no limit to a specification; without --pids there is none");
+        }
         let mut pids = LinuxPids::default();
         pids.set_limit(limit);
         resources.set_pids(Some(pids));
@@ -177,6 +186,9 @@ fn parse_mount(text: &str) -> anyhow::Result<Mount> {
             mount.set_typ(Some("bind".into())).set_source(source);
         }
         "tmpfs" => {
+            if let Some(source) = source {
+                bail!("source={}: a tmpfs has none", source.display());
+            }
             mount.set_typ(Some("tmpfs".into())).set_source(Some("tmpfs".into()));
         }
         other => bail!("type={other} is neither bind nor tmpfs"),
