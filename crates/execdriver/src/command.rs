@@ -184,8 +184,9 @@ impl Command {
                 return refuse(field, "the path of the namespace is empty".into());
             }
         }
-        if self.hostname.is_some() && self.uts == Namespace::Host {
-            return refuse("hostname", "cannot be set: the container has the host's uts namespace".into());
+        if self.hostname.as_ref().is_some_and(|name| !name.is_empty()) && self.uts != Namespace::Own {
+            let owner = if self.uts == Namespace::Host { "the host's" } else { "somebody else's" };
+            return refuse("hostname", format!("cannot be set: the container has {owner} uts namespace"));
         }
         for (field, names) in [("cap_add", &self.cap_add), ("cap_drop", &self.cap_drop)] {
             if let Err(e) = capabilities::exactly(names, &capabilities::Capabilities::new()) {

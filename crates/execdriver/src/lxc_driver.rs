@@ -83,6 +83,9 @@ fn make_root(root: &Path) -> Result<PathBuf, String> {
     if !root.is_absolute() {
         return Err("is not absolute".into());
     }
+    if root.to_str().is_none_or(|text| text.contains(char::is_control)) {
+        return Err("is not UTF-8 without control characters".into());
+    }
     DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(|e| e.to_string())?;
     let root = fs::canonicalize(root).map_err(|e| e.to_string())?;
     let metadata = fs::metadata(&root).map_err(|e| e.to_string())?;
@@ -263,7 +266,7 @@ impl Driver for LxcDriver {
     fn kill(&self, id: &ContainerId, signal: Signal) -> Result<()> {
         let Some(container) = self.find(id)? else { return Ok(()) };
         match container.kill(signal) {
-            Err(lxcrun::Error::Status { status: Status::Stopped, .. }) => Ok(()),
+            Err(lxcrun::Error::NotRunning { .. }) => Ok(()),
             sent => Ok(sent?),
         }
     }

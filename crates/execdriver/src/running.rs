@@ -40,21 +40,23 @@ pub(crate) fn run(
     let mut options =
         CreateOptions { keep_monitor: true, lxc_config: command.lxc_keys()?, ..CreateOptions::default() };
     let streams = Streams::open(id, pipes, command.process_config.tty, &mut options.stdio)?;
-    let mut made = Made { root, container: lxcrun::create(root, id, &bundle, options)?, ended: false };
+    let mut made = Made { container: Some(lxcrun::create(root, id, &bundle, options)?), ended: false };
+    let container = made.container(root, id)?;
     drop(host.joined);
-    let (terminal, mut pump) = streams.connect(id, made.container.take_terminal())?;
-    let mut oom = OomFlag::new(&made.container, host.memory_is_legacy);
-    made.container.start()?;
+    let (terminal, mut pump) = streams.connect(id, container.take_terminal())?;
+    let mut oom = OomFlag::new(container, host.memory_is_legacy);
+    container.start()?;
 
     record_start(root, id);
     pump.feed().map_err(pipes_error(id, "cannot read its input"))?;
-    start(Started { pid: made.container.init_pid().unwrap_or(0), terminal });
-    if let Some(end) = made.container.end() {
-        pump.until(end, oom.as_mut().map(|oom| (oom, &made.container)))
+    start(Started { pid: container.init_pid().unwrap_or(0), terminal });
+    if let Some(end) = container.end() {
+        pump.until(end, oom.as_mut().map(|oom| (oom, &*container)))
             .map_err(pipes_error(id, "cannot copy its output"))?;
     }
-    let exit = made.wait()?;
-    let status = ExitStatus::new(id, exit, oom.is_some_and(|oom| oom.happened()));
+    let exit = container.wait();
+    made.ended = true;
+    let status = ExitStatus::new(id, exit?, oom.is_some_and(|oom| oom.happened()));
     // Whoever is left of it in a shared PID namespace dies here, and nobody writes to the pipes any more. What can't
     // be done about the rest is no reason to forget how it ended.
     drop(made);
@@ -153,28 +155,28 @@ impl<'io> Streams<'io> {
     }
 }
 
-/// A container of this call. However the call ends, nothing of it is left.
-struct Made<'a> {
-    root: &'a Path,
-    container: Container,
+/// A container of this call. However the call ends, nothing of it is left. It is removed by its handle: by then its id may
+/// be that of another one.
+struct Made {
+    container: Option<Container>,
     ended: bool,
 }
 
-impl Made<'_> {
-    fn wait(&mut self) -> Result<Exit> {
-        self.ended = true;
-        Ok(self.container.wait()?)
+impl Made {
+    fn container(&mut self, root: &Path, id: &ContainerId) -> Result<&mut Container> {
+        let gone = || lxcrun::Error::NotFound { id: id.clone(), root: root.into() };
+        Ok(self.container.as_mut().ok_or_else(gone)?)
     }
 }
 
-impl Drop for Made<'_> {
+impl Drop for Made {
     fn drop(&mut self) {
-        let id = self.container.id().clone();
+        let Some(mut container) = self.container.take() else { return };
         if !self.ended {
-            let _ = self.container.kill(Signal::KILL);
-            let _ = self.container.wait();
+            let _ = container.kill(Signal::KILL);
+            let _ = container.wait();
         }
-        if let Err(e) = lxcrun::delete(self.root, &id, true) {
+        if let Err(e) = container.delete() {
             tracing::error!("{e}");
         }
     }

@@ -144,6 +144,7 @@ fn what_is_wrong_is_refused_by_field() {
         (web().network(Network::Path("".into())), "network: the path of the network namespace is empty"),
         (web().ipc(Namespace::Path("".into())), "ipc"),
         (web().uts(Namespace::Host).hostname("x"), "hostname"),
+        (web().uts(Namespace::Path("/proc/1/ns/uts".into())).hostname("x"), "hostname: cannot be set"),
         (web().cap_add(["CAP_NOPE"]), "cap_add: unknown capability \"CAP_NOPE\""),
         (web().cap_drop(["nope"]), "cap_drop: unknown capability \"nope\""),
         (

@@ -6,6 +6,8 @@ use execdriver::{
     UserNamespace,
 };
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use crate::common::{self, Bed, cgroup_value, cgroups_named, unique};
 use crate::{memory_hog, memory_hog_child, role_command};
 
@@ -197,6 +199,13 @@ fn row_21_clean_removes_every_trace_of_a_crash() {
     daemon.wait().unwrap();
     let pid: i32 = said.rsplit(' ').next().unwrap().parse().unwrap();
     assert_eq!(bed.driver.info(&id).unwrap().pid, Some(pid));
+    // Nobody removes it when it ends: it is as dead as asked.
+    let end = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+    bed.driver.terminate(&id).unwrap();
+    common::until_readable(&end, Duration::from_secs(10));
+    assert_eq!(bed.driver.info(&id).unwrap().status, Status::Stopped);
+    bed.driver.kill(&id, Signal::TERM).unwrap();
+    bed.driver.terminate(&id).unwrap();
     bed.driver.clean(&id).unwrap();
     assert!(!common::lives(pid));
     common::assert_no_trace(&bed.driver, &id);
