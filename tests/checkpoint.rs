@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use lxcrun_test::{
-    Bundle, Call, Cgroups, ConsoleSocket, Container, Fifo, Need, Output, SeccompAgent, read_line, tests,
-    until_exit,
+    Bundle, Call, Cgroups, ConsoleSocket, Container, Fifo, Need, Output, Running, SeccompAgent, read_line,
+    tests, until_exit,
 };
 use serde_json::json;
 
@@ -37,6 +37,8 @@ tests![
     the_restored_init_is_a_child_of_the_subreaper.needs(Need::Criu),
     hooks_of_the_runtime_run_at_a_restore.needs(Need::Criu),
     a_failing_hook_fails_the_restore.needs(Need::Criu),
+    a_restore_that_waits_for_a_hook_is_ended.needs(Need::Criu).lxcrun_only("others wait for the hook"),
+    a_hook_of_a_killed_restore_is_ended.needs(Need::Criu).lxcrun_only("others leave it behind"),
     what_criu_cannot_save_is_an_error_and_the_container_runs_on
         .needs(Need::Criu)
         .not_on("runc", "its error has only a number and the name of the log"),
@@ -468,6 +470,40 @@ fn a_failing_hook_fails_the_restore() {
     counter.checkpoint(&[]).assert_ok();
     File::create(mark).expect("a file");
     counter.fails_to_restore(&["hook"]);
+}
+
+/// A restore whose hook has begun a sleep, which its shell waits for, and the pid of that.
+fn restore_in_a_hook() -> (Counter, Running, u32) {
+    let bundle = Bundle::busybox().sh(COUNTER);
+    let meeting = bundle.make_dir("meeting");
+    let mut told = Fifo::new(meeting.join("told"));
+    let (mark, told_path) = (meeting.join("mark"), told.path().display().to_string());
+    let script = format!("test ! -e {} || {{ sleep 1000 & echo $! > {told_path}; wait; }}", mark.display());
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] }]);
+    let counter = Counter::start(bundle.set("/hooks/createRuntime", hook));
+    counter.checkpoint(&[]).assert_ok();
+    File::create(mark).expect("a file");
+    let restore =
+        counter.container.restore_call("images").arg("--detach").arg(counter.container.id()).spawn();
+    let pid = told.line().parse().expect("a pid");
+    (counter, restore, pid)
+}
+
+fn a_restore_that_waits_for_a_hook_is_ended() {
+    let (counter, restore, sleep) = restore_in_a_hook();
+    let deleted = counter.container.delete_force();
+    until_exit(sleep);
+    restore.wait().assert_fails();
+    counter.container.assert_gone(deleted.assert_ok());
+}
+
+fn a_hook_of_a_killed_restore_is_ended() {
+    let (counter, restore, sleep) = restore_in_a_hook();
+    restore.signal(rustix::process::Signal::KILL);
+    restore.wait();
+    let deleted = counter.container.delete_force();
+    until_exit(sleep);
+    counter.container.assert_gone(deleted.assert_ok());
 }
 
 fn what_criu_cannot_save_is_an_error_and_the_container_runs_on() {

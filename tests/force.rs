@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,8 +11,10 @@ use std::thread;
 use command_fds::{CommandFdExt, FdMapping};
 use lxcrun_test::{
     Bundle, Cgroups, Container, DEADLINE, Fifo, Need, Running, hierarchies, is_v2, readable, tests,
+    until_exit,
 };
 use rustix::fs::inotify;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};
 use serde_json::json;
 
 tests![
@@ -51,6 +54,10 @@ tests![
         .lxcrun_only("others leave it behind"),
     a_start_that_waits_for_a_hook_is_ended,
     a_hook_ends_with_the_init_that_it_is_for.lxcrun_only("others wait for the hook"),
+    a_socket_that_accepts_nobody_is_told.lxcrun_only("about the words, and crun waits"),
+    a_hook_of_a_killed_create_is_ended.lxcrun_only("others leave it behind"),
+    a_hook_of_a_killed_start_is_ended.lxcrun_only("others leave it behind"),
+    a_start_that_waits_for_its_own_hook_is_ended.lxcrun_only("others leave the hook behind"),
     an_exec_at_the_same_time_is_ended.lxcrun_only("others leave cgroups behind"),
     who_forks_all_the_time_is_ended,
 ];
@@ -326,6 +333,66 @@ fn a_hook_ends_with_the_init_that_it_is_for() {
     rustix::process::kill_process(init, rustix::process::Signal::KILL).expect("a signal to the init");
     let created = create.wait();
     container.refuses(created, &["hook"]);
+}
+
+/// A listening socket whose queue holds one client, who is there.
+fn full_socket(path: &Path) -> [OwnedFd; 2] {
+    let address = SocketAddrUnix::new(path).expect("a short path");
+    let socket = || socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    let (listener, client) = (socket(), socket());
+    bind(&listener, &address).expect("an address");
+    listen(&listener, 0).expect("a listener");
+    connect(&client, &address).expect("a connection");
+    [listener, client]
+}
+
+fn a_socket_that_accepts_nobody_is_told() {
+    for (option, terminal) in [("--console-socket", true), ("--pidfd-socket", false)] {
+        let container = Bundle::busybox().set("/process/terminal", terminal).build();
+        let path = container.path("socket");
+        let _full = full_socket(&path);
+        let created = container.create_with(|call| call.arg(option).arg(&path));
+        container.refuses(created, &["queue is full", path.to_str().expect("UTF-8")]);
+    }
+}
+
+/// A container whose hook of this kind has begun a sleep, which its shell waits for, and the pid of that.
+fn with_hook_in_the_background(kind: &str, verb: &str) -> (Container, Running, u32) {
+    let bundle = Bundle::busybox();
+    let ready = bundle.path("meeting/ready").display().to_string();
+    let (container, mut told) = hanging_in(bundle, kind, &format!("sleep 1000 & echo $! > {ready}; wait"));
+    if verb == "start" {
+        container.create().assert_ok();
+    }
+    let call = if verb == "start" { container.call(verb) } else { container.call_with_bundle(verb) };
+    let waiting = call.arg(container.id()).spawn();
+    assert_eq!(told.line(), "ready");
+    let pid = told.line().parse().expect("a pid");
+    (container, waiting, pid)
+}
+
+fn ended_after_a_kill(kind: &str, verb: &str) {
+    let (container, killed, sleep) = with_hook_in_the_background(kind, verb);
+    killed.signal(rustix::process::Signal::KILL);
+    killed.wait();
+    ends(&container);
+    until_exit(sleep);
+}
+
+fn a_hook_of_a_killed_create_is_ended() {
+    ended_after_a_kill("createRuntime", "create");
+}
+
+fn a_hook_of_a_killed_start_is_ended() {
+    ended_after_a_kill("poststart", "start");
+}
+
+fn a_start_that_waits_for_its_own_hook_is_ended() {
+    let (container, start, sleep) = with_hook_in_the_background("poststart", "start");
+    container.delete_force().assert_ok();
+    until_exit(sleep);
+    start.wait().assert_fails().assert_stderr_contains("hook");
+    container.assert_gone(&container.delete_force());
 }
 
 fn an_exec_at_the_same_time_is_ended() {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use lxcrun_test::{Bundle, Container, tests};
+use lxcrun_test::{Bundle, Container, pidfd, tests, until_exit};
 use serde_json::{Value, json};
 
 tests![
@@ -31,6 +31,8 @@ tests![
     a_failing_poststop_hook_changes_nothing.not_on("runc", "1.1 leaves the remaining hooks out"),
     poststop_hooks_run_after_a_failed_create,
     a_hook_that_takes_too_long_is_killed,
+    a_hook_that_takes_too_long_is_killed_with_what_it_has_started.lxcrun_only("others kill the hook alone"),
+    what_a_hook_leaves_behind_lives_on,
     a_timeout_beyond_all_time_is_none.lxcrun_only("runc 1.1 takes it for one that is over"),
     a_timeout_of_zero_is_refused.lxcrun_only("runc 1.1 takes it for one that is over"),
     a_hook_that_does_not_exist_aborts_create,
@@ -289,6 +291,25 @@ fn a_hook_that_takes_too_long_is_killed() {
         assert!(start.elapsed() < Duration::from_secs(30), "{kind}: killed late");
         assert_ne!(notes.read("pid"), "");
     }
+}
+
+fn a_hook_that_takes_too_long_is_killed_with_what_it_has_started() {
+    let (bundle, notes) = Notes::new();
+    let mut hook = notes.hook("sleep 1000 & echo $! > pid; wait");
+    hook["timeout"] = json!(1);
+    let container = bundle.push("/hooks/createRuntime", hook).build();
+    container.refused(&["hook", "timed out"]);
+    until_exit(notes.read("pid").trim().parse().expect("a pid"));
+}
+
+fn what_a_hook_leaves_behind_lives_on() {
+    let (bundle, notes) = Notes::new();
+    let mut hook = notes.hook("sleep 1000 & echo $! > pid");
+    hook["timeout"] = json!(100);
+    let container = bundle.push("/hooks/createRuntime", hook).args(["true"]).build();
+    container.run().assert_ok();
+    let daemon = pidfd(notes.read("pid").trim().parse().expect("a pid")).expect("it lives on");
+    rustix::process::pidfd_send_signal(daemon, rustix::process::Signal::KILL).expect("it lives on");
 }
 
 fn a_timeout_beyond_all_time_is_none() {

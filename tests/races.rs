@@ -4,7 +4,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use lxcrun_test::{Bundle, Container, Output, tests};
+use lxcrun_test::{Bundle, Call, Container, Output, tests};
+use rustix::fs::{FlockOperation, flock, inotify};
 
 tests![
     of_many_creates_with_one_id_one_wins,
@@ -12,6 +13,11 @@ tests![
     of_many_deletes_one_wins.lxcrun_only("others may stumble over what another removes"),
     kill_during_start_ends_the_container,
     state_and_list_never_fail_meanwhile.lxcrun_only("others may read what is just written or removed"),
+    a_finished_run_spares_who_has_taken_its_id.lxcrun_only("others take the id for the container"),
+    a_late_delete_spares_who_has_taken_the_id.lxcrun_only("about the lock"),
+    creates_and_deletes_of_one_id_damage_nothing.lxcrun_only("others may stumble over what another removes"),
+    of_many_creates_in_one_cgroup_one_wins.lxcrun_only("others share it"),
+    containers_of_one_id_in_two_roots_have_cgroups_of_their_own.lxcrun_only("others share it"),
 ];
 
 const ROUNDS: usize = 5;
@@ -124,6 +130,128 @@ fn state_and_list_never_fail_meanwhile() {
         drop(work);
         looking.join().expect("state and list");
     });
+}
+
+fn a_finished_run_spares_who_has_taken_its_id() {
+    let script = "head -c 300000 /dev/zero | tr '\\0' x; sleep 1000";
+    let container = Bundle::busybox().sh(script).set("/process/terminal", true).build();
+    let (mut output, stdout) = std::io::pipe().expect("a pipe");
+    let (stdin, _input) = std::io::pipe().expect("a pipe");
+    let stderr = std::fs::File::create(container.path("err")).expect("a file");
+    let run = container.spawn(|call| call.stdio(stdin, stdout, stderr));
+    // It prints, and nobody reads: `run` can't go on until somebody does.
+    assert!(lxcrun_test::readable(&output, lxcrun_test::DEADLINE), "nothing is printed");
+    container.delete_force().assert_ok();
+    container.rewrite("/process/terminal", false.into());
+    container.rewrite("/process/args", serde_json::json!(["sleep", "1000"]));
+    container.create().assert_ok();
+    container.start().assert_ok();
+    std::io::copy(&mut output, &mut std::io::sink()).expect("the output");
+    run.wait();
+    assert_eq!(container.status(), "running");
+    ends(&container);
+}
+
+/// We are the other delete, which has the lock and removes the container.
+fn a_late_delete_spares_who_has_taken_the_id() {
+    let container = Bundle::busybox().start();
+    container.until_stopped();
+    let path = container.path("root").join(container.id());
+    let directory = std::fs::File::open(&path).expect("the container's directory");
+    flock(&directory, FlockOperation::LockExclusive).expect("the lock");
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
+    inotify::add_watch(&watch, &path, inotify::WatchFlags::OPEN).expect("a watch");
+    let late = container.call("delete").arg(container.id()).spawn();
+    assert!(lxcrun_test::readable(&watch, lxcrun_test::DEADLINE), "nobody deletes it");
+    let elsewhere = container.path("elsewhere");
+    std::fs::create_dir(&elsewhere).expect("a state root");
+    std::fs::rename(&path, elsewhere.join(container.id())).expect("a directory to move");
+    container.rewrite("/process/args", serde_json::json!(["sleep", "1000"]));
+    container.create().assert_ok();
+    container.start().assert_ok();
+    flock(&directory, FlockOperation::Unlock).expect("the lock");
+    late.wait().assert_fails().assert_stderr_contains("not exist");
+    assert_eq!(container.status(), "running");
+    Call::new(elsewhere).arg("delete").arg(container.id()).output().assert_ok();
+    ends(&container);
+}
+
+fn creates_and_deletes_of_one_id_damage_nothing() {
+    let container = sleeper().build();
+    let working = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while working.load(Ordering::Relaxed) {
+                    container.delete_force().assert_ok();
+                }
+            });
+        }
+        let work = Work(&working);
+        for _ in 0..10 * ROUNDS {
+            let created = container.create();
+            let told =
+                ["already exists", "being deleted", "ended early", "has ended", "does not listen", "is gone"];
+            let reason = told.iter().any(|told| created.stderr.contains(told));
+            assert!(created.code() == 0 || reason, "{created}");
+        }
+        drop(work);
+    });
+    ends(&container);
+}
+
+fn of_many_creates_in_one_cgroup_one_wins() {
+    for _ in 0..ROUNDS {
+        for verb in ["create", "run"] {
+            let first = sleeper();
+            let path = format!("{}/{}", lxcrun_test::cgroup_parent(), first.key());
+            let containers: Vec<Container> = std::iter::once(first)
+                .chain((1..AT_ONCE).map(|_| sleeper()))
+                .map(|bundle| bundle.set("/linux/cgroupsPath", path.as_str()).build())
+                .collect();
+            assert_alone(&containers, verb);
+        }
+    }
+}
+
+/// One of them comes up, and lives when the others are deleted.
+fn assert_alone(containers: &[Container], verb: &str) {
+    let detach = if verb == "run" { &["--detach"][..] } else { &[] };
+    let create =
+        |container: &Container| container.call_with_bundle(verb).args(detach).arg(container.id()).output();
+    let outputs: Vec<Output> = thread::scope(|scope| {
+        let threads: Vec<_> =
+            containers.iter().map(|container| scope.spawn(move || create(container))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    one_wins(&outputs, &["cgroupsPath"]);
+    let (winner, losers): (Vec<_>, Vec<_>) =
+        containers.iter().zip(&outputs).partition(|(_, output)| output.code() == 0);
+    for (loser, _) in losers {
+        loser.delete_force().assert_ok();
+    }
+    let status = if verb == "run" { "running" } else { "created" };
+    assert_eq!(winner[0].0.status(), status);
+    ends(winner[0].0);
+}
+
+fn containers_of_one_id_in_two_roots_have_cgroups_of_their_own() {
+    for _ in 0..ROUNDS {
+        let first = sleeper().set("/linux/cgroupsPath", serde_json::Value::Null);
+        let id = format!("same-{}", first.key());
+        let second = sleeper().set("/linux/cgroupsPath", serde_json::Value::Null);
+        let containers = [first.id(&id).build(), second.id(&id).build()];
+        thread::scope(|scope| {
+            for container in &containers {
+                scope.spawn(move || container.create().assert_ok().code());
+            }
+        });
+        let cgroups = containers.each_ref().map(|container| container.proc("cgroup"));
+        assert!(cgroups[0].lines().zip(cgroups[1].lines()).all(|(one, other)| one != other), "{cgroups:?}");
+        containers[0].delete_force().assert_ok();
+        assert_eq!(containers[1].status(), "created");
+        ends(&containers[1]);
+    }
 }
 
 /// The end of some work, also when it fails.

@@ -32,7 +32,7 @@ pub use scheduling::{
 };
 pub use seccomp::{gives_listener, load_filter, seccomp_flag_is_known};
 pub use shared::{SharedNumber, read_shared};
-pub use signal::{block_none_in, keep_children, reset_signals, signal_of};
+pub use signal::{ChildNote, block_none_in, keep_children, note_child_in, reset_signals, signal_of};
 pub use stack::lxcrun_pthread_getattr_np;
 pub use userns::{NewUserNamespace, new_user_namespace, owner_of, user_namespace, user_namespace_mappings};
 

@@ -1,5 +1,6 @@
 //! Signal dispositions and masks that cross an exec.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -53,6 +54,41 @@ pub fn block_none_in(command: &mut Command) -> &mut Command {
     }
     // SAFETY: between fork and exec it makes one system call; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(|| block_none().map_err(Into::into)) }
+}
+
+/// Where a child notes itself, for who must end it after its parent was killed.
+#[derive(Debug)]
+pub struct ChildNote {
+    /// Gets what the child's own /proc/self/stat says.
+    pub file: OwnedFd,
+    /// The child gives up when this directory has its sticky bit set.
+    pub directory: OwnedFd,
+}
+
+/// Longer than the fields of proc_pid_stat(5) that anybody asks for: a name, and numbers.
+const STAT_LENGTH: usize = 512;
+
+/// Has the child of `command` note itself before it executes its program, and only then look whether it still may: so who
+/// sets the sticky bit first and reads the note then misses none.
+///
+/// It does not stop when it reads a terminal in whose background it is, but gets an error.
+pub fn note_child_in(command: &mut Command, note: ChildNote) -> &mut Command {
+    // SAFETY: between fork and exec it makes system calls; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(move || note_self(&note)) }
+}
+
+fn note_self(note: &ChildNote) -> std::io::Result<()> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    let stat = rustix::fs::open(c"/proc/self/stat", flags, rustix::fs::Mode::empty())?;
+    let mut text = [0_u8; STAT_LENGTH];
+    let length = rustix::io::read(&stat, &mut text)?;
+    rustix::io::write(&note.file, &text[..length])?;
+    if rustix::fs::fstat(&note.directory)?.st_mode & libc::S_ISVTX != 0 {
+        return Err(rustix::io::Errno::CANCELED.into());
+    }
+    // SAFETY: SIG_IGN needs no handler.
+    unsafe { libc::signal(libc::SIGTTIN, libc::SIG_IGN) };
+    Ok(())
 }
 
 /// Whether this thread blocks any signal.

@@ -1,12 +1,16 @@
 //! Sockets that a caller names: where the terminal's master and the process's pidfd are sent to.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, sendmsg, socket_with,
+};
 use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
 
 use crate::error::Context;
@@ -23,12 +27,29 @@ pub(crate) fn send_pidfd(id: &ContainerId, path: &Path, kind: &[u8], pidfd: &Own
 }
 
 fn send_fd(id: &ContainerId, what: &str, path: &Path, text: &[u8], fd: &OwnedFd) -> Result<()> {
-    let socket = UnixStream::connect(path).at(id, what)?;
+    let socket = connect(path).at(id, what)?;
     let fds = [fd.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
     sendmsg(&socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL).at(id, what).map(drop)
+}
+
+/// Connects with the socket at `path`, without waiting for a listener whose queue is full: he may never take anybody out of
+/// it, and nobody could end such a wait. It is as with runc, whose sockets never wait, either.
+pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Err(Errno::AGAIN) => {
+            let reason = "its queue is full: whoever listens there accepts nobody";
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, reason));
+        }
+        connected => connected?,
+    }
+    let socket = UnixStream::from(socket);
+    socket.set_nonblocking(false)?;
+    Ok(socket)
 }
 
 /// Has a terminal leave LF as it is.

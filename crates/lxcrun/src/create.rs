@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxMemory, LinuxResources, Spec};
 use protocol::init::{FdIndex, FromInit, Rootfs, Stdio as InitStdio, ToInit};
 use protocol::monitor::{Item, Plan as MonitorPlan};
-use protocol::{Channel, Hook, Received};
+use protocol::{Channel, Hook, Received, Watch};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::apparmor::Generated;
-use crate::cgroup::{Cgroup, CgroupPath, Layout, NO_CGROUP, RawLimit};
+use crate::cgroup::{Cgroup, CgroupPath, Claim, Layout, NO_CGROUP, RawLimit};
 use crate::checkpoint::name_of;
 use crate::config::{self, HookKind, Plan, Surroundings, hooks};
 use crate::container::Container;
@@ -84,10 +84,12 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     }
     let user_namespace = rootless::user_namespace(id, &plan)?;
     let named = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
-    if named.is_none_or(|path| path.as_os_str().is_empty())
-        && Cgroup::new(id, host.hierarchies.clone(), &plan.cgroup.container()).is_there()
+    let mut otherwise =
+        named.is_none_or(|path| path.as_os_str().is_empty()).then(|| CgroupPath::of_root(id, root));
+    if Cgroup::new(id, host.hierarchies.clone(), &plan.cgroup.container()).is_there()
+        && let Some(path) = otherwise.take()
     {
-        plan.cgroup = CgroupPath::of_root(id, root);
+        plan.cgroup = path;
     }
     if options.systemd_cgroup {
         plan.cgroup = systemd_cgroup(id, spec, &host)?;
@@ -104,7 +106,9 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
 
     let resctrl = plan.intel_rdt.as_ref().map(|wanted| Resctrl::new(id, wanted)).transpose()?;
 
-    let mut creation = Creation::begin(root, id, bundle, &plan, &host, options.keep_monitor)?;
+    let mut creation = Creation::begin(root, id, bundle, &plan, &host)?;
+    creation.claim_cgroup(&mut plan, otherwise)?;
+    creation.divide_cgroups(&plan, &host, options.keep_monitor);
     creation.state.resctrl.clone_from(&resctrl);
     creation.state.no_new_keyring = options.no_new_keyring;
     creation.generate_profile(&mut plan)?;
@@ -191,8 +195,9 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     let state = creation.state.oci(Status::Creating).json();
     for hook in &plan.create_runtime_hooks {
         // Whoever deletes the container meanwhile kills the monitor.
-        let monitor = Some(creation.monitor()?.pidfd());
-        let ran = hook.run_while(&state, bundle.path(), monitor);
+        let client = Some(creation.monitor()?.pidfd());
+        let note = Some(creation.directory()?.note_for_hook()?);
+        let ran = hook.run_under(&state, bundle.path(), Watch { client, note, ..Watch::default() });
         ran.map_err(|source| Error::Hook { id: id.clone(), source })?;
     }
     creation.proceed()?;
@@ -324,6 +329,8 @@ struct Creation {
     cgroup: Cgroup,
     /// Whether somebody has made it before: then a failure does not remove it.
     cgroup_existed: bool,
+    /// Keeps others out of it until the init is in. Without one nothing in it is ours to kill.
+    claim: Option<Claim>,
     /// Whether we make them, and liblxc doesn't know.
     own_cgroups: bool,
     /// Whether it is kept from making any.
@@ -345,14 +352,7 @@ struct Creation {
 
 impl Creation {
     /// Takes the id, and has a monitor load liblxc while we go on.
-    fn begin(
-        root: &Path,
-        id: &ContainerId,
-        bundle: &Bundle,
-        plan: &Plan,
-        host: &Host,
-        monitored: bool,
-    ) -> Result<Self> {
+    fn begin(root: &Path, id: &ContainerId, bundle: &Bundle, plan: &Plan, host: &Host) -> Result<Self> {
         let hierarchies = host.hierarchies.clone();
         let cgroup = Cgroup::new(id, hierarchies.clone(), &plan.cgroup.container())
             .in_unit(plan.cgroup.unit().cloned())
@@ -361,8 +361,6 @@ impl Creation {
         let monitor_cgroups = plan.cgroup.monitor(monitor_stays);
         let directory = StateDir::create(root, id)?;
         let existing = cgroup.existing()?;
-        let hidden_cgroups = plan.makes_cgroups(host) && (!monitored || existing.is_some());
-        let own_cgroups = hidden_cgroups || (plan.cgroup.is_some() && !plan.cgroup.is_for_liblxc());
         let (init, init_end) = Channel::pair().at(id, "no channel for the init")?;
         init.learn_senders().at(id, "no channel for the init")?;
         let monitor = Monitor::spawn(id, directory.root(), init_end)?;
@@ -385,8 +383,9 @@ impl Creation {
             state,
             cgroup,
             cgroup_existed: existing.is_some(),
-            own_cgroups,
-            hidden_cgroups,
+            claim: None,
+            own_cgroups: false,
+            hidden_cgroups: false,
             unit_started: false,
             monitor_stays,
             monitor_cgroups,
@@ -398,6 +397,46 @@ impl Creation {
         };
         creation.directory()?.write_spec(bundle.config())?;
         Ok(creation)
+    }
+
+    /// Takes the cgroup for this container alone, or that of the path `otherwise` when another one was quicker.
+    fn claim_cgroup(&mut self, plan: &mut Plan, otherwise: Option<CgroupPath>) -> Result<()> {
+        let refused = match self.try_claim() {
+            Err(refused @ Error::Spec { .. }) => refused,
+            claimed => return claimed,
+        };
+        let Some(path) = otherwise.filter(|_| plan.cgroup.unit().is_none()) else { return Err(refused) };
+        let path = if plan.cgroup.is_for_liblxc() { path } else { path.without_liblxc() };
+        self.state.cgroup = path.container();
+        self.state.monitor_cgroups = path.monitor(self.monitor_stays);
+        self.cgroup = self.state.cgroup(self.cgroup.hierarchies().clone());
+        self.monitor_cgroups = self.state.monitor_cgroups.each_ref().map(|path| self.cgroup.beside(path));
+        self.cgroup_existed = self.cgroup.existing()?.is_some();
+        plan.cgroup = path;
+        self.try_claim()
+    }
+
+    fn try_claim(&mut self) -> Result<()> {
+        if self.cgroup.is_none() || self.state.unit.is_some() {
+            // systemd makes a unit once.
+            return Ok(());
+        }
+        let Some(claim) = self.cgroup.claim()? else {
+            let reason = format!("/{}: another container is being made in it", self.cgroup.path());
+            return Err(refuse(&self.id, "linux.cgroupsPath", reason));
+        };
+        if !claim.made || self.cgroup_existed {
+            // Somebody may have come into it before it was ours.
+            self.cgroup_existed |= self.cgroup.existing()?.is_some();
+        }
+        self.claim = Some(claim);
+        Ok(())
+    }
+
+    /// Settles which cgroups are for us to make, and which for liblxc.
+    fn divide_cgroups(&mut self, plan: &Plan, host: &Host, monitored: bool) {
+        self.hidden_cgroups = plan.makes_cgroups(host) && (!monitored || self.cgroup_existed);
+        self.own_cgroups = self.hidden_cgroups || (plan.cgroup.is_some() && !plan.cgroup.is_for_liblxc());
     }
 
     fn directory(&self) -> Result<&StateDir> {
@@ -434,6 +473,14 @@ impl Creation {
         Ok(tree)
     }
 
+    fn remove_cgroups(&self) {
+        let _ = self.cgroup.kill_all();
+        let own = (!self.cgroup_existed).then_some(&self.cgroup);
+        for problem in own.into_iter().chain(&self.monitor_cgroups).flat_map(Cgroup::remove) {
+            tracing::warn!("container {}: {problem}", self.id);
+        }
+    }
+
     /// Makes the AppArmor profile that the program and every exec will have, if one is to be made.
     fn generate_profile(&mut self, plan: &mut Plan) -> Result<()> {
         let wanted = &plan.raw.wanted_profile;
@@ -466,9 +513,7 @@ impl Creation {
         let directory = self.directory()?;
         directory.write_state(&self.state)?;
         // Who condemns it later finds the monitor in the state, and ends it.
-        if directory.is_condemned().at(&self.id, "cannot look at its directory")? {
-            return Err(Error::State { id: self.id.clone(), reason: "is being deleted".into() });
-        }
+        directory.check_not_condemned()?;
         if let Some(unit) = &self.state.unit {
             unit.start(&self.id, spec, self.monitor()?.pid())?;
             self.unit_started = true;
@@ -480,6 +525,8 @@ impl Creation {
             // In all hierarchies, and fit for processes.
             self.cgroup.make()?;
             take_cgroups.extend(self.cgroup.directories());
+        } else if let (false, Some(claim)) = (self.own_cgroups, &self.claim) {
+            take_cgroups.push(claim.directory.clone());
         }
         let (name, root) = (self.id.to_string(), directory.root().to_owned());
         let plan = MonitorPlan {
@@ -664,12 +711,8 @@ impl Drop for Creation {
         if let Some(monitor) = self.monitor.take() {
             let _ = monitor.retire();
         }
-        let _ = self.cgroup.kill_all();
-        let own = (!self.cgroup_existed).then_some(&self.cgroup);
-        for cgroup in own.into_iter().chain(&self.monitor_cgroups) {
-            for problem in cgroup.remove() {
-                tracing::warn!("container {}: {problem}", self.id);
-            }
+        if self.claim.is_some() || self.state.unit.is_some() {
+            self.remove_cgroups();
         }
         let resctrl = self.state.resctrl.iter().flat_map(Resctrl::remove);
         for problem in resctrl.chain(self.state.generated_profile.iter().flat_map(Generated::remove)) {

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use protocol::Hook;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FlockOperation;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::apparmor::Generated;
-use crate::cgroup::wait_for_end;
+use crate::cgroup::{Cgroup, CgroupPath, Hierarchies, wait_for_end};
 use crate::config::{HookKind, hooks};
 use crate::error::Context;
 use crate::resctrl::Resctrl;
@@ -30,26 +29,40 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool) -> Result<()> {
         // A `create` or `start` at work may wait for a hook for ever: it goes on when what it works on is gone.
         directory.condemn()?;
         if let Some(state) = directory.state()? {
-            // The directory is opened anew, because a lock belongs to the descriptor that took it.
-            Container::new(StateDir::open(root, id)?, state, None, None).end_processes()?;
+            // The descriptor is another one, because a lock belongs to the one that took it.
+            Container::new(directory.reopen()?, state, None, None).end_processes()?;
         }
+        directory.end_hook()?;
     }
-    if !lock(&directory)? {
+    // Waits for a `create` at work; one that was killed has lost its lock.
+    if !directory.lock_if_there()? {
         return if force { Ok(()) } else { Err(Error::NotFound { id: id.clone(), root: root.into() }) };
     }
     let Some(state) = directory.state()? else {
-        // Killed before it had made anything but the directory.
+        // Killed before it had made anything but the directory, and perhaps an empty cgroup.
+        remove_claimed(id, &directory);
         return directory.remove();
     };
     let container = Container::new(directory, state, None, None);
     container.remove(force)
 }
 
-/// Waits for a `create` at work; one that was killed has lost its lock. False when somebody else has deleted the
-/// container meanwhile.
-fn lock(directory: &StateDir) -> Result<bool> {
-    directory.lock(FlockOperation::LockExclusive)?;
-    Ok(directory.path().exists())
+/// Removes the cgroup that a `create` without a state may have claimed, unless somebody else has done so: what is empty and
+/// of nobody at work has no other use.
+fn remove_claimed(id: &ContainerId, directory: &StateDir) {
+    let (Ok(spec), Ok(hierarchies)) = (directory.spec(), Hierarchies::probe()) else { return };
+    let wanted = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
+    let wanted = CgroupPath::new(id, wanted).ok();
+    for path in wanted.into_iter().chain([CgroupPath::of_root(id, directory.root())]) {
+        let cgroup = Cgroup::new(id, hierarchies.clone(), &path.container());
+        if !cgroup.is_there() {
+            continue;
+        }
+        if let (Ok(Some(_claim)), Ok(Some(_))) = (cgroup.claim(), cgroup.existing()) {
+            // An empty one that can't be removed harms nobody.
+            cgroup.remove();
+        }
+    }
 }
 
 impl Container {
@@ -59,7 +72,8 @@ impl Container {
     /// # Errors
     /// As [`delete`] with `force`.
     pub fn delete(self) -> Result<()> {
-        if lock(&self.directory)? { self.remove(true) } else { Ok(()) }
+        // Somebody else may have deleted it, and the id be another container's.
+        if self.directory.lock_if_there()? { self.remove(true) } else { Ok(()) }
     }
 
     fn remove(self, force: bool) -> Result<()> {
@@ -75,6 +89,10 @@ impl Container {
             }
         };
         note("processes", self.end_processes());
+        if !force && self.state.init.is_none() {
+            // That of a `create` that was killed.
+            note("hook", self.directory.end_hook());
+        }
         match self.cgroup() {
             Ok(own) => {
                 problems.extend(own.remove());
@@ -122,9 +140,11 @@ impl Container {
         if let Some(init) = &init {
             let _ = pidfd_send_signal(init, Signal::KILL);
         }
+        // Without the lock somebody else may finish the removal, and the cgroup be another container's.
+        let ours = || self.directory.is_there().unwrap_or(false);
         // What fails here is told below. Whoever pauses the container may be waiting for one of them, and holds the freezer
         // for so long.
-        let _ = self.cgroup()?.signal_all(Signal::KILL);
+        let _ = self.cgroup()?.signal_all_while(Signal::KILL, &ours);
         // Whoever pauses it from here on would keep the killed alive.
         let _held = self.directory.hold_freezer()?;
         if let Some(init) = init {
@@ -133,7 +153,7 @@ impl Container {
         if let Some(monitor) = &monitor {
             let _ = end_monitor(monitor);
         }
-        self.cgroup()?.kill_all()
+        self.cgroup()?.kill_all_while(&ours)
     }
 }
 

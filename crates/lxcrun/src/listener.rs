@@ -3,7 +3,6 @@
 use std::io::{IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 
 use oci_spec::runtime::Spec;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -11,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::refuse;
 use crate::state::OciState;
-use crate::{ContainerId, Result};
+use crate::{ContainerId, Result, console};
 
 /// What an agent gets with the descriptor. Source: runtime-spec, config-linux.md, "The Container Process State".
 #[derive(Serialize)]
@@ -49,7 +48,7 @@ pub(crate) fn send(
     };
     let send = || -> std::io::Result<()> {
         let json = serde_json::to_vec(&message)?;
-        let mut socket = UnixStream::connect(path)?;
+        let mut socket = console::connect(path)?;
         let fds = [listener.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);

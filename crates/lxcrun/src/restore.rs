@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::{LinuxResources, Spec};
-use protocol::Hook;
+use protocol::{Hook, Watch};
 use rustix::fs::{CWD, FileType, fstat};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::set_thread_groups;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Claim};
 use crate::checkpoint::{self, DESCRIPTORS};
 use crate::config::{HookKind, Plan, Sharing, hooks};
 use crate::create::{move_net_devices, own_stdio, resources, systemd_cgroup, write_pid_file};
@@ -115,6 +115,7 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
     let work_path = options.work_path.as_deref();
     let (mut criu, images, work) =
         restoration.spawn_criu(tree, inherited.fds, &options.image_path, work_path)?;
+    restoration.note_criu(criu.pid())?;
     let (limits, device_rules) = split(resources(spec, &host));
     restoration.make_cgroup(spec, criu.pid(), &limits)?;
     let request = Options {
@@ -255,9 +256,12 @@ struct Restoration {
     directory: Option<StateDir>,
     state: State,
     cgroup: Cgroup,
+    /// Keeps others out of it until the processes are in.
+    _claim: Option<Claim>,
     /// Whether systemd has made the unit for it, and not for somebody else.
     unit_started: bool,
-    /// A pidfd of the restored init.
+    /// A pidfd of CRIU, and of the restored init.
+    criu: Option<OwnedFd>,
     init: Option<OwnedFd>,
     poststop: Vec<Hook>,
 }
@@ -278,9 +282,21 @@ impl Restoration {
         };
         // What will be made is written down before.
         directory.write_spec(bundle.config())?;
-        directory.write_state(&state)?;
+        let claim = claim(id, &cgroup)?;
         let id = id.clone();
-        Ok(Self { id, directory: Some(directory), state, cgroup, unit_started: false, init: None, poststop })
+        let restoration = Self {
+            id,
+            directory: Some(directory),
+            state,
+            cgroup,
+            _claim: claim,
+            unit_started: false,
+            criu: None,
+            init: None,
+            poststop,
+        };
+        restoration.directory()?.write_state(&restoration.state)?;
+        Ok(restoration)
     }
 
     /// Makes the cgroup, with its limits and CRIU in it: the processes are born there.
@@ -355,15 +371,30 @@ impl Restoration {
         let mut state = self.state.clone();
         state.init = init.and_then(|pid| ProcessId::of(pid).ok());
         let state = state.oci(Status::Creating).json();
-        let run = |hook: &Hook| hook.run(&state, &self.state.bundle);
-        let ran = plan.create_runtime_hooks.iter().try_for_each(run);
-        ran.map_err(|source| Error::Hook { id: self.id.clone(), source })
+        for hook in &plan.create_runtime_hooks {
+            // Whoever deletes the container meanwhile kills CRIU.
+            let client = self.criu.as_ref().map(AsFd::as_fd);
+            let note = Some(self.directory()?.note_for_hook()?);
+            let ran = hook.run_under(&state, &self.state.bundle, Watch { client, note, ..Watch::default() });
+            ran.map_err(|source| Error::Hook { id: self.id.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Writes down which process is to be killed by who deletes the container meanwhile.
+    fn note_criu(&mut self, criu: Pid) -> Result<()> {
+        self.criu = Some(pidfd_open(criu, PidfdFlags::empty()).at(&self.id, "criu has ended")?);
+        self.state.monitor = Some(ProcessId::of(criu).at(&self.id, "criu has ended")?);
+        let directory = self.directory()?;
+        directory.write_state(&self.state)?;
+        directory.check_not_condemned()
     }
 
     fn meet_init(&mut self, pid: Option<Pid>) -> Result<()> {
         let Some(pid) = pid else {
             return Err(Error::of_criu(&self.id, "restore", "criu has not told the init's pid"));
         };
+        self.state.monitor = None;
         self.init = Some(pidfd_open(pid, PidfdFlags::empty()).at(&self.id, "the init has ended")?);
         self.state.init = Some(ProcessId::of(pid).at(&self.id, "the init has ended")?);
         self.cgroup.check_member(pid)
@@ -386,6 +417,17 @@ impl Restoration {
         directory.keep();
         directory.unlock();
         Ok(Container::restored(directory, self.state.clone(), init, terminal))
+    }
+}
+
+/// Takes the cgroup for this container alone; systemd makes a unit once anyway.
+fn claim(id: &ContainerId, cgroup: &Cgroup) -> Result<Option<Claim>> {
+    if cgroup.is_none() || cgroup.is_in_unit() {
+        return Ok(None);
+    }
+    match cgroup.claim()? {
+        Some(claim) if claim.made => Ok(Some(claim)),
+        _ => Err(refuse(id, "linux.cgroupsPath", format!("/{} exists already", cgroup.path()))),
     }
 }
 

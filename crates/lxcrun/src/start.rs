@@ -2,8 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use protocol::Channel;
 use protocol::init::{Failure, FailureKind, FromGate, Step, ToGate};
+use protocol::{Channel, Watch};
 use rustix::fs::FlockOperation;
 use rustix::process::Signal;
 
@@ -38,7 +38,7 @@ impl Container {
         };
         init.send(&ToGate::Start, &[]).at(self.id(), what)?;
         let answer = init.receive::<FromGate>().at(self.id(), what)?;
-        let _ = std::fs::remove_file(self.directory.path().join(GATE));
+        self.directory.remove_file(GATE);
         match answer.map(|received| received.message) {
             None | Some(FromGate::Ack) => self.check_executed(ack.fds.first()),
             Some(FromGate::Failed(failure)) => Err(Error::Init { id: self.id().clone(), failure }),
@@ -66,7 +66,8 @@ impl Container {
         }
         let state = self.state.oci(Status::Running).json();
         for hook in hooks(self.id(), &self.directory.spec()?, HookKind::Poststart)? {
-            if let Err(source) = hook.run(&state, &self.state.bundle) {
+            let watch = Watch { note: Some(self.directory.note_for_hook()?), ..Watch::default() };
+            if let Err(source) = hook.run_under(&state, &self.state.bundle, watch) {
                 // It may have ended by itself.
                 let _ = self.kill(Signal::KILL);
                 return Err(Error::Hook { id: self.id().clone(), source });

@@ -5,6 +5,7 @@
 //!         spec.json     the specification, as it was at `create`
 //!         config        the LXC configuration, for people and for LXC's tools
 //!         gate          the socket at which the init waits for `start`
+//!         hook          the last hook that ran beside the container, as it noted itself
 //!         log           liblxc's log
 //! ```
 
@@ -13,17 +14,20 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use kernel::ChildNote;
 use oci_spec::runtime::Spec;
-use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, accessat, flock, openat};
+use rustix::fs::{
+    Access, AtFlags, FlockOperation, Mode, OFlags, accessat, flock, fstat, lstat, openat, renameat, unlinkat,
+};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::apparmor::Generated;
-use crate::cgroup::{Cgroup, Hierarchies};
+use crate::cgroup::{Cgroup, Hierarchies, wait_for_end};
 use crate::config::Rlimit;
 use crate::error::Context;
 use crate::resctrl::Resctrl;
@@ -40,6 +44,7 @@ pub(crate) const CONFIG: &str = "config";
 const CONDEMNED: Mode = Mode::SVTX;
 /// The socket at which the init waits.
 pub(crate) const GATE: &str = "gate";
+const HOOK: &str = "hook";
 
 /// What a container is doing. Source: runtime-spec, runtime.md, "State"; `paused` as in runc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,13 +116,16 @@ impl ProcessId {
 /// State and start time of a process.
 fn stat(pid: i32) -> io::Result<(char, u64)> {
     let text = crate::host::read(format!("/proc/{pid}/stat"))?;
+    parse_stat(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat")))
+}
+
+/// The same from the text of proc_pid_stat(5).
+fn parse_stat(text: &str) -> Option<(char, u64)> {
     // The name is in parentheses and may contain anything, so count from the last one.
     let mut fields = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
     let state = fields.next().and_then(|s| s.chars().next());
     let start_time = fields.nth(18).and_then(|s| s.parse().ok());
-    state
-        .zip(start_time)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat")))
+    state.zip(start_time)
 }
 
 /// What state.json holds.
@@ -286,16 +294,25 @@ impl StateDir {
             .at(id, format!("cannot make {}", root.display()))?;
         let root = fs::canonicalize(root).at(id, format!("cannot use {}", root.display()))?;
         let path = root.join(id.as_str());
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+        loop {
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(Error::Exists { id: id.clone(), root });
+                }
+                made => made.at(id, format!("cannot make {}", path.display()))?,
+            }
+            // Until it is locked, somebody may take it for what a killed `create` has left, and remove it.
+            let Some(mut directory) = Self::open_below(root.clone(), id)? else { continue };
+            if !directory.lock_if_there()? {
+                continue;
+            }
+            // Then another one may also have made it again, and finished before us.
+            if directory.has(SPEC) {
                 return Err(Error::Exists { id: id.clone(), root });
             }
-            made => made.at(id, format!("cannot make {}", path.display()))?,
+            directory.remove = true;
+            return Ok(directory);
         }
-        let fd = open_directory(&path).at(id, format!("cannot open {}", path.display()))?;
-        let directory = Self { id: id.clone(), root, path, fd, remove: true };
-        directory.lock(FlockOperation::LockExclusive)?;
-        Ok(directory)
     }
 
     /// Opens the directory of a container.
@@ -320,6 +337,14 @@ impl StateDir {
         }
     }
 
+    /// The same directory by another descriptor, which has no lock.
+    pub(crate) fn reopen(&self) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let what = || format!("cannot open {}", self.path.display());
+        let fd = openat(&self.fd, ".", flags, Mode::empty()).at(&self.id, what())?;
+        Ok(Self { id: self.id.clone(), path: self.path.clone(), root: self.root.clone(), fd, remove: false })
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -337,6 +362,23 @@ impl StateDir {
     pub(crate) fn lock(&self, operation: FlockOperation) -> Result<()> {
         rustix::io::retry_on_intr(|| flock(&self.fd, operation))
             .at(&self.id, format!("cannot lock {}", self.path.display()))
+    }
+
+    /// Waits for the lock, to change or remove the container. False when somebody has removed the directory meanwhile: what
+    /// is at its path now is another container.
+    pub(crate) fn lock_if_there(&self) -> Result<bool> {
+        self.lock(FlockOperation::LockExclusive)?;
+        self.is_there().at(&self.id, format!("cannot look at {}", self.path.display()))
+    }
+
+    /// Whether its path still leads to this directory. Who has the lock knows that it will.
+    pub(crate) fn is_there(&self) -> io::Result<bool> {
+        let now = match lstat(&self.path) {
+            Err(Errno::NOENT) => return Ok(false),
+            found => found?,
+        };
+        let own = fstat(&self.fd)?;
+        Ok((own.st_dev, own.st_ino) == (now.st_dev, now.st_ino))
     }
 
     /// The descriptor that has the lock, for a process that must have ended before anybody else gets it.
@@ -361,8 +403,41 @@ impl StateDir {
             .at(&self.id, format!("cannot use {}", self.path.display()))
     }
 
-    pub(crate) fn is_condemned(&self) -> io::Result<bool> {
-        Ok(Mode::from_raw_mode(rustix::fs::fstat(&self.fd)?.st_mode).contains(CONDEMNED))
+    /// Fails when somebody deletes it by force. Who does so later finds all that was written before.
+    pub(crate) fn check_not_condemned(&self) -> Result<()> {
+        let mode = fstat(&self.fd).at(&self.id, "cannot look at its directory")?.st_mode;
+        if Mode::from_raw_mode(mode).contains(CONDEMNED) {
+            return Err(self.damaged("is being deleted".into()));
+        }
+        Ok(())
+    }
+
+    /// Where a hook notes itself that runs beside the container; it does not run when the directory is condemned.
+    pub(crate) fn note_for_hook(&self) -> Result<ChildNote> {
+        let what = || format!("cannot note a hook in {}", self.path.join(HOOK).display());
+        let file =
+            self.open_file(HOOK, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC).at(&self.id, what())?;
+        Ok(ChildNote { file: file.into(), directory: self.fd.try_clone().at(&self.id, what())? })
+    }
+
+    /// Ends a hook that still runs, with what it has started: whoever waits for it goes on, or was killed.
+    pub(crate) fn end_hook(&self) -> Result<()> {
+        let what = "cannot end a hook";
+        let Some(hook) = self.noted_hook() else { return Ok(()) };
+        let (Some(pidfd), Some(group)) = (hook.open().at(&self.id, what)?, Pid::from_raw(hook.pid)) else {
+            return Ok(());
+        };
+        match kill_process_group(group, Signal::KILL) {
+            Err(Errno::SRCH) => Ok(()),
+            killed => killed.and_then(|()| wait_for_end(&pidfd)).at(&self.id, what),
+        }
+    }
+
+    fn noted_hook(&self) -> Option<ProcessId> {
+        let text = self.read(HOOK).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let pid = text.split_once(' ')?.0.parse().ok()?;
+        Some(ProcessId { pid, start_time: parse_stat(&text)?.1 })
     }
 
     /// Keeps others from freezing and thawing the container for as long as what is returned is open; `None` when there
@@ -371,7 +446,7 @@ impl StateDir {
     pub(crate) fn hold_freezer(&self) -> Result<Option<File>> {
         // No file of its own: this one is written before the state is, and once.
         let what = format!("cannot lock {}", self.path.join(SPEC).display());
-        let file = match File::open(self.path.join(SPEC)) {
+        let file = match self.open_file(SPEC, OFlags::RDONLY) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.at(&self.id, &what)?,
         };
@@ -379,30 +454,34 @@ impl StateDir {
         Ok(Some(file))
     }
 
+    /// Opens a file in it: in this directory, whatever its path leads to by now.
+    fn open_file(&self, file: &str, flags: OFlags) -> io::Result<File> {
+        Ok(openat(&self.fd, file, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
     /// Writes a file that is there whole or not at all.
     pub(crate) fn write(&self, file: &str, content: &[u8]) -> Result<()> {
-        let temporary = self.path.join(format!(".{file}"));
+        let temporary = format!(".{file}");
         let write = || {
-            let mut open = fs::OpenOptions::new();
-            let mut out = open.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            out.write_all(content)?;
-            drop(out);
-            fs::rename(&temporary, self.path.join(file))
+            self.write_over(&temporary, content)?;
+            renameat(&self.fd, &temporary, &self.fd, file).map_err(io::Error::from)
         };
         write().at(&self.id, format!("cannot write {}", self.path.join(file).display()))
     }
 
     /// Writes a file that nobody reads before the state file says that it is there.
     pub(crate) fn write_unread(&self, file: &str, content: &[u8]) -> Result<()> {
-        let path = self.path.join(file);
-        let mut open = fs::OpenOptions::new();
-        open.write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut out| out.write_all(content))
-            .at(&self.id, format!("cannot write {}", path.display()))
+        let what = || format!("cannot write {}", self.path.join(file).display());
+        self.write_over(file, content).at(&self.id, what())
+    }
+
+    fn write_over(&self, file: &str, content: &[u8]) -> io::Result<()> {
+        self.open_file(file, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?.write_all(content)
+    }
+
+    /// Removes a file in it; that it isn't there is no failure.
+    pub(crate) fn remove_file(&self, file: &str) {
+        let _ = unlinkat(&self.fd, file, AtFlags::empty());
     }
 
     pub(crate) fn write_state(&self, state: &State) -> Result<()> {
@@ -423,8 +502,7 @@ impl StateDir {
     fn read(&self, file: &str) -> io::Result<Vec<u8>> {
         const PAGE: usize = 4096;
         let mut content = Vec::with_capacity(PAGE);
-        let file = openat(&self.fd, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        File::from(file).take(u64::MAX).read_to_end(&mut content)?;
+        self.open_file(file, OFlags::RDONLY)?.take(u64::MAX).read_to_end(&mut content)?;
         Ok(content)
     }
 
@@ -445,8 +523,8 @@ impl StateDir {
 
     /// The specification as it was at `create`.
     pub(crate) fn spec(&self) -> Result<Spec> {
-        let config = fs::read(self.path.join(SPEC))
-            .at(&self.id, format!("cannot read {}", self.path.join(SPEC).display()))?;
+        let config =
+            self.read(SPEC).at(&self.id, format!("cannot read {}", self.path.join(SPEC).display()))?;
         crate::bundle::parse(&config)
             .map_err(|(field, reason)| self.damaged(format!("{SPEC}: {field}: {reason}")))
     }
@@ -481,7 +559,7 @@ impl StateDir {
         let _ = flock(&self.fd, FlockOperation::Unlock);
     }
 
-    /// Removes it with everything in it.
+    /// Removes it with everything in it. Only for who has its lock: see [`lock_if_there`](Self::lock_if_there).
     pub(crate) fn remove(mut self) -> Result<()> {
         self.remove = false;
         self.remove_lock_of_tools();
@@ -531,6 +609,20 @@ mod tests {
         assert!(matches!(StateDir::create(root.path(), &id), Err(Error::Exists { .. })));
         drop(directory);
         assert!(matches!(StateDir::open(root.path(), &id), Err(Error::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_directory_that_was_made_again_is_another_one() {
+        let root = tempfile::tempdir().unwrap();
+        let id: ContainerId = "x".parse().unwrap();
+        drop(StateDir::create(root.path(), &id).map(|mut directory| directory.keep()).unwrap());
+        let before = StateDir::open(root.path(), &id).unwrap();
+        StateDir::open(root.path(), &id).unwrap().remove().unwrap();
+        assert!(!before.lock_if_there().unwrap());
+        let mut now = StateDir::create(root.path(), &id).unwrap();
+        now.keep();
+        assert!(!before.lock_if_there().unwrap());
+        assert!(now.is_there().unwrap());
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use kernel::ChildNote;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 /// How much of what a failing hook said goes into the error.
@@ -45,32 +46,38 @@ impl std::fmt::Display for HookError {
 
 impl std::error::Error for HookError {}
 
+/// What ends a hook before its time.
+#[derive(Debug, Default)]
+pub struct Watch<'a> {
+    /// A pidfd of the process without which the hook has nothing to do.
+    pub client: Option<BorrowedFd<'a>>,
+    /// Becomes readable when nobody wants it done any more.
+    pub cancelled: Option<BorrowedFd<'a>>,
+    /// Where its process is noted, for who deletes the container after this process was killed.
+    pub note: Option<ChildNote>,
+}
+
 impl Hook {
     /// Runs the hook in `directory` to its end.
     ///
     /// # Errors
     /// When it can't be started, exits with anything but 0, or takes longer than its time.
     pub fn run(&self, state: &str, directory: &Path) -> Result<(), HookError> {
-        self.run_while(state, directory, None)
+        self.run_under(state, directory, Watch::default())
     }
 
-    /// Runs the hook like [`run`](Self::run), for as long as the process of the pidfd `client` lives: without it the
-    /// hook has nothing to do, and is killed.
+    /// Runs the hook like [`run`](Self::run), for as long as nothing that is watched happens: then it is killed with
+    /// all that it has started, but for what has left its process group.
     ///
     /// # Errors
-    /// Like [`run`](Self::run), and when `client` has ended.
-    pub fn run_while(
-        &self,
-        state: &str,
-        directory: &Path,
-        client: Option<BorrowedFd<'_>>,
-    ) -> Result<(), HookError> {
-        self.try_run(state, directory, client).map_err(|reason| {
+    /// Like [`run`](Self::run), and when it was ended.
+    pub fn run_under(&self, state: &str, directory: &Path, watch: Watch<'_>) -> Result<(), HookError> {
+        self.try_run(state, directory, watch).map_err(|reason| {
             HookError(format!("error running {}: {}: {reason}", self.name, self.path.display()))
         })
     }
 
-    fn try_run(&self, state: &str, directory: &Path, client: Option<BorrowedFd<'_>>) -> Result<(), String> {
+    fn try_run(&self, state: &str, directory: &Path, mut watch: Watch<'_>) -> Result<(), String> {
         // Files in memory and not pipes: a hook need not read its state, and may leave a daemon behind that keeps its
         // output open.
         let mut input = File::from(memfd_create("state", MemfdFlags::CLOEXEC).map_err(text)?);
@@ -86,13 +93,18 @@ impl Hook {
         command.current_dir(directory);
         command.stdin(input);
         command.stdout(said.try_clone().map_err(text)?).stderr(said.try_clone().map_err(text)?);
+        // A group of its own, to be ended with what it has started.
+        command.process_group(0);
+        if let Some(note) = watch.note.take() {
+            kernel::note_child_in(&mut command, note);
+        }
         // The runtime may keep its own signals for later, as `run` does.
         let mut child = kernel::block_none_in(&mut command).spawn().map_err(text)?;
 
-        let ended = self.wait(&mut child, client);
+        let ended = self.wait(&mut child, &watch);
         if ended.is_err() {
             // Killing and reaping what has ended already is harmless.
-            let _ = child.kill();
+            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
             let _ = child.wait();
         }
         let how = match ended {
@@ -111,26 +123,32 @@ impl Hook {
         Err(if output.is_empty() { how } else { format!("{how}, output: {output}") })
     }
 
-    fn wait(&self, child: &mut Child, client: Option<BorrowedFd<'_>>) -> Result<ExitStatus, String> {
-        if self.timeout.is_none() && client.is_none() {
+    fn wait(&self, child: &mut Child, watch: &Watch<'_>) -> Result<ExitStatus, String> {
+        let reasons = [
+            (watch.client, "killed, because the container has ended"),
+            (watch.cancelled, "killed, because a signal asked for it"),
+        ];
+        let watched: Vec<_> =
+            reasons.iter().filter_map(|(fd, reason)| Some((fd.as_ref()?, reason))).collect();
+        if self.timeout.is_none() && watched.is_empty() {
             return child.wait().map_err(text);
         }
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("no pid")?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(text)?;
+        let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).map_err(text)?;
         // One that is beyond all time is none.
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
-        fds.extend(client.map(|client| PollFd::from_borrowed_fd(client, PollFlags::IN)));
+        fds.extend(watched.iter().map(|(fd, _)| PollFd::from_borrowed_fd(**fd, PollFlags::IN)));
         loop {
             let left = deadline.map(|end| Timespec::try_from(end.saturating_duration_since(Instant::now())));
             match poll(&mut fds, left.transpose().map_err(text)?.as_ref()) {
                 Ok(0) => {
                     return Err(format!("timed out after {} s", self.timeout.unwrap_or_default().as_secs()));
                 }
-                Ok(_) if fds[0].revents().is_empty() => {
-                    return Err("killed, because the container has ended".into());
+                Ok(_) if !fds[0].revents().is_empty() => return child.wait().map_err(text),
+                Ok(_) => {
+                    let happened = fds[1..].iter().zip(&watched).find(|(fd, _)| !fd.revents().is_empty());
+                    return Err(happened.map_or("killed", |(_, (_, reason))| reason).into());
                 }
-                Ok(_) => return child.wait().map_err(text),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(text(e)),
             }
@@ -195,7 +213,8 @@ mod tests {
         let mut client = Command::new("/bin/true").spawn().unwrap();
         let pidfd = pidfd_open(Pid::from_child(&client), PidfdFlags::empty()).unwrap();
         let hook = sh("echo begun; exec sleep 1000", None);
-        let error = hook.run_while("", Path::new("/"), Some(pidfd.as_fd())).unwrap_err();
+        let watch = Watch { client: Some(pidfd.as_fd()), ..Watch::default() };
+        let error = hook.run_under("", Path::new("/"), watch).unwrap_err();
         client.wait().unwrap();
         assert!(error.to_string().contains("the container has ended"), "{error}");
     }

@@ -12,6 +12,6 @@ mod scheduling;
 mod words;
 
 pub use channel::{Channel, Received};
-pub use hook::{Hook, HookError};
+pub use hook::{Hook, HookError, Watch};
 pub use scheduling::{MemoryPolicy, Scheduler, Scheduling};
 pub use words::words;

@@ -17,10 +17,15 @@ impl Cgroup {
     /// Kills every process and waits until none is left. A process that asks for its own container's end would wait
     /// for itself, and is left out.
     pub(crate) fn kill_all(&self) -> Result<()> {
+        self.kill_all_while(&|| true)
+    }
+
+    /// The same for as long as the cgroup is `ours`, as [`signal_all_while`](Self::signal_all_while) has it.
+    pub(crate) fn kill_all_while(&self, ours: &dyn Fn() -> bool) -> Result<()> {
         let mut again = false;
         loop {
             let members = open_some(|| self.pids()).at(&self.id, "cannot open a process")?;
-            if members.is_empty() {
+            if members.is_empty() || !ours() {
                 return Ok(());
             }
             if again {

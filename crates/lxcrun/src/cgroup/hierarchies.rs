@@ -96,6 +96,11 @@ impl Hierarchies {
         self.0.iter().find(|h| h.is_unified())
     }
 
+    /// The one where a cgroup is claimed: found without regard to the order of mounts, which is each mount namespace's own.
+    pub(crate) fn of_claims(&self) -> Option<&Hierarchy> {
+        self.unified().or_else(|| self.all().min_by_key(|hierarchy| &hierarchy.controllers))
+    }
+
     /// The one that has `controller`: version 1 first, because a controller is in one hierarchy only.
     pub(crate) fn of(&self, controller: &str) -> Option<&Hierarchy> {
         self.legacy().find(|h| h.controllers.iter().any(|c| c == controller)).or_else(|| self.unified())

@@ -1,15 +1,41 @@
 //! Making a container's cgroups where liblxc takes no part: at a restore, and where it would do too much.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock, fstat, stat};
+use rustix::io::Errno;
 
 use super::hierarchies::Hierarchy;
 use super::{Cgroup, read, write};
 use crate::Result;
 use crate::error::Context;
 
+/// A cgroup that this process alone makes a container in, for as long as this is open. The lock is the kernel's, and goes
+/// with who is killed.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    _lock: OwnedFd,
+    /// The directory that is locked.
+    pub directory: PathBuf,
+    /// Whether it was not there before.
+    pub made: bool,
+}
+
 impl Cgroup {
+    /// Claims it, by making and locking its directory in one hierarchy, the same one for all: between the look at whether it
+    /// is there and the first process in it others do the same. `None` when somebody else has claimed it.
+    pub(crate) fn claim(&self) -> Result<Option<Claim>> {
+        let Some(hierarchy) = self.hierarchies.of_claims().filter(|_| !self.is_none()) else {
+            return Ok(None);
+        };
+        let directory = hierarchy.mountpoint.join(&self.path);
+        try_claim(hierarchy, &self.path, &directory)
+            .at(&self.id, format!("cannot make cgroup {}", directory.display()))
+    }
+
     /// Makes the directory in every hierarchy, ready for processes.
     pub(crate) fn make(&self) -> Result<()> {
         for hierarchy in self.hierarchies.all() {
@@ -48,9 +74,37 @@ impl Cgroup {
     }
 }
 
-fn make(hierarchy: &Hierarchy, path: &str) -> io::Result<()> {
+fn try_claim(hierarchy: &Hierarchy, path: &str, directory: &Path) -> io::Result<Option<Claim>> {
+    let above = Path::new(path).parent().unwrap_or(Path::new(""));
+    loop {
+        let made = match fs::create_dir(directory) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !above.as_os_str().is_empty() => {
+                make(hierarchy, above)?;
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        let lock: OwnedFd = match File::open(directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?.into(),
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            locked => locked?,
+        }
+        // Somebody may have removed it before it was locked, and another one made it again.
+        let (own, now) = (fstat(&lock)?, stat(directory));
+        if now.is_ok_and(|now| (now.st_dev, now.st_ino) == (own.st_dev, own.st_ino)) {
+            return Ok(Some(Claim { _lock: lock, directory: directory.to_owned(), made }));
+        }
+    }
+}
+
+fn make(hierarchy: &Hierarchy, path: impl AsRef<Path>) -> io::Result<()> {
     let mut directory = hierarchy.mountpoint.clone();
-    for name in Path::new(path) {
+    for name in path.as_ref() {
         if hierarchy.is_unified() {
             pass_controllers_down(&directory);
         }

@@ -19,6 +19,7 @@ pub(crate) use delegation::INNER;
 use end::remove_tree;
 pub(crate) use end::wait_for_end;
 pub(crate) use hierarchies::{Hierarchies, Layout};
+pub(crate) use make::Claim;
 pub use oom::OomWatch;
 pub(crate) use path::CgroupPath;
 pub(crate) use raw::RawLimit;
@@ -141,7 +142,7 @@ impl Cgroup {
     }
 
     /// Whether a unit of systemd is around it.
-    fn is_in_unit(&self) -> bool {
+    pub(crate) fn is_in_unit(&self) -> bool {
         self.unit.is_some()
     }
 

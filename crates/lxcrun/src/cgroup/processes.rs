@@ -142,8 +142,18 @@ impl Cgroup {
 
     /// Sends `signal` to every process; those that end meanwhile are no failure.
     pub(crate) fn signal_all(&self, signal: Signal) -> Result<()> {
+        self.signal_all_while(signal, &|| true)
+    }
+
+    /// The same for as long as the cgroup is `ours`, which is asked for when the processes are open: what was in it until then
+    /// is of the same container.
+    pub(crate) fn signal_all_while(&self, signal: Signal, ours: &dyn Fn() -> bool) -> Result<()> {
         for pids in self.pids().chunks(AT_ONCE) {
-            for (pid, pidfd) in open_listed(pids, || self.pids()).at(&self.id, "cannot open a process")? {
+            let open = open_listed(pids, || self.pids()).at(&self.id, "cannot open a process")?;
+            if !ours() {
+                return Ok(());
+            }
+            for (pid, pidfd) in open {
                 match pidfd_send_signal(&pidfd, signal) {
                     Ok(()) | Err(Errno::SRCH) => {}
                     Err(e) => {
