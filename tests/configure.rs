@@ -185,6 +185,8 @@ fn mode_owner_and_links_stay_and_there_is_a_backup() {
         let metadata = path.metadata().expect("metadata");
         assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o600, 1000, 1000));
     }
+    configure(&container, "docker", &link, &["--default"]).assert_ok();
+    assert_eq!(read(&backup), "{}\n", "the file as it was before the first change");
     let nowhere = container.path("nowhere.json");
     symlink("missing/file", &nowhere).expect("a link");
     configure(&container, "docker", &nowhere, &[]).assert_exit(1);

@@ -53,7 +53,8 @@ impl ConfigFile {
                 fs::create_dir_all(directory)?;
             }
             let backup = self.metadata.is_some().then(|| beside(&self.path, "lxcrun-backup"));
-            if let Some(backup) = &backup {
+            // A backup that is there holds the file as it was before the first change.
+            if let Some(backup) = backup.as_ref().filter(|backup| backup.symlink_metadata().is_err()) {
                 self.write(backup, &self.text)?;
             }
             self.write(&self.path, text)?;
