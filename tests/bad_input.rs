@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use lxcrun_test::{Bundle, Container, Need, cgroup_parent, hierarchies, tests};
+use rustix::fs::Mode;
 use serde_json::{Value, json};
 
 tests![
@@ -80,6 +81,11 @@ tests![
     a_full_disk_for_the_state_is_refused.lxcrun_only("runc 1.1 fails without a reason"),
     a_state_root_that_is_a_file_is_refused,
     a_pid_file_that_cannot_be_written_is_refused,
+    a_pid_file_that_is_a_directory_leaves_nothing_beside_it.lxcrun_only("others leave a temporary"),
+    a_config_that_is_a_fifo_is_refused.lxcrun_only("others wait for a writer"),
+    a_log_that_nobody_reads_is_refused.lxcrun_only("others wait for a reader"),
+    a_container_whose_state_is_damaged_is_deleted_by_force.lxcrun_only("about our files"),
+    a_container_whose_specification_is_damaged_is_deleted_by_force.lxcrun_only("about our files"),
     a_missing_liblxc_is_told.lxcrun_only("others don't use it"),
 ];
 
@@ -576,6 +582,69 @@ fn a_pid_file_that_cannot_be_written_is_refused() {
     let container = bare();
     let created = container.create_with(|call| call.arg("--pid-file").arg("/no/such/dir/pid"));
     container.refuses(created, &["/no/such/dir"]);
+}
+
+fn a_pid_file_that_is_a_directory_leaves_nothing_beside_it() {
+    let container = bare();
+    let place = container.path("place");
+    fs::create_dir_all(place.join("pid")).expect("directories");
+    let created = container.create_with(|call| call.arg("--pid-file").arg(place.join("pid")));
+    container.refuses(created, &["pid file"]);
+    assert_eq!(fs::read_dir(&place).expect("our directory").count(), 1);
+}
+
+fn a_config_that_is_a_fifo_is_refused() {
+    let container = bare();
+    fs::remove_file(container.path("config.json")).expect("our file");
+    rustix::fs::mkfifoat(rustix::fs::CWD, container.path("config.json"), Mode::RWXU).expect("a fifo");
+    container.create().assert_fails().assert_stderr_contains("config.json").assert_stderr_contains("no file");
+}
+
+fn a_log_that_nobody_reads_is_refused() {
+    let container = bare();
+    let log = container.path("log");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &log, Mode::RWXU).expect("a fifo");
+    let listed = container.global(["--log".as_ref(), log.as_os_str()]).arg("list").output();
+    listed.assert_fails().assert_stderr_contains(log.to_str().expect("UTF-8"));
+}
+
+/// A running container with a poststop hook, one of whose own files is empty.
+fn damaged(file: &str) -> Container {
+    let hook = json!({ "path": "/bin/true" });
+    let container = Bundle::busybox().push("/hooks/poststop", hook).args(["sleep", "1000"]).start();
+    container.pid();
+    fs::write(container.path("root").join(container.id()).join(file), "").expect("a file of the state");
+    container
+}
+
+fn a_container_whose_state_is_damaged_is_deleted_by_force() {
+    let parent = lxcrun_test::cgroup_parent();
+    let bundle = Bundle::busybox();
+    let path = format!("{parent}/{}", bundle.key());
+    let container = bundle.set("/linux/cgroupsPath", path).args(["sleep", "1000"]).start();
+    container.pid();
+    let state = container.path("root").join(container.id()).join("state.json");
+    fs::write(state, "").expect("the state");
+    container.delete().assert_fails().assert_stderr_contains("state");
+    let deleted = container.delete_force();
+    container.assert_gone(deleted.assert_ok().assert_stderr_contains("may be left"));
+
+    // Its id alone may be another container's: who is in a cgroup of that name is told of, and spared.
+    let container = damaged("state.json");
+    let init = container.pid();
+    container.delete_force().assert_ok().assert_stderr_contains("may be left");
+    let init = rustix::process::Pid::from_raw(init.cast_signed()).expect("a pid");
+    rustix::process::kill_process(init, rustix::process::Signal::KILL).expect("it was spared");
+    container.until_stopped();
+    for directory in lxcrun_test::all_cgroups().iter().filter(|path| path.ends_with(container.id())) {
+        fs::remove_dir(directory).expect("an empty cgroup");
+    }
+}
+
+fn a_container_whose_specification_is_damaged_is_deleted_by_force() {
+    let container = damaged("spec.json");
+    let deleted = container.delete_force();
+    container.assert_gone(deleted.assert_ok().assert_stderr_contains("no poststop hooks are run"));
 }
 
 fn a_missing_liblxc_is_told() {

@@ -33,6 +33,10 @@ tests![
     an_update_changes_each_limit_of_version_two
         .needs(Need::CgroupV2)
         .not_on("runc", "1.1 has another formula for shares"),
+    an_update_that_fails_changes_nothing
+        .needs(Need::Controller("memory"))
+        .needs(Need::Controller("cpuset"))
+        .not_on("runc", "1.1 leaves what it has written"),
     what_version_two_lacks_is_refused.needs(Need::CgroupV2).not_on("runc", "it passes over some"),
     an_engine_in_an_unprivileged_container_gives_its_containers_limits.needs(Need::CgroupV2),
     an_engine_in_a_container_gives_its_containers_limits
@@ -212,6 +216,23 @@ fn each_limit_of_version_two_is_in_its_file_and_seen_inside() {
     assert_eq!(names.map(|name| cgroups(&container).read("memory", "", name)), values);
     let inside = container.exec(["sh", "-c", &format!("cd /sys/fs/cgroup && cat {}", names.join(" "))]);
     assert_eq!(inside.assert_ok().lines(), values);
+}
+
+fn an_update_that_fails_changes_nothing() {
+    let container = sleeper(with_memory(128 << 20));
+    let limits = || {
+        let own = cgroups(&container);
+        let memory = own.read("memory", "memory.limit_in_bytes", "memory.max");
+        (memory, own.read("cpu", "cpu.shares", "cpu.weight"))
+    };
+    let before = limits();
+    let options = ["--memory", "64m", "--cpu-share", "512", "--cpuset-cpus", "7777"];
+    let updated = container.call("update").args(options).arg(container.id()).output();
+    updated.assert_fails().assert_stderr_contains("cpus");
+    assert_eq!(limits(), before);
+    container.call("update").args(&options[..4]).arg(container.id()).output().assert_ok();
+    assert_ne!(limits().0, before.0);
+    assert_ne!(limits().1, before.1);
 }
 
 fn an_update_changes_each_limit_of_version_two() {

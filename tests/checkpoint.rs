@@ -559,6 +559,12 @@ fn damaged_images_are_refused() {
     counter.checkpoint(&[]).assert_ok();
     fs::write(counter.container.path("images/core-1.img"), "nonsense").expect("an image");
     counter.fails_to_restore(&["restore.log"]);
+    // Without --work-path the log goes away, and its end is told.
+    let container = &counter.container;
+    let call = container.call_with_bundle("restore").arg("--image-path").arg(container.path("images"));
+    let output =
+        container.refuses(call.arg("--detach").arg(container.id()).output(), &["restore", "log, which"]);
+    assert!(!output.stderr.contains("restore.log"), "{output}");
 }
 
 fn without_criu_the_error_says_so() {

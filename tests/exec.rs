@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use lxcrun_test::{Bundle, Cgroups, ConsoleSocket, Container, Need, Output, hierarchies, tests, until_exit};
+use lxcrun_test::{
+    Bundle, Cgroups, ConsoleSocket, Container, DEADLINE, Need, Output, hierarchies, readable, tests, until_exit,
+};
+use rustix::fs::inotify;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 tests![
@@ -32,6 +36,7 @@ tests![
     exec_of_a_missing_program_is_255.not_on("crun", "it has other codes"),
     exec_adds_capabilities_to_what_the_container_hands_on.not_on("runc", "1.1 leaves ambient ones out"),
     exec_says_which_cgroup_it_cannot_enter,
+    exec_in_a_paused_container_ends_by_a_signal.lxcrun_only("others wait until it is resumed"),
     exec_in_a_paused_container_is_refused,
     exec_in_a_created_container_works,
     exec_in_a_stopped_container_is_refused,
@@ -199,6 +204,21 @@ fn exec_in_a_paused_container_is_refused() {
     container.verb("pause").assert_ok();
     container.exec(["true"]).assert_exit(255).assert_stderr_contains("cannot exec in a paused container");
     container.verb("resume").assert_ok();
+}
+
+fn exec_in_a_paused_container_ends_by_a_signal() {
+    let container = sleeper();
+    container.verb("pause").assert_ok();
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
+    let processes = Cgroups::of(container.pid()).dir("freezer").join("cgroup.procs");
+    inotify::add_watch(&watch, processes, inotify::WatchFlags::MODIFY).expect("a watch");
+    let exec = container.call("exec").arg("--ignore-paused").arg(container.id()).arg("true").spawn();
+    assert!(readable(&watch, DEADLINE), "nobody comes in");
+    exec.signal(Signal::TERM);
+    exec.wait().assert_fails().assert_stderr_contains("signal");
+    assert_eq!(container.status(), "paused");
+    container.verb("resume").assert_ok();
+    assert_eq!(container.processes_on_host().len(), 1);
 }
 
 fn exec_has_the_capabilities_of_the_container() {

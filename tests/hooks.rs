@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use lxcrun_test::{Bundle, Container, pidfd, tests, until_exit};
+use lxcrun_test::{Bundle, Container, Fifo, pidfd, tests, until_exit};
 use serde_json::{Value, json};
 
 tests![
@@ -33,6 +33,7 @@ tests![
     a_hook_that_takes_too_long_is_killed,
     a_hook_that_takes_too_long_is_killed_with_what_it_has_started.lxcrun_only("others kill the hook alone"),
     what_a_hook_leaves_behind_lives_on,
+    a_signal_ends_a_run_that_waits_for_a_hook.lxcrun_only("others may leave something behind"),
     a_timeout_beyond_all_time_is_none.lxcrun_only("runc 1.1 takes it for one that is over"),
     a_timeout_of_zero_is_refused.lxcrun_only("runc 1.1 takes it for one that is over"),
     a_hook_that_does_not_exist_aborts_create,
@@ -310,6 +311,20 @@ fn what_a_hook_leaves_behind_lives_on() {
     container.run().assert_ok();
     let daemon = pidfd(notes.read("pid").trim().parse().expect("a pid")).expect("it lives on");
     rustix::process::pidfd_send_signal(daemon, rustix::process::Signal::KILL).expect("it lives on");
+}
+
+fn a_signal_ends_a_run_that_waits_for_a_hook() {
+    for kind in ["createRuntime", "createContainer", "startContainer", "poststart"] {
+        let (bundle, notes) = Notes::new();
+        let mut told = Fifo::new(notes.dir.join("told"));
+        let hook = notes.hook("echo ready > told; sleep 1000; true");
+        let container = bundle.push(&format!("/hooks/{kind}"), hook).args(["sleep", "1000"]).build();
+        let run = container.spawn(|call| call);
+        assert_eq!(told.line(), "ready", "{kind}");
+        run.signal(rustix::process::Signal::TERM);
+        let ended = run.wait();
+        container.assert_gone(ended.assert_fails().assert_stderr_contains("signal"));
+    }
 }
 
 fn a_timeout_beyond_all_time_is_none() {

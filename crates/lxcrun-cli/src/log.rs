@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -25,7 +26,13 @@ impl Log {
     /// Opens `--log`.
     pub fn open(global: &Global) -> anyhow::Result<Self> {
         let open = |path: &std::path::Path| {
-            let file = OpenOptions::new().append(true).create(true).open(path);
+            let mut file = OpenOptions::new();
+            // A fifo that nobody reads is an error, and not a wait without end.
+            let file = file
+                .append(true)
+                .create(true)
+                .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+                .open(path);
             file.with_context(|| format!("cannot open the log {}", path.display())).map(Arc::new)
         };
         let file = cli::given(&global.log).map(open).transpose()?;

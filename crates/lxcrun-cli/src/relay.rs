@@ -28,6 +28,13 @@ impl Signals {
         Ok(Self(SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
+    /// Readable when one has come that asks for our end, and that nobody has taken yet.
+    pub fn of_end() -> anyhow::Result<OwnedFd> {
+        use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+        let set: SigSet = [SIGHUP, SIGINT, SIGQUIT, SIGTERM].into_iter().collect();
+        Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?.into())
+    }
+
     fn next(&self) -> Option<Signal> {
         let info = self.0.read_signal().ok().flatten()?;
         kernel::signal_of(info.ssi_signo.cast_signed())

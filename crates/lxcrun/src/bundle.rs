@@ -1,6 +1,7 @@
 //! An OCI bundle: a directory with a config.json.
 
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -37,8 +38,7 @@ impl Bundle {
             reason,
         };
         let path = std::fs::canonicalize(directory).map_err(|e| refuse("directory", e.to_string()))?;
-        let file = std::fs::File::open(path.join("config.json"))
-            .map_err(|e| refuse("config.json", e.to_string()))?;
+        let file = open_config(&path).map_err(|reason| refuse("config.json", reason))?;
         let mut config = Vec::with_capacity(USUAL_CONFIG);
         file.take(MAX_CONFIG + 1)
             .read_to_end(&mut config)
@@ -87,6 +87,16 @@ impl Bundle {
     pub(crate) fn config(&self) -> &[u8] {
         &self.config
     }
+}
+
+/// Opens config.json without waiting for who may write to it, as a fifo would.
+fn open_config(bundle: &Path) -> Result<std::fs::File, String> {
+    let mut open = std::fs::OpenOptions::new();
+    let file = open.read(true).custom_flags(libc::O_NONBLOCK).open(bundle.join("config.json"));
+    let file = file.map_err(|e| e.to_string())?;
+    let kind = file.metadata().map_err(|e| e.to_string())?.file_type();
+    // Of a directory reading says what it is.
+    if kind.is_file() || kind.is_dir() { Ok(file) } else { Err("is no file".into()) }
 }
 
 /// Field and reason of a config.json that can't be parsed.

@@ -117,7 +117,8 @@ impl Container {
             lazy_pages: options.lazy_pages.then_some(true),
         })?;
         let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
-        criu.run(kind, request, &work.path.join(LOG), |_| Ok(()))?;
+        let log = criu::Log { path: work.path.join(LOG), stays: true };
+        criu.run(kind, request, &log, |_| Ok(()))?;
         images.keep();
         if !options.leave_running && !options.pre_dump {
             // CRIU has killed them. What is frozen takes its signal when it is thawed.

@@ -24,6 +24,8 @@ pub struct Container {
     /// The init, of a container that this process made.
     init: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
+    /// Becomes readable when whoever made it does not want it any more, and it has hooks.
+    pub(crate) cancelled: Option<OwnedFd>,
     /// Looked up once: every operation needs it several times.
     cgroup: OnceLock<Cgroup>,
 }
@@ -36,7 +38,7 @@ impl Container {
         terminal: Option<OwnedFd>,
     ) -> Self {
         let init = monitor.as_ref().and(state.init).and_then(|init| init.open().ok().flatten());
-        Self { directory, state, monitor, init, terminal, cgroup: OnceLock::new() }
+        Self { directory, state, monitor, init, terminal, cancelled: None, cgroup: OnceLock::new() }
     }
 
     /// A container whose init, with this pidfd, is a child of this process. It may have ended meanwhile.
@@ -222,19 +224,29 @@ impl Container {
     /// swap, as in runc: on cgroup v1 memory alone can't be more than memory and swap.
     ///
     /// # Errors
-    /// [`Error::Spec`] with the field that the kernel refused.
+    /// [`Error::Spec`] with the field that the kernel refused; nothing has changed then.
     pub fn update(&self, resources: &oci_spec::runtime::LinuxResources) -> Result<()> {
-        match self.status() {
-            Status::Stopped | Status::Creating => Err(self.cannot("update", self.status())),
-            _ => self.cgroup()?.apply(&with_unlimited_swap(resources)),
-        }
+        self.update_with_schemata(resources, &[])
     }
 
-    /// Changes the schemata of the container's class of service: lines like `L3:0=f`.
+    /// The same, and changes the schemata of the container's class of service: lines like `L3:0=f`.
     ///
     /// # Errors
-    /// [`Error::Spec`] when it has no class of its own, or the kernel refuses a line.
-    pub fn update_schemata(&self, lines: &[&str]) -> Result<()> {
+    /// Like [`update`](Self::update), and [`Error::Spec`] when it has no class of its own.
+    pub fn update_with_schemata(
+        &self,
+        resources: &oci_spec::runtime::LinuxResources,
+        lines: &[&str],
+    ) -> Result<()> {
+        let status = self.status();
+        if matches!(status, Status::Stopped | Status::Creating) {
+            return Err(self.cannot("update", status));
+        }
+        let changed = self.cgroup()?.change(&with_unlimited_swap(resources))?;
+        self.update_schemata(lines).inspect_err(|_| changed.undo())
+    }
+
+    fn update_schemata(&self, lines: &[&str]) -> Result<()> {
         match &self.state.resctrl {
             _ if lines.is_empty() => Ok(()),
             Some(resctrl) => resctrl.update(self.id(), lines),

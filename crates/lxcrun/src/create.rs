@@ -45,6 +45,9 @@ pub struct CreateOptions {
     /// Have the terminal leave LF as it is and not make CR LF of it: for output that goes to another terminal, which does
     /// that, or to a file. For a terminal that is not sent to a console socket.
     pub plain_newlines: bool,
+    /// Becomes readable when nobody wants the container any more. Hooks end then, and `create` and `start` fail; without hooks
+    /// neither waits for anybody.
+    pub cancelled: Option<OwnedFd>,
     /// Where to write the init's pid.
     pub pid_file: Option<PathBuf>,
     /// Descriptors that the program gets from 3 on.
@@ -107,6 +110,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     let resctrl = plan.intel_rdt.as_ref().map(|wanted| Resctrl::new(id, wanted)).transpose()?;
 
     let mut creation = Creation::begin(root, id, bundle, &plan, &host)?;
+    creation.cancelled = options.cancelled.filter(|_| spec.hooks().is_some());
     creation.claim_cgroup(&mut plan, otherwise)?;
     creation.divide_cgroups(&plan, &host, options.keep_monitor);
     creation.state.resctrl.clone_from(&resctrl);
@@ -196,8 +200,9 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     for hook in &plan.create_runtime_hooks {
         // Whoever deletes the container meanwhile kills the monitor.
         let client = Some(creation.monitor()?.pidfd());
+        let cancelled = creation.cancelled.as_ref().map(AsFd::as_fd);
         let note = Some(creation.directory()?.note_for_hook()?);
-        let ran = hook.run_under(&state, bundle.path(), Watch { client, note, ..Watch::default() });
+        let ran = hook.run_under(&state, bundle.path(), Watch { client, cancelled, note });
         ran.map_err(|source| Error::Hook { id: id.clone(), source })?;
     }
     creation.proceed()?;
@@ -342,6 +347,8 @@ struct Creation {
     monitor_cgroups: [Cgroup; 2],
     monitor: Option<Monitor>,
     init: Channel,
+    /// Becomes readable when it is not wanted any more.
+    cancelled: Option<OwnedFd>,
     /// What lxc-attach may do, in LXC's words.
     attach_filter: Option<String>,
     /// The limit of memory that the init has by now.
@@ -391,6 +398,7 @@ impl Creation {
             monitor_cgroups,
             monitor: Some(monitor),
             init,
+            cancelled: None,
             attach_filter: None,
             memory_limit: None,
             poststop: hooks(id, bundle.spec(), HookKind::Poststop)?,
@@ -642,10 +650,16 @@ impl Creation {
 
     fn receive(&self, wanted: impl Fn(&FromInit) -> bool) -> Result<Received<FromInit>> {
         let monitor = self.monitor()?;
-        let mut fds =
-            [PollFd::new(&self.init, PollFlags::IN), PollFd::from_borrowed_fd(monitor.news(), PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&self.init, PollFlags::IN),
+            PollFd::from_borrowed_fd(monitor.news(), PollFlags::IN),
+        ];
+        fds.extend(self.cancelled.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         rustix::io::retry_on_intr(|| poll(&mut fds, None)).at(&self.id, "cannot wait for the init")?;
         let init_speaks = !fds[0].revents().is_empty();
+        if !init_speaks && fds[1].revents().is_empty() {
+            return Err(Error::State { id: self.id.clone(), reason: process::CANCELLED.into() });
+        }
         let log = || self.directory().map(StateDir::log_tail).unwrap_or_default();
         if init_speaks {
             let received = self.init.receive::<FromInit>().at(&self.id, "the init's message")?;
@@ -699,7 +713,8 @@ impl Creation {
         let mut directory = self.directory.take().ok_or_else(|| self.gone("state directory"))?;
         directory.keep();
         directory.unlock();
-        let container = Container::new(directory, self.state.clone(), self.monitor.take(), terminal);
+        let mut container = Container::new(directory, self.state.clone(), self.monitor.take(), terminal);
+        container.cancelled = self.cancelled.take();
         container.knows_cgroup(self.cgroup.clone());
         Ok(container)
     }
@@ -818,6 +833,8 @@ pub(crate) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<Own
 pub(crate) fn write_pid_file(id: &ContainerId, path: &Path, pid: i32) -> Result<()> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = path.with_file_name(format!(".{name}-{}", std::process::id()));
+    // What a process of this number has left that was killed.
+    let _ = fs::remove_file(&temporary);
     // Never through a link that somebody has put there.
     let mut open = fs::OpenOptions::new();
     open.write(true)
@@ -825,5 +842,6 @@ pub(crate) fn write_pid_file(id: &ContainerId, path: &Path, pid: i32) -> Result<
         .open(&temporary)
         .and_then(|mut file| io::Write::write_all(&mut file, pid.to_string().as_bytes()))
         .and_then(|()| fs::rename(&temporary, path))
+        .inspect_err(|_| drop(fs::remove_file(&temporary)))
         .at(id, format!("cannot write the pid file {}", path.display()))
 }

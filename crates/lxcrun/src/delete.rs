@@ -28,7 +28,8 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool) -> Result<()> {
     if force {
         // A `create` or `start` at work may wait for a hook for ever: it goes on when what it works on is gone.
         directory.condemn()?;
-        if let Some(state) = directory.state()? {
+        // A state that can't be read is told below.
+        if let Ok(Some(state)) = directory.state() {
             // The descriptor is another one, because a lock belongs to the one that took it.
             Container::new(directory.reopen()?, state, None, None).end_processes()?;
         }
@@ -38,10 +39,15 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool) -> Result<()> {
     if !directory.lock_if_there()? {
         return if force { Ok(()) } else { Err(Error::NotFound { id: id.clone(), root: root.into() }) };
     }
-    let Some(state) = directory.state()? else {
-        // Killed before it had made anything but the directory, and perhaps an empty cgroup.
-        remove_claimed(id, &directory);
-        return directory.remove();
+    let state = match directory.state() {
+        Ok(Some(state)) => state,
+        Ok(None) => {
+            // Killed before it had made anything but the directory, and perhaps an empty cgroup.
+            remove_claimed(id, &directory);
+            return directory.remove();
+        }
+        Err(e) if force => return remove_damaged(id, directory, &e),
+        Err(e) => return Err(e),
     };
     let container = Container::new(directory, state, None, None);
     container.remove(force)
@@ -63,6 +69,27 @@ fn remove_claimed(id: &ContainerId, directory: &StateDir) {
             cgroup.remove();
         }
     }
+}
+
+/// Removes a container whose state can't be read: with the cgroup that is surely its own. Its id alone may be the name of
+/// another container's, in another state root.
+fn remove_damaged(id: &ContainerId, directory: StateDir, reason: &Error) -> Result<()> {
+    let hierarchies = Hierarchies::probe().at(id, "cannot read /proc/self/mountinfo")?;
+    let spec = directory.spec().ok();
+    let wanted = spec.as_ref().and_then(|spec| spec.linux().as_ref()?.cgroups_path().as_deref());
+    let wanted = wanted.filter(|path| !path.as_os_str().is_empty());
+    let named = wanted.and_then(|path| CgroupPath::new(id, Some(path)).ok());
+    let own = named.unwrap_or_else(|| CgroupPath::of_root(id, directory.root()));
+    let own = Cgroup::new(id, hierarchies, &own.container());
+    let found = own.is_there();
+    own.kill_all()?;
+    let problems = own.remove();
+    if !problems.is_empty() {
+        return Err(Error::Cleanup { id: id.clone(), problems });
+    }
+    let left = if found { "other things of the host's" } else { "processes, cgroups and other things" };
+    tracing::warn!("{reason}: no poststop hooks are run, and {left} that only the state knows may be left");
+    directory.remove()
 }
 
 impl Container {
@@ -110,15 +137,24 @@ impl Container {
             // The state stays, so that it can be tried again.
             return Err(Error::Cleanup { id, problems });
         }
-        let poststop = if self.state.poststop {
-            hooks(&id, &self.directory.spec()?, HookKind::Poststop)?
-        } else {
-            Vec::new()
-        };
+        let poststop = self.poststop_hooks().or_else(|e| {
+            if !force {
+                return Err(e);
+            }
+            tracing::warn!("{e}: no poststop hooks are run");
+            Ok(Vec::new())
+        })?;
         let Self { directory, state, .. } = self;
         directory.remove()?;
         run_poststop_hooks(&state, &poststop);
         Ok(())
+    }
+
+    fn poststop_hooks(&self) -> Result<Vec<Hook>> {
+        if !self.state.poststop {
+            return Ok(Vec::new());
+        }
+        hooks(self.id(), &self.directory.spec()?, HookKind::Poststop)
     }
 
     /// Ends the init, every other process, and with an unfinished container the monitor, of which a `create` at work

@@ -14,6 +14,7 @@ use rustix::process::{
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::cgroup::Cgroup;
 use crate::config::{CpuAffinity, exec_process, labels};
 use crate::create::{FdTable, own_stdio, write_pid_file};
 use crate::error::{Context, refuse};
@@ -42,6 +43,8 @@ pub struct ExecOptions {
     pub cgroups: Vec<String>,
     /// Go on although the container is paused: the process runs when it is resumed.
     pub ignore_paused: bool,
+    /// Becomes readable when nobody wants the process of a paused container any more.
+    pub cancelled: Option<OwnedFd>,
 }
 
 /// A process of an exec: a child of this process.
@@ -80,7 +83,8 @@ impl Container {
     /// [`Error::Status`] unless it is running or created, [`Error::Spec`] for what is wrong with `wanted`,
     /// [`Error::Init`] when the program can't be executed.
     pub fn exec(&self, wanted: &Process, options: ExecOptions) -> Result<ExecProcess> {
-        match self.status() {
+        let status = self.status();
+        match status {
             Status::Running | Status::Created => {}
             Status::Paused if options.ignore_paused => {}
             status => return Err(Error::Exec { id: self.id().clone(), status }),
@@ -116,13 +120,16 @@ impl Container {
             keyring: (!self.state.no_new_keyring).then(|| format!("_ses.{id}")),
             process: planned,
         };
+        // A process that is frozen says nothing until it is thawed.
+        let cancelled = options.cancelled.filter(|_| status == Status::Paused);
+        let cancelled = cancelled.as_ref();
         let (channel, helper_end) = Channel::pair().at(id, "no channel for the exec")?;
         channel.learn_senders().at(id, "no channel for the exec")?;
         let program = embedded::init().at(id, "cannot start a helper process")?;
         let helper = Helper::spawn(program, "lxcrun: exec", vec![(helper_end.into(), CONTROL_FD)], None)
             .at(id, "cannot start a helper process")?;
         let pid = helper.pid();
-        let mut cleanup = KillOnDrop(Some(pid));
+        let mut cleanup = KillOnDrop { pid: Some(pid), cgroup: self.cgroup()? };
         set_affinity(id, pid, "initial", affinity.initial.as_ref())?;
         let beside = self.state.init.and_then(|init| Pid::from_raw(init.pid));
         self.cgroup()?.enter(pid, &options.cgroups, beside)?;
@@ -133,21 +140,22 @@ impl Container {
         if affinity.initial.is_none() && affinity.last.is_none() {
             process::reset_affinity(pid);
         }
-        expect(id, &channel, |m| matches!(m, FromInit::Hello))?;
+        expect(id, &channel, cancelled, |m| matches!(m, FromInit::Hello))?;
         let sent = channel.send(&ToInit::Exec(Box::new(request)), &fds.borrowed());
         if let Err(e) = sent {
             // It has given up: what it said before tells why.
-            expect(id, &channel, |_| false)?;
+            expect(id, &channel, cancelled, |_| false)?;
             return Err(e).at(id, "the exec does not listen");
         }
-        let (_, sender) = expect(id, &channel, |m| matches!(m, FromInit::Hello))?;
+        let (_, sender) = expect(id, &channel, cancelled, |m| matches!(m, FromInit::Hello))?;
         let pid = sender.ok_or_else(|| refuse(id, "exec", "its pid is unknown"))?;
         tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).at(id, "the exec has ended")?;
         helper.wait().at(id, "cannot wait for a helper process")?;
-        cleanup.0 = Some(pid);
+        cleanup.pid = Some(pid);
 
-        let terminal = expect(id, &channel, |m| matches!(m, FromInit::Ready))?.0.into_iter().next();
+        let terminal =
+            expect(id, &channel, cancelled, |m| matches!(m, FromInit::Ready))?.0.into_iter().next();
         process::set_rlimits(id, pid, &rlimits)?;
         process::set_oom_score_adj(id, pid, wanted.oom_score_adj())?;
         let terminal = match (terminal, &options.console_socket) {
@@ -169,6 +177,7 @@ impl Container {
         }
         tracing::debug!("setns_init: about to exec {:?}", wanted.args().as_deref().unwrap_or_default());
         unless_gone(channel.send(&ToInit::Proceed, &[])).at(id, "the exec does not listen")?;
+        until_it_speaks(id, &channel, cancelled)?;
         while let Some(received) =
             unless_gone(channel.receive::<FromInit>()).at(id, "the exec's message")?.flatten()
         {
@@ -183,7 +192,7 @@ impl Container {
             }
         }
         // The exec has closed it.
-        cleanup.0 = None;
+        cleanup.pid = None;
         Ok(ExecProcess { id: id.clone(), pid, pidfd, terminal })
     }
 
@@ -239,8 +248,10 @@ fn set_affinity(id: &ContainerId, pid: Pid, which: &str, cpus: Option<&CpuSet>) 
 fn expect(
     id: &ContainerId,
     channel: &Channel,
+    cancelled: Option<&OwnedFd>,
     wanted: impl Fn(&FromInit) -> bool,
 ) -> Result<(Vec<OwnedFd>, Option<Pid>)> {
+    until_it_speaks(id, channel, cancelled)?;
     match channel.receive::<FromInit>().at(id, "the exec's message")? {
         Some(received) => match received.message {
             FromInit::Failed(failure) => Err(Error::Init { id: id.clone(), failure }),
@@ -249,6 +260,13 @@ fn expect(
         },
         None => Err(refuse(id, "exec", "its process ended early: the container may have ended")),
     }
+}
+
+fn until_it_speaks(id: &ContainerId, channel: &Channel, cancelled: Option<&OwnedFd>) -> Result<()> {
+    if process::until_readable(channel, cancelled).at(id, "cannot wait for the exec")? {
+        return Ok(());
+    }
+    Err(refuse(id, "exec", process::CANCELLED))
 }
 
 /// Whoever has the pidfd may have killed the process by now: then it says nothing, and its end tells how.
@@ -264,13 +282,19 @@ fn out_of_turn(id: &ContainerId, message: &FromInit) -> Error {
 }
 
 /// Kills and reaps a child that is not wanted any more.
-struct KillOnDrop(Option<Pid>);
+struct KillOnDrop<'a> {
+    pid: Option<Pid>,
+    /// Where it may be frozen.
+    cgroup: &'a Cgroup,
+}
 
-impl Drop for KillOnDrop {
+impl Drop for KillOnDrop<'_> {
     fn drop(&mut self) {
-        let Some(pid) = self.0 else { return };
+        let Some(pid) = self.pid else { return };
         if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            // The container stays frozen; who leaves it is not.
+            self.cgroup.leave_freezer(pid);
             let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
         }
     }

@@ -81,3 +81,15 @@ pub(crate) fn reset_affinity(pid: Pid) {
         tracing::debug!("process {}: its processors stay those of lxcrun: {e}", pid.as_raw_nonzero());
     }
 }
+
+/// Why something was given up that waited for others.
+pub(crate) const CANCELLED: &str = "was given up by a signal while it waited";
+
+/// Waits until `wanted` can be read; false when `cancelled` can be, and `wanted` can't.
+pub(crate) fn until_readable(wanted: impl AsFd, cancelled: Option<&OwnedFd>) -> rustix::io::Result<bool> {
+    // Who can't be cancelled waits in reading.
+    let Some(cancelled) = cancelled else { return Ok(true) };
+    let mut fds = [PollFd::new(&wanted, PollFlags::IN), PollFd::new(cancelled, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+    Ok(!fds[0].revents().is_empty())
+}

@@ -4,7 +4,7 @@
 //! the root is mounted below the container's directory: the host's mounts never change.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
@@ -43,6 +43,8 @@ pub struct RestoreOptions {
     pub stdio: Option<[OwnedFd; 3]>,
     /// Where to send the master of the program's terminal.
     pub console_socket: Option<PathBuf>,
+    /// Becomes readable when nobody wants the container any more: a hook that runs then is ended, and `restore` fails.
+    pub cancelled: Option<OwnedFd>,
     /// Where to write the init's pid.
     pub pid_file: Option<PathBuf>,
     /// The caller won't wait for the container, nor take its terminal.
@@ -144,10 +146,12 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
     criu.check(Features { lazy_pages: options.lazy_pages.then_some(true), ..Features::default() })?;
     let mut terminal = None;
     let mut devices = MovedDevices::default();
-    criu.run(Kind::Restore, request, &work.path.join(LOG), |news| match news.script.as_str() {
+    // Without a place of its own it goes with the container's directory.
+    let log = criu::Log { path: work.path.join(LOG), stays: work_path.is_some() };
+    criu.run(Kind::Restore, request, &log, |news| match news.script.as_str() {
         "setup-namespaces" => {
             devices = restoration.set_up_network(news.pid, &plan)?;
-            restoration.run_hooks(news.pid, &plan)
+            restoration.run_hooks(news.pid, &plan, options.cancelled.as_ref().map(AsFd::as_fd))
         }
         "orphan-pts-master" => {
             terminal = news.fd;
@@ -367,7 +371,7 @@ impl Restoration {
     }
 
     /// The hooks of `create` that run in the runtime's namespaces.
-    fn run_hooks(&self, init: Option<Pid>, plan: &Plan) -> Result<()> {
+    fn run_hooks(&self, init: Option<Pid>, plan: &Plan, cancelled: Option<BorrowedFd<'_>>) -> Result<()> {
         let mut state = self.state.clone();
         state.init = init.and_then(|pid| ProcessId::of(pid).ok());
         let state = state.oci(Status::Creating).json();
@@ -375,7 +379,7 @@ impl Restoration {
             // Whoever deletes the container meanwhile kills CRIU.
             let client = self.criu.as_ref().map(AsFd::as_fd);
             let note = Some(self.directory()?.note_for_hook()?);
-            let ran = hook.run_under(&state, &self.state.bundle, Watch { client, note, ..Watch::default() });
+            let ran = hook.run_under(&state, &self.state.bundle, Watch { client, cancelled, note });
             ran.map_err(|source| Error::Hook { id: self.id.clone(), source })?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! `start`: lets the program go.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::init::{Failure, FailureKind, FromGate, Step, ToGate};
 use protocol::{Channel, Watch};
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::config::{HookKind, hooks};
 use crate::error::Context;
 use crate::state::{GATE, Status};
-use crate::{Container, Error, Result};
+use crate::{Container, Error, Result, process};
 
 impl Container {
     /// Executes the program of a created container.
@@ -37,6 +37,10 @@ impl Container {
             return Err(self.cannot("start", self.status()));
         };
         init.send(&ToGate::Start, &[]).at(self.id(), what)?;
+        if !process::until_readable(&init, self.cancelled.as_ref()).at(self.id(), what)? {
+            let _ = self.kill(Signal::KILL);
+            return Err(Error::State { id: self.id().clone(), reason: process::CANCELLED.into() });
+        }
         let answer = init.receive::<FromGate>().at(self.id(), what)?;
         self.directory.remove_file(GATE);
         match answer.map(|received| received.message) {
@@ -66,7 +70,9 @@ impl Container {
         }
         let state = self.state.oci(Status::Running).json();
         for hook in hooks(self.id(), &self.directory.spec()?, HookKind::Poststart)? {
-            let watch = Watch { note: Some(self.directory.note_for_hook()?), ..Watch::default() };
+            let (cancelled, note) =
+                (self.cancelled.as_ref().map(AsFd::as_fd), self.directory.note_for_hook()?);
+            let watch = Watch { client: None, cancelled, note: Some(note) };
             if let Err(source) = hook.run_under(&state, &self.state.bundle, watch) {
                 // It may have ended by itself.
                 let _ = self.kill(Signal::KILL);

@@ -32,9 +32,10 @@ pub fn checkpoint(root: &Path, args: &cli::Checkpoint, inherited: Vec<OwnedFd>) 
         cgroups_mode: cgroups_mode(&args.criu),
         auto_dedup: args.criu.auto_dedup,
     };
-    Container::load(root, &id)?.checkpoint(&options)?;
+    let container = Container::load(root, &id)?;
+    container.checkpoint(&options)?;
     if !args.leave_running && !args.pre_dump {
-        lxcrun::delete(root, &id, true)?;
+        container.delete()?;
     }
     Ok(())
 }
@@ -42,7 +43,7 @@ pub fn checkpoint(root: &Path, args: &cli::Checkpoint, inherited: Vec<OwnedFd>) 
 pub fn restore(root: &Path, cli: &Cli, args: &cli::Restore) -> anyhow::Result<ExitCode> {
     let id: ContainerId = args.id.parse()?;
     let bundle = Bundle::open(super::directory(&args.bundle))?;
-    let options = RestoreOptions {
+    let mut options = RestoreOptions {
         image_path: image_path(&args.criu)?,
         work_path: absolute(&args.criu.work_path)?,
         stdio: None,
@@ -60,15 +61,17 @@ pub fn restore(root: &Path, cli: &Cli, args: &cli::Restore) -> anyhow::Result<Ex
         lazy_pages: args.criu.lazy_pages,
         lsm_profile: args.lsm_profile.clone(),
         lsm_mount_context: args.lsm_mount_context.clone(),
+        cancelled: None,
     };
     if args.detach {
         lxcrun::restore(root, &id, &bundle, options)?;
         return Ok(ExitCode::SUCCESS);
     }
     let signals = Signals::block()?;
+    options.cancelled = Some(Signals::of_end()?);
     let mut container = lxcrun::restore(root, &id, &bundle, options)?;
     let ended = run::until_end(&mut container, &signals);
-    lxcrun::delete(root, &id, true)?;
+    container.delete()?;
     Ok(ExitCode::from(ended?.code()))
 }
 

@@ -23,7 +23,7 @@ pub fn exec(container: &Container, args: &cli::Exec, inherited: Vec<OwnedFd>) ->
     if cli::given(&args.console_socket).is_some() && !terminal {
         bail!("container {}: exec: --console-socket is for a terminal, and there is none", container.id());
     }
-    let options = ExecOptions {
+    let mut options = ExecOptions {
         console_socket: absolute(&args.console_socket)?,
         pidfd_socket: absolute(&args.pidfd_socket)?,
         pid_file: absolute(&args.pid_file)?,
@@ -38,6 +38,7 @@ pub fn exec(container: &Container, args: &cli::Exec, inherited: Vec<OwnedFd>) ->
         return Ok(ExitCode::SUCCESS);
     }
     let signals = Signals::block()?;
+    options.cancelled = Some(Signals::of_end()?);
     let mut started = container.exec(&process, options)?;
     let terminal = started.take_terminal();
     relay::until_end(started.pidfd(), &signals, terminal, |signal| drop(started.kill(signal)))?;

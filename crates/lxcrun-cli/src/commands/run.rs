@@ -29,6 +29,7 @@ pub fn run(root: &Path, cli: &Cli, args: &cli::Run, inherited: Vec<OwnedFd>) -> 
     }
     // From now on no signal is lost: it waits here until there is somebody to pass it on to.
     let signals = Signals::block()?;
+    options.cancelled = Some(Signals::of_end()?);
     let mut container = lxcrun::create(root, &id, &bundle, options)?;
     let ended = foreground(&mut container, &signals);
     if !args.keep || ended.is_err() {
@@ -45,7 +46,7 @@ fn detached(
 ) -> anyhow::Result<ExitCode> {
     let container = lxcrun::create(root, id, bundle, options)?;
     if let Err(error) = super::start(&container) {
-        lxcrun::delete(root, id, true)?;
+        container.delete()?;
         return Err(error);
     }
     Ok(ExitCode::SUCCESS)

@@ -15,11 +15,10 @@ pub fn update(container: &Container, args: &cli::Update) -> anyhow::Result<()> {
         None => from_options(args)?,
     };
     check_rdt(args)?;
-    container.update(&resources)?;
     let schemata = [&args.l3_cache_schema, &args.mem_bw_schema];
     let schemata = schemata.into_iter().filter_map(|s| s.as_deref()).flat_map(str::lines);
     let lines: Vec<&str> = schemata.filter(|line| !line.is_empty()).collect();
-    Ok(container.update_schemata(&lines)?)
+    Ok(container.update_with_schemata(&resources, &lines)?)
 }
 
 /// Intel RDT needs its file system mounted.

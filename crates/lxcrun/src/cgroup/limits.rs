@@ -68,6 +68,16 @@ impl Cgroup {
         if self.is_none() {
             return self.refuse_limits(resources);
         }
+        let mut settings = self.settings(resources)?;
+        self.write_all(&mut settings)?;
+        match (self.layout(), resources.devices()) {
+            (Layout::Unified, Some(rules)) => self.restrict_devices(rules),
+            _ => Ok(()),
+        }
+    }
+
+    /// The writes for `resources`, without rules for devices of version 2.
+    pub(super) fn settings(&self, resources: &LinuxResources) -> Result<Vec<Setting>> {
         let settings = match self.layout() {
             Layout::Unified => v2::settings(Some(self), resources),
             Layout::Legacy => v1::settings(self, resources),
@@ -76,16 +86,20 @@ impl Cgroup {
                 Err(("linux.resources", "this host has no cgroup file system mounted".to_owned()))
             }
         };
-        let mut settings = settings.map_err(|(field, reason)| refuse(&self.id, field, reason))?;
+        let settings = settings.map_err(|(field, reason)| refuse(&self.id, field, reason))?;
         for setting in &settings {
             setting.check().map_err(|reason| refuse(&self.id, setting.field, reason))?;
         }
-        self.tell_systemd(&mut settings)?;
+        Ok(settings)
+    }
+
+    pub(super) fn write_all(&self, settings: &mut [Setting]) -> Result<()> {
+        self.tell_systemd(settings)?;
         // The kernel checks some values against others, quota against burst or memory against memory and swap: what it
         // refuses at first is set again when everything else is.
         let mut refused = Vec::new();
         let mut files = LastFile::default();
-        for setting in &settings {
+        for setting in &*settings {
             match self.set(setting, &mut files) {
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused.push(setting),
                 Err(e) => return Err(self.explain(setting, &e)),
@@ -95,10 +109,7 @@ impl Cgroup {
         for setting in refused {
             self.set(setting, &mut files).map_err(|e| self.explain(setting, &e))?;
         }
-        match (self.layout(), resources.devices()) {
-            (Layout::Unified, Some(rules)) => self.restrict_devices(rules),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Without a cgroup there are no limits. Rules for devices are kept all the same: in a user namespace there are only

@@ -1,6 +1,7 @@
 //! Control groups: liblxc makes a container's directories and puts its init into them; everything else about
 //! them is done here, by files, so that it works from any process and without LXC's monitor.
 
+mod change;
 mod delegation;
 mod devices;
 mod end;

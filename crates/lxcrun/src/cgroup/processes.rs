@@ -128,6 +128,17 @@ impl Cgroup {
         }
     }
 
+    /// Takes a killed process out of a frozen cgroup of version 1, to where this process is: frozen it would not end.
+    pub(crate) fn leave_freezer(&self, pid: Pid) {
+        let freezer = self.hierarchies.legacy().find(|hierarchy| hierarchy.is_called("freezer"));
+        let Some(freezer) = freezer.filter(|_| self.is_frozen()) else { return };
+        let own = crate::host::read("/proc/self/cgroup").unwrap_or_default();
+        if let Some((_, path)) = self.hierarchies.paths(&own).find(|(found, _)| *found == freezer) {
+            let directory = freezer.mountpoint.join(path.trim_start_matches('/'));
+            let _ = write(&directory, "cgroup.procs", &pid.as_raw_nonzero().to_string());
+        }
+    }
+
     /// Takes LXC's monitor out of the container's unit to where this process is, so that only the container is limited
     /// and counted. Who has no right to that leaves it in.
     pub(crate) fn leave_to_container(&self, monitor: u32) -> io::Result<()> {

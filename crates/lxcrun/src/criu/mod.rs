@@ -32,6 +32,8 @@ const SOCKET_FD: i32 = 3;
 const OLDEST: (i32, i32) = (3, 17);
 /// Answers are short: the longest has one sentence in it.
 const LONGEST_ANSWER: usize = 1 << 16;
+/// So many of a log that goes away are in the error.
+const LAST_LINES: usize = 3;
 /// All that CRIU says when it is not debugged.
 const LOG_LEVEL: i32 = 4;
 
@@ -165,7 +167,7 @@ impl Criu {
         mut self,
         kind: Kind,
         options: Options,
-        log: &Path,
+        log: &Log,
         mut notified: impl FnMut(Notification) -> Result<()>,
     ) -> Result<()> {
         let request = Request { kind: kind.into(), options: Some(options), ..Request::default() };
@@ -174,7 +176,7 @@ impl Criu {
             Err(Error::Criu { id, verb, reason }) => {
                 // It may write on while it undoes what it has done.
                 let _ = self.child.wait();
-                Err(Error::Criu { id, verb, reason: reason_in(log, reason) })
+                Err(Error::Criu { id, verb, reason: log.reason(reason) })
             }
             Err(other) => {
                 let _ = self.child.wait();
@@ -298,12 +300,26 @@ pub(crate) fn options(images: &Directory, work: &Directory, log: &str) -> Option
     }
 }
 
-/// The errors of CRIU's log, which say more than its answer, and where all of it is.
-fn reason_in(log: &Path, answer: String) -> String {
-    let Ok(text) = std::fs::read(log) else { return answer };
-    match errors(&String::from_utf8_lossy(&text)) {
-        said if said.is_empty() => format!("{answer} (log: {})", log.display()),
-        said => format!("{said} (log: {})", log.display()),
+/// Where CRIU writes what it does.
+pub(crate) struct Log {
+    pub path: PathBuf,
+    /// Whether it is still there after a failure, for people to read.
+    pub stays: bool,
+}
+
+impl Log {
+    /// The errors in it, which say more than CRIU's answer, and where all of it is; or how it ends.
+    fn reason(&self, answer: String) -> String {
+        let Ok(text) = std::fs::read(&self.path) else { return answer };
+        let text = String::from_utf8_lossy(&text);
+        let said = errors(&text);
+        let reason = if said.is_empty() { answer } else { said };
+        if self.stays {
+            return format!("{reason} (log: {})", self.path.display());
+        }
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let end = lines[lines.len().saturating_sub(LAST_LINES)..].join("; ");
+        format!("{reason} (the log, which --work-path keeps, ends: {end})")
     }
 }
 
