@@ -3,7 +3,8 @@
 use std::fs;
 
 use lxcrun_test::{
-    Bundle, Cgroups, ConsoleSocket, Container, DEADLINE, Need, Output, hierarchies, readable, tests, until_exit,
+    Bundle, Cgroups, ConsoleSocket, Container, DEADLINE, Need, Output, hierarchies, readable, tests,
+    until_exit,
 };
 use rustix::fs::inotify;
 use rustix::process::Signal;

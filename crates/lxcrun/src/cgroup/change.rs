@@ -31,7 +31,7 @@ impl Cgroup {
 
     /// The setting that undoes this one; none for a file that can't be read, as for rules for devices.
     fn before(&self, setting: &Setting) -> Option<Setting> {
-        let (directory, unified) = self.directory(setting.controller)?;
+        let (directory, unified) = self.directory(&setting.controller)?;
         let before = read(&directory, &setting.file).ok()?;
         let value = undoing(&setting.file, &setting.value, &before, unified);
         Some(Setting { value, ..setting.clone() })
