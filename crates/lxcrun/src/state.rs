@@ -615,7 +615,9 @@ mod tests {
     fn a_directory_that_was_made_again_is_another_one() {
         let root = tempfile::tempdir().unwrap();
         let id: ContainerId = "x".parse().unwrap();
-        drop(StateDir::create(root.path(), &id).map(|mut directory| directory.keep()).unwrap());
+        let mut first = StateDir::create(root.path(), &id).unwrap();
+        first.keep();
+        drop(first);
         let before = StateDir::open(root.path(), &id).unwrap();
         StateDir::open(root.path(), &id).unwrap().remove().unwrap();
         assert!(!before.lock_if_there().unwrap());
