@@ -592,7 +592,7 @@ impl Creation {
             return Ok(());
         }
         let mut memory = LinuxResources::default();
-        memory.set_devices(None).set_memory(resources.memory().clone());
+        memory.set_devices(None).set_memory(*resources.memory());
         resources.set_memory(None);
         self.limit(&memory, &[])
     }
