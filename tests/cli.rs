@@ -52,6 +52,7 @@ tests![
     a_root_that_was_named_must_be_there
         .not_on("runc", "1.1 takes it for empty")
         .not_on("crun", "it makes it"),
+    a_command_runs_where_the_state_root_is_noexec.lxcrun_only("the others take a bundle"),
     options_of_the_other_form_of_run_are_refused.lxcrun_only("it has two forms"),
     run_without_a_bundle_drops_no_option.lxcrun_only("it has two forms"),
     a_state_root_that_is_no_text_is_refused.lxcrun_only("others write no JSON of it"),
@@ -368,6 +369,16 @@ fn a_root_that_was_named_must_be_there() {
     let list = Call::new(&missing).arg("list").output();
     list.assert_fails().assert_stderr_contains("--root").assert_stderr_contains("No such file");
     assert!(!missing.exists());
+}
+
+/// As /run is on many hosts.
+fn a_command_runs_where_the_state_root_is_noexec() {
+    let container = bare();
+    let root = container.path("noexec");
+    fs::create_dir(&root).expect("a directory");
+    let script = format!("mount -t tmpfs -o noexec,nosuid,nodev none {}", root.display());
+    let run = Call::new(&root).host(script).arg("run").args(["--name", container.id(), "--", "echo", "done"]);
+    run.output().assert_ok().assert_stdout("done\n");
 }
 
 fn options_of_the_other_form_of_run_are_refused() {

@@ -124,7 +124,11 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         binds.push(creation.make_notify_directory(&mut plan)?);
     }
     plan.process.env.extend(options.environment);
-    let sources = mounts::Sources { rootfs: mounts::open_rootfs(id, &plan)?, binds };
+    let rootfs = mounts::open_rootfs(id, &plan)?;
+    if options.copy_rootfs {
+        mounts::allow_programs(id, &rootfs)?;
+    }
+    let sources = mounts::Sources { rootfs, binds };
     let gate = creation.bind_gate()?;
     let mut enter = if creation.own_cgroups {
         None

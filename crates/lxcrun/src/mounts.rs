@@ -96,6 +96,15 @@ pub(crate) fn open_rootfs(id: &ContainerId, plan: &Plan) -> Result<HostTree> {
     Ok(rootfs)
 }
 
+/// Lets programs be executed in a copy of a root file system: it is in the state root, and /run is mounted with `noexec` and
+/// `nosuid` on many hosts.
+pub(crate) fn allow_programs(id: &ContainerId, rootfs: &HostTree) -> Result<()> {
+    let HostTree::Cloned(tree) = rootfs else { return Ok(()) };
+    let (none, denied) = (MountAttr::empty(), MountAttr::NOEXEC | MountAttr::NOSUID);
+    set_mount_attributes(tree, false, none, denied, None, None)
+        .map_err(|e| refuse(id, "root.path", format!("noexec and nosuid of the state root: {e}")))
+}
+
 /// Clones the sources of all bind mounts.
 pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>> {
     let mut binds = Vec::new();
