@@ -70,6 +70,10 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
     let place: Vec<&str> = place.split(' ').collect();
     let kind: Vec<&str> = kind.split(' ').collect();
     let (root, mount) = ((*place.get(3)?).to_owned(), PathBuf::from(place.get(4)?));
+    if !mount.starts_with("/sys/fs/cgroup") {
+        // A part of one, in the root of a container.
+        return None;
+    }
     match *kind.first()? {
         "cgroup2" => Some(Hierarchy { mount, root, controllers: Vec::new(), v2: true }),
         "cgroup" => {

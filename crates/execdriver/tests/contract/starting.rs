@@ -182,7 +182,7 @@ fn row_08_devices_are_made_in_the_containers_dev_only() {
     let shifted = bed.sh("stat -c '%t:%T' /dev/fuse").userns(UserNamespace::shifted(100_000, 65_536));
     assert_eq!(bed.run(shifted.create_device(Device::character("/dev/fuse", 10, 229))).assert_ok(), "a:e5");
     // What is not allowed can be made, but not opened.
-    let disk = "mknod /tmp/d c 1 11 && cat /dev/null && ! head -c 1 /tmp/d";
+    let disk = "mknod /dev/d c 1 11 && cat /dev/null && ! head -c 1 /dev/d";
     assert!(bed.run(bed.sh(disk)).err.contains("not permitted"));
 }
 
