@@ -17,6 +17,7 @@ tests![
     hooks_without_an_environment_have_that_of_the_runtime,
     hooks_get_their_arguments,
     no_signal_is_blocked_in_hooks,
+    hooks_may_use_every_processor,
     two_hooks_of_a_kind_run_one_after_the_other,
     a_hook_need_not_read_the_state,
     a_failing_prestart_hook_aborts_create,
@@ -177,6 +178,18 @@ fn no_signal_is_blocked_in_hooks() {
     container.run().assert_ok();
     for kind in KINDS {
         assert_eq!(notes.read(kind), format!("SigBlk:\t{:016x}\n", 0), "{kind}");
+    }
+}
+
+fn hooks_may_use_every_processor() {
+    let (bundle, notes) = Notes::new();
+    let script = "grep Cpus_allowed: /proc/self/status > KIND";
+    let container = notes.on_all(bundle, script).args(["true"]).build();
+    container.run().assert_ok();
+    let own = fs::read_to_string("/proc/self/status").expect("own status");
+    let own = own.lines().find(|line| line.starts_with("Cpus_allowed:")).expect("processors");
+    for kind in KINDS {
+        assert_eq!(notes.read(kind).trim_end(), own, "{kind}");
     }
 }
 

@@ -8,14 +8,14 @@ use std::sync::OnceLock;
 
 use libc::{c_int, epoll_event};
 
-static HOOK: OnceLock<fn()> = OnceLock::new();
+static HOOK: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 
 /// In milliseconds. Most programs that end soon have ended by then.
 const IDLE_AFTER: c_int = 1000;
 
 /// Has `hook` called each time that liblxc has waited for a second for whatever may come, and nothing has.
-pub fn when_idle(hook: fn()) {
-    HOOK.get_or_init(|| hook);
+pub fn when_idle(hook: impl Fn() + Send + Sync + 'static) {
+    HOOK.get_or_init(|| Box::new(hook));
 }
 
 /// epoll_wait(2), with the hook in the middle of it.

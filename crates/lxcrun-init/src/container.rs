@@ -15,7 +15,9 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    CpuSet, LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, sched_setaffinity,
+};
 
 use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
@@ -65,6 +67,8 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
         return Ok(());
     }
 
+    // Hooks may count them.
+    use_every_processor();
     if plan.cgroups_hidden && !plan.create_container_hooks.is_empty() {
         unmount(CGROUPS, UnmountFlags::DETACH).map_err(|e| fail("showing the host's cgroups to hooks", e))?;
     }
@@ -132,6 +136,14 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     // `start` may have been killed meanwhile; the exit of this process tells the rest.
     let _ = starter.send(&FromGate::Failed(failure.clone()), &[]);
     end(failure.kind)
+}
+
+/// Those of its cgroup, whatever the caller's are, and for all that the monitor has kept us on one: only the cgroup limits a
+/// container. Where choosing is forbidden the monitor has not chosen either, and the limit is the caller's.
+fn use_every_processor() {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    let _ = sched_setaffinity(None, &all);
 }
 
 /// Makes a time namespace and enters it. Its offsets can be set only while it is empty.

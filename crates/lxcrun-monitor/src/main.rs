@@ -30,7 +30,8 @@ use rustix::mount::{
 };
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
-    CapabilitySet, LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_getaffinity, sched_getcpu,
+    sched_setaffinity, set_thread_res_gid, set_thread_res_uid,
 };
 
 fn main() -> ExitCode {
@@ -131,12 +132,29 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
     let argv: [&CStr; 1] = [&program];
     let exit_file = plan.root.join(&plan.name).join(EXIT_FILE);
     end_with_init(Rc::clone(control), exit_file.clone(), plan.root.clone());
-    // All of liblxc that has made the container. That it stays in memory where it can't be given back is no failure.
-    lxc::when_idle(|| drop(kernel::free_code()));
+    let processors = stay_on_one_processor();
+    lxc::when_idle(move || {
+        // All of liblxc that has made the container. That it stays in memory where it can't be given back is no failure.
+        let _ = kernel::free_code();
+        let _ = processors.map(|all| sched_setaffinity(None, &all));
+    });
     let ended = container.start(&argv).map_err(|e| e.to_string())?;
     let report = exit(ended)
         .map_or_else(|| FromMonitor::Failed("liblxc could not start it".into()), FromMonitor::Exited);
     Ok((report, Some(exit_file)))
+}
+
+/// Keeps this process on the processor that it is on, and the init that it makes until that asks for all, and returns those
+/// that it could use before. What a process gives back stays charged to its cgroup as long as it is in the list of recently
+/// used pages of a processor: the lists of two processors may hold as much as a small limit allows. And what both have to do
+/// is found in the caches there.
+///
+/// `None` where that is forbidden. Then a container needs a larger limit, nothing else.
+fn stay_on_one_processor() -> Option<CpuSet> {
+    let all = sched_getaffinity(None).ok()?;
+    let mut this = CpuSet::new();
+    this.set(sched_getcpu());
+    sched_setaffinity(None, &this).ok().map(|()| all)
 }
 
 /// Shows liblxc, and nobody else, that the first process is in the root of cgroup v2. Not for longer than it looks: a /proc

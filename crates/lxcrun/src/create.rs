@@ -213,7 +213,6 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     let terminal = creation.until_ready(spec)?;
     tracing::debug!("the init waits at its gate; init: closing the pipe to signal completion");
 
-    process::reset_affinity(init);
     process::set_rlimits(id, init, &plan.rlimits)?;
     process::set_oom_score_adj(id, init, plan.oom_score_adj)?;
     let terminal = match (terminal, &options.console_socket) {
