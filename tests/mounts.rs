@@ -46,6 +46,7 @@ tests![
     no_pivot_leaves_no_procfs_of_the_host_behind,
     masked_paths_are_empty,
     masked_paths_that_are_missing_are_fine,
+    what_covers_a_masked_path_is_not_the_hosts,
     readonly_paths_cannot_be_written,
     proc_is_the_containers_own,
     sys_is_read_only,
@@ -445,6 +446,29 @@ fn masked_paths_are_empty() {
     let script = "b=/tools/busybox; $b ls -A /bin /secret; $b wc -c < /proc/meminfo; $b touch /secret/x";
     let run = bundle.args(["/tools/busybox", "sh", "-c", script]).run();
     run.assert_exit(1).assert_stdout("/bin:\n\n/secret:\n0\n").assert_stderr_contains("read-only");
+}
+
+fn what_covers_a_masked_path_is_not_the_hosts() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = || fs::metadata("/dev/null").expect("the null device").permissions().mode();
+    let before = mode();
+    let script = "chmod 600 /proc/meminfo; stat -c %t:%T:%a /proc/meminfo";
+    let bundle = |mounts: fn(Bundle) -> Bundle| {
+        let bundle = Bundle::busybox().set("/linux/maskedPaths", json!(["/proc/meminfo"]));
+        mounts(bundle).sh(script)
+    };
+    let own = bundle(|b| b).run();
+    let image = bundle(|b| {
+        fs::create_dir_all(b.rootfs("dev")).expect("a directory");
+        fs::write(b.rootfs("dev/null"), "no device").expect("a file");
+        b.without_mount("/dev")
+    });
+    let of_image = image.run();
+    let after = mode();
+    fs::set_permissions("/dev/null", fs::Permissions::from_mode(before)).expect("the null device");
+    assert_eq!(after, before);
+    own.assert_ok().assert_stdout("1:3:600\n");
+    of_image.assert_stdout("1:3:666\n");
 }
 
 fn masked_paths_that_are_missing_are_fine() {

@@ -275,7 +275,7 @@ pub fn mask(root: &Root, path: &Path, empty: &mut Option<OwnedFd>) -> std::resul
     let Some(target) = find(root, path).map_err(|e| e.to_string())? else { return Ok(()) };
     let stat = rustix::fs::fstat(&target).map_err(|e| e.to_string())?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        let null = clone_host_file(Path::new("/dev/null")).map_err(|e| format!("/dev/null: {e}"))?;
+        let null = null_device(root).map_err(|e| format!("/dev/null: {e}"))?;
         return move_to(&null, &target).map_err(|e| e.to_string());
     }
     let cover = match empty {
@@ -286,6 +286,24 @@ pub fn mask(root: &Root, path: &Path, empty: &mut Option<OwnedFd>) -> std::resul
     // Only what is attached can be cloned (before Linux 6.15).
     empty.get_or_insert(cover);
     Ok(())
+}
+
+/// A detached mount of the null device: the container's own, whose mode its root may change. One without has the host's, which
+/// it may not change.
+fn null_device(root: &Root) -> rustix::io::Result<OwnedFd> {
+    let path = Path::new("/dev/null");
+    let own = find(root, path)?.filter(|own| rustix::fs::fstat(own).is_ok_and(|stat| is_null(&stat)));
+    if let Some(own) = own {
+        return clone_mount(&own);
+    }
+    let host = clone_host_file(path)?;
+    set_mount_attributes(&host, false, MountAttr::RDONLY, MountAttr::empty(), None, None)?;
+    Ok(host)
+}
+
+fn is_null(stat: &rustix::fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == rustix::fs::makedev(1, 3)
 }
 
 /// A detached directory with nothing in it.
@@ -305,7 +323,7 @@ pub fn clone_all(attached: impl AsFd) -> rustix::io::Result<OwnedFd> {
     open_tree(attached, "", flags)
 }
 
-/// A detached mount of the same as an attached one.
+/// A detached mount of what is open in an attached one.
 fn clone_mount(attached: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
