@@ -16,12 +16,12 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::cgroup::Cgroup;
 use crate::config::{CpuAffinity, exec_process, labels};
-use crate::create::{FdTable, own_stdio, write_pid_file};
+use crate::create::{FdTable, own_stdio};
 use crate::error::{Context, refuse};
 use crate::helper::Helper;
 use crate::host::SecurityModules;
 use crate::state::Status;
-use crate::{Container, ContainerId, Error, Result, console, embedded, listener, process};
+use crate::{Container, ContainerId, Error, Result, console, embedded, listener, pid_file, process};
 
 /// What an exec is asked for besides its process.
 #[derive(Debug, Default)]
@@ -173,7 +173,7 @@ impl Container {
             console::send_pidfd(id, socket, b"setns", &pidfd)?;
         }
         if let Some(file) = &options.pid_file {
-            write_pid_file(id, file, pid.as_raw_nonzero().get())?;
+            pid_file::write(id, file, pid.as_raw_nonzero().get())?;
         }
         tracing::debug!("setns_init: about to exec {:?}", wanted.args().as_deref().unwrap_or_default());
         unless_gone(channel.send(&ToInit::Proceed, &[])).at(id, "the exec does not listen")?;

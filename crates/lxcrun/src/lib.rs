@@ -33,6 +33,7 @@ mod mounts;
 mod netdevices;
 mod netlink;
 mod notify;
+mod pid_file;
 mod process;
 mod resctrl;
 mod restore;

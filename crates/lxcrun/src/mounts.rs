@@ -10,15 +10,25 @@ use protocol::init::{Attributes, Failure, FailureKind, Mount, Propagation, Sourc
 use protocol::monitor::CGROUPS;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::cgroup::{Cgroup, Layout};
 use crate::config::{ATIMES, IdMap, LOCKED, Plan, PlannedMount, Sharing, UserNamespace, What, attributes_of};
-use crate::create::{FdTable, clone_tree};
+use crate::create::FdTable;
 use crate::error::refuse;
 use crate::{ContainerId, Error, Result};
 
 /// Places that the init does not see as the host has them: liblxc mounts a procfs, and `create` may hide the cgroups.
 const DIFFERENT_FOR_INIT: [&str; 2] = ["/proc", CGROUPS];
+
+/// A detached clone of a tree of the host.
+fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, path, flags)
+}
 
 /// Everything of the host that the container is to see.
 pub(crate) struct Sources {

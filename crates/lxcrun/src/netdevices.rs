@@ -3,15 +3,16 @@
 //! A device keeps its permanent global addresses and comes up (runtime-spec, config-linux.md, "Network Devices").
 //! When the namespace goes away, the kernel takes physical devices back to the host and removes the others.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::{fs, io};
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::config::NetDevice;
-use crate::error::refuse;
+use crate::error::{Context, refuse};
 use crate::netlink::Netlink;
 use crate::{ContainerId, Result};
 
@@ -27,6 +28,16 @@ struct Moved {
     host: OwnedFd,
     addresses: Vec<AddressMessage>,
     was_up: bool,
+}
+
+/// `linux.netDevices`, into the namespace that the init is in now.
+pub(crate) fn move_into(id: &ContainerId, devices: &[NetDevice], init: Pid) -> Result<MovedDevices> {
+    if devices.is_empty() {
+        return Ok(MovedDevices::default());
+    }
+    let path = format!("/proc/{}/ns/net", init.as_raw_nonzero());
+    let namespace = fs::File::open(&path).at(id, path)?;
+    MovedDevices::new(id, devices, &namespace.into())
 }
 
 impl MovedDevices {

@@ -18,14 +18,14 @@ use rustix::thread::set_thread_groups;
 use crate::cgroup::{Cgroup, Claim};
 use crate::checkpoint::{self, DESCRIPTORS};
 use crate::config::{HookKind, Plan, Sharing, hooks};
-use crate::create::{move_net_devices, own_stdio, resources, systemd_cgroup, write_pid_file};
+use crate::create::{own_stdio, resources, systemd_cgroup};
 use crate::criu::rpc::{CgroupRoot, Features, InheritFd, JoinNamespace, Kind, Options};
 use crate::criu::{self, CgroupsMode, Criu, Directory};
 use crate::delete::run_poststop_hooks;
 use crate::error::{Context, refuse};
 use crate::netdevices::{MovedDevices, bring_loopback_up};
 use crate::state::{ProcessId, State, StateDir, Status};
-use crate::{Bundle, Container, ContainerId, Error, Host, Result, console, mounts};
+use crate::{Bundle, Container, ContainerId, Error, Host, Result, console, mounts, netdevices, pid_file};
 
 const LOG: &str = "restore.log";
 /// Where CRIU finds the root, below the container's directory.
@@ -367,7 +367,7 @@ impl Restoration {
         let path = format!("/proc/{}/ns/net", init.as_raw_nonzero());
         let namespace = File::open(&path).at(&self.id, path)?.into();
         bring_loopback_up(&namespace).at(&self.id, "cannot bring the loopback device up")?;
-        move_net_devices(&self.id, plan, init)
+        netdevices::move_into(&self.id, &plan.net_devices, init)
     }
 
     /// The hooks of `create` that run in the runtime's namespaces.
@@ -413,7 +413,7 @@ impl Restoration {
         fs::remove_dir(&root).at(&self.id, format!("cannot remove {}", root.display()))?;
         directory.write_state(&self.state)?;
         if let Some(file) = pid_file {
-            write_pid_file(&self.id, &self.state.bundle.join(file), process.pid)?;
+            pid_file::write(&self.id, &self.state.bundle.join(file), process.pid)?;
         }
         let Some(mut directory) = self.directory.take() else {
             return Err(Error::State { id: self.id.clone(), reason: "the state directory is gone".into() });

@@ -1,0 +1,215 @@
+//! `create`: everything up to, but not including, the user's program.
+
+mod creation;
+mod place;
+mod request;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxResources, Spec};
+use protocol::init::ToInit;
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use crate::cgroup::Layout;
+use crate::checkpoint::name_of;
+use crate::config::Plan;
+use crate::container::Container;
+use crate::error::{Context, refuse};
+use crate::resctrl::Resctrl;
+use crate::{Bundle, ContainerId, Host, Result, console, mounts, netdevices, process, rootless};
+
+use creation::Creation;
+pub(crate) use place::systemd_cgroup;
+pub(crate) use request::{FdTable, own_stdio};
+use request::{Given, init_request};
+
+/// What `create` is asked for besides the bundle.
+#[derive(Debug, Default)]
+pub struct CreateOptions {
+    /// Standard input, output and error of a program without a terminal; those of this process by default.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// Where to send the master of the program's terminal.
+    pub console_socket: Option<PathBuf>,
+    /// Where to send a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Have the terminal leave LF as it is and not make CR LF of it: for output that goes to another terminal, which does
+    /// that, or to a file. For a terminal that is not sent to a console socket.
+    pub plain_newlines: bool,
+    /// Becomes readable when nobody wants the container any more. Hooks end then, and `create` and `start` fail; without hooks
+    /// neither waits for anybody.
+    pub cancelled: Option<OwnedFd>,
+    /// Where to write the init's pid.
+    pub pid_file: Option<PathBuf>,
+    /// Descriptors that the program gets from 3 on.
+    pub preserve_fds: Vec<OwnedFd>,
+    /// Move the root instead of pivot_root(2), for a root on a ramdisk.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Have systemd make a scope for the container: `linux.cgroupsPath` is `slice:prefix:name`.
+    pub systemd_cgroup: bool,
+    /// Give the container a copy of `root.path` in its own directory, which goes away with it.
+    pub copy_rootfs: bool,
+    /// Variables that the program gets besides those of the specification, `NAME=value`.
+    pub environment: Vec<String>,
+    /// Give the program a socket for messages of sd_notify(3), which [`Container::notify_socket`] listens at.
+    pub notify: bool,
+    /// Raw LXC settings from somebody who may do anything with this host: name, with or without `lxc.`, and value.
+    pub lxc_config: Vec<(String, String)>,
+    /// Leave LXC's monitor as the container's parent, so that this process can wait for its end and LXC's tools see
+    /// the container. Otherwise the init becomes a child of the nearest subreaper.
+    pub keep_monitor: bool,
+}
+
+/// Makes a container from a bundle. Its program waits for [`Container::start`].
+///
+/// # Errors
+/// Any of [`Error`]; nothing is left behind then.
+pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOptions) -> Result<Container> {
+    let spec = bundle.spec();
+    check_paths(id, root, bundle)?;
+    let host = Host::probe(id)?;
+    rootless::check(id, spec)?;
+    let mut plan = Plan::new(id, bundle.path(), spec, &host, &options.lxc_config)?;
+    check_terminal(id, &plan, &options)?;
+    if !options.keep_monitor {
+        plan.raw.check_without_monitor(id)?;
+    }
+    let user_namespace = rootless::user_namespace(id, &plan)?;
+    let otherwise = place::choose(id, root, spec, &host, &mut plan, options.systemd_cgroup)?;
+    let mut binds = mounts::open_binds(id, &plan)?;
+    let resctrl = plan.intel_rdt.as_ref().map(|wanted| Resctrl::new(id, wanted)).transpose()?;
+
+    let mut creation = Creation::begin(root, id, bundle, &plan, &host)?;
+    creation.cancelled = options.cancelled.filter(|_| spec.hooks().is_some());
+    creation.claim_cgroup(&mut plan, otherwise)?;
+    creation.divide_cgroups(&plan, &host, options.keep_monitor);
+    creation.state.resctrl.clone_from(&resctrl);
+    creation.state.no_new_keyring = options.no_new_keyring;
+    creation.generate_profile(&mut plan)?;
+    if options.copy_rootfs {
+        plan.rootfs = creation.copy_rootfs(&plan.rootfs)?;
+    }
+    if options.notify {
+        binds.push(creation.make_notify_directory(&mut plan)?);
+    }
+    plan.process.env.extend(options.environment);
+    let rootfs = mounts::open_rootfs(id, &plan)?;
+    if options.copy_rootfs {
+        mounts::allow_programs(id, &rootfs)?;
+    }
+    let sources = mounts::Sources { rootfs, binds };
+    let gate = creation.bind_gate()?;
+    let config = creation.start_liblxc(spec, &host, &plan, user_namespace.as_ref(), options.keep_monitor)?;
+    if creation.own_cgroups {
+        creation.cgroup.make()?;
+        creation.cgroup.prepare_to_move();
+    }
+    let init = creation.meet_init(&config)?;
+
+    let mut limits = resources(spec, &host);
+    creation.limit_memory(&mut limits)?;
+    if options.keep_monitor && creation.state.unit.is_some() {
+        // Before there are limits, which are the container's.
+        creation.cgroup.leave_to_container(creation.monitor()?.pid()).at(id, "cannot move the monitor")?;
+    }
+    // An ordinary user can't give files away; their own are those of the container's root already.
+    if plan.owns_cgroup(&host) && !rootless::is_ordinary_user() {
+        creation.cgroup.hand_over(init, plan.process.uid)?;
+    }
+
+    let mut fds = FdTable::default();
+    let stdio = options.stdio.map_or_else(own_stdio, |fds| Ok(fds.into()));
+    let stdio = stdio.at(id, "standard input, output and error")?;
+    if !plan.terminal {
+        creation.state.stdio = stdio.iter().map(name_of).collect();
+    }
+    let given = Given {
+        stdio,
+        preserved: options.preserve_fds,
+        no_pivot: options.no_pivot,
+        new_keyring: !options.no_new_keyring,
+        sources,
+        gate,
+    };
+    let request = init_request(&creation, &plan, given, &mut fds)?;
+    creation.send(&ToInit::Prepare(Box::new(request)), &fds)?;
+    drop(fds);
+    creation.until_mounted(&plan)?;
+    // Only now: rules for devices also go for making their nodes. Before the hooks, which may want to change some.
+    creation.limit(&limits, &plan.raw.limits)?;
+    if let (Some(resctrl), Some(wanted)) = (resctrl, &plan.intel_rdt) {
+        resctrl.apply(id, wanted, init)?;
+    }
+    let mut devices = netdevices::move_into(id, &plan.net_devices, init)?;
+    creation.run_hooks(&plan.create_runtime_hooks)?;
+    creation.proceed()?;
+    let terminal = creation.until_ready(spec)?;
+    tracing::debug!("the init waits at its gate; init: closing the pipe to signal completion");
+
+    process::set_rlimits(id, init, &plan.rlimits)?;
+    process::set_oom_score_adj(id, init, plan.oom_score_adj)?;
+    let terminal =
+        hand_over_terminal(id, terminal, options.console_socket.as_deref(), options.plain_newlines)?;
+    if let Some(socket) = &options.pidfd_socket {
+        let pidfd = pidfd_open(init, PidfdFlags::empty()).at(id, "the init has ended")?;
+        console::send_pidfd(id, socket, b"standard", &pidfd)?;
+    }
+    let container = creation.finish(options.keep_monitor, options.pid_file.as_deref(), terminal)?;
+    devices.keep();
+    Ok(container)
+}
+
+/// `linux.resources`; no device is allowed that it does not allow, also when it says nothing.
+pub(crate) fn resources(spec: &Spec, host: &Host) -> LinuxResources {
+    let mut resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
+    if host.cgroup_layout() != Layout::None && resources.devices().is_none() {
+        resources.set_devices(Some(Vec::new()));
+    }
+    resources
+}
+
+/// Both are written down, in JSON and in lines.
+fn check_paths(id: &ContainerId, root: &Path, bundle: &Bundle) -> Result<()> {
+    for (what, path) in [("state root", root), ("bundle", bundle.path())] {
+        match path.to_str() {
+            None => return Err(refuse(id, what, format!("{} is not UTF-8", path.display()))),
+            Some(text) if text.contains(char::is_control) => {
+                return Err(refuse(id, what, format!("{text:?} has a control character")));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_terminal(id: &ContainerId, plan: &Plan, options: &CreateOptions) -> Result<()> {
+    if options.console_socket.is_some() && !plan.terminal {
+        return Err(refuse(id, "process.terminal", "is false: a console socket would never be used"));
+    }
+    if plan.terminal && options.console_socket.is_none() && !options.keep_monitor {
+        return Err(refuse(id, "process.terminal", "needs a console socket when the container is detached"));
+    }
+    Ok(())
+}
+
+/// The terminal's master goes to who listens for it; who runs the container themselves gets it back.
+fn hand_over_terminal(
+    id: &ContainerId,
+    master: Option<OwnedFd>,
+    console_socket: Option<&Path>,
+    plain_newlines: bool,
+) -> Result<Option<OwnedFd>> {
+    match (master, console_socket) {
+        (Some(master), Some(socket)) => {
+            console::send(id, socket, &master)?;
+            Ok(None)
+        }
+        (Some(master), None) if plain_newlines => {
+            console::keep_newlines(id, &master)?;
+            Ok(Some(master))
+        }
+        (master, _) => Ok(master),
+    }
+}
