@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::Stdio;
 
-use lxcrun_test::{Bundle, Cgroups, Container, Need, Runtime, read_line, tests};
+use lxcrun_test::{
+    Bundle, Cgroups, Container, Need, Runtime, cgroup_parent, hierarchies, is_v2, read_line, tests,
+};
 use serde_json::{Value, json};
 
 tests![
@@ -20,6 +22,9 @@ tests![
     update_without_rdt_says_so.not_on("crun", "says nothing"),
     stats_have_runcs_fields.needs(Need::CgroupV1("memory")),
     events_are_stats_in_an_interval.needs(Need::Controller("memory")),
+    events_tell_of_no_kill_beside_the_container
+        .needs(Need::Controller("memory"))
+        .lxcrun_only("runc's are those of a cgroup above, too"),
     events_take_an_interval_beyond_all_time
         .needs(Need::Controller("memory"))
         .lxcrun_only("runc takes no such interval"),
@@ -267,6 +272,36 @@ fn events_are_stats_in_an_interval() {
         events.signal(rustix::process::Signal::KILL);
         events.wait();
     }
+}
+
+fn events_tell_of_no_kill_beside_the_container() {
+    let pod = format!("{}-pod", cgroup_parent());
+    let beside = |bundle: Bundle| {
+        let path = format!("{pod}/{}", bundle.key());
+        bundle.set("/linux/cgroupsPath", path)
+    };
+    let container = beside(Bundle::busybox()).args(["sleep", "1000"]).start();
+    let own = Cgroups::of(container.pid()).dir("memory");
+    let above = own.parent().expect("a cgroup above");
+    let limit = if is_v2() { "memory.max" } else { "memory.limit_in_bytes" };
+    fs::write(above.join(limit), "67108864").expect("a limit");
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let call = container.call("events").args(["--interval", "20ms", container.id()]);
+    let events = call.stdio(Stdio::null(), writer, Stdio::null()).spawn();
+    read_line(&mut reader);
+    let hog =
+        beside(Bundle::busybox()).sh("x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo survived").run();
+    container.kill("KILL").assert_ok();
+    container.until_stopped();
+    let mut told = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut told).expect("events");
+    events.wait().assert_ok();
+    container.delete().assert_ok();
+    for hierarchy in hierarchies() {
+        let _ = fs::remove_dir(hierarchy.mount.join(&pod[1..]));
+    }
+    hog.assert_exit(137).assert_stdout("");
+    assert!(!told.contains("oom"), "{told}");
 }
 
 fn events_take_an_interval_beyond_all_time() {

@@ -24,8 +24,6 @@ pub(crate) struct HostFacts {
     /// What this process can hand on.
     pub capabilities: BTreeSet<String>,
     pub swap_is_counted: bool,
-    /// Whether the memory cgroup is one of version 1.
-    pub memory_is_legacy: bool,
 }
 
 impl HostFacts {
@@ -45,7 +43,6 @@ impl HostFacts {
                 .is_ok_and(|s| s.starts_with('Y')),
             capabilities: capabilities()?,
             swap_is_counted: swap_is_counted(&mounts),
-            memory_is_legacy: legacy_memory(&mounts).is_some(),
         })
     }
 }

@@ -34,7 +34,6 @@ mod lxc_driver;
 mod mount;
 mod namespace;
 mod network;
-mod oom;
 mod pipes;
 mod process;
 mod pump;

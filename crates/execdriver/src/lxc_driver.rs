@@ -233,8 +233,7 @@ impl Driver for LxcDriver {
         }
         let (namespaces, joined) = self.open_joined(command)?;
         let spec = command.compile(&Facts { user, namespaces, ..self.facts() })?;
-        let host = running::Host { joined, memory_is_legacy: self.host.memory_is_legacy };
-        running::run(&self.root, command, &spec, host, pipes, start)
+        running::run(&self.root, command, &spec, joined, pipes, start)
     }
 
     fn exec(

@@ -4,13 +4,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use lxcrun::{Container, OomWatch};
+use lxcrun::OomWatch;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 
 use crate::Terminal;
-use crate::oom::OomFlag;
 
 /// As much as a pipe holds.
 const BUFFER: usize = 65536;
@@ -87,18 +86,12 @@ impl<'io> Pump<'io> {
         std::thread::Builder::new().name("container-stdin".into()).spawn(feed).map(drop)
     }
 
-    /// Copies until `end` is readable. Out-of-memory events are taken while the container is there to be asked.
-    pub(crate) fn until(
-        &mut self,
-        end: BorrowedFd<'_>,
-        mut oom: Option<(&mut OomFlag, &Container)>,
-    ) -> io::Result<()> {
+    /// Copies until `end` is readable. Out-of-memory events are taken while the container is there to be looked at.
+    pub(crate) fn until(&mut self, end: BorrowedFd<'_>, oom: Option<&OomWatch>) -> io::Result<()> {
         loop {
-            let ready = self.wait(end, oom.as_ref().map(|(flag, _)| flag.watch()))?;
-            if ready.oom
-                && let Some((flag, container)) = &mut oom
-            {
-                flag.take(container)?;
+            let ready = self.wait(end, oom)?;
+            if let (true, Some(oom)) = (ready.oom, oom) {
+                oom.next()?;
             }
             if ready.end {
                 return Ok(());

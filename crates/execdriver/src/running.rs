@@ -11,27 +11,18 @@ use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecPro
 
 use crate::driver::StartCallback;
 use crate::error::{Error, Result};
-use crate::oom::OomFlag;
 use crate::pump::Pump;
 use crate::{Command, ExitStatus, Pipes, Started, Terminal};
 
 /// The file in a container's directory that says when its program was executed.
 const STARTED: &str = "started";
 
-/// What a container needs of the host besides its specification.
-pub(crate) struct Host {
-    /// The namespaces that the specification refers to, held open.
-    pub joined: Vec<OwnedFd>,
-    /// Whether the memory cgroup is one of version 1.
-    pub memory_is_legacy: bool,
-}
-
-/// Runs a container and removes it.
+/// Runs a container and removes it. `joined` are the namespaces that the specification refers to, held open.
 pub(crate) fn run(
     root: &Path,
     command: &Command,
     spec: &Spec,
-    host: Host,
+    joined: Vec<OwnedFd>,
     pipes: Pipes<'_>,
     start: &mut StartCallback<'_>,
 ) -> Result<ExitStatus> {
@@ -42,17 +33,17 @@ pub(crate) fn run(
     let streams = Streams::open(id, pipes, command.process_config.tty, &mut options.stdio)?;
     let mut made = Made { container: Some(lxcrun::create(root, id, &bundle, options)?), ended: false };
     let container = made.container(root, id)?;
-    drop(host.joined);
+    drop(joined);
     let (terminal, mut pump) = streams.connect(id, container.take_terminal())?;
-    let mut oom = OomFlag::new(container, host.memory_is_legacy);
+    let warn = |e: &lxcrun::Error| tracing::warn!("no out-of-memory kill will be noticed: {e}");
+    let oom = container.watch_oom().inspect_err(warn).ok();
     container.start()?;
 
     record_start(root, id);
     pump.feed().map_err(pipes_error(id, "cannot read its input"))?;
     start(Started { pid: container.init_pid().unwrap_or(0), terminal });
     if let Some(end) = container.end() {
-        pump.until(end, oom.as_mut().map(|oom| (oom, &*container)))
-            .map_err(pipes_error(id, "cannot copy its output"))?;
+        pump.until(end, oom.as_ref()).map_err(pipes_error(id, "cannot copy its output"))?;
     }
     let exit = container.wait();
     made.ended = true;

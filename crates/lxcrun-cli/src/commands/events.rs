@@ -38,6 +38,7 @@ pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
     }
     let oom = container.watch_oom()?;
     // None is beyond all time: then there are no statistics.
+    let mut told = false;
     let mut next = Instant::now().checked_add(interval);
     loop {
         let left = next.map(|next| Timespec::try_from(next.saturating_duration_since(Instant::now())));
@@ -49,7 +50,10 @@ pub fn events(container: &Container, args: &cli::Events) -> anyhow::Result<()> {
             ready => ready?,
         };
         let ended = !fds[0].revents().is_empty();
-        if !fds[1].revents().is_empty() && oom.next()? {
+        let news = !fds[1].revents().is_empty() && oom.next()?;
+        // Some kills are only known for sure when the container has ended.
+        if news || (ended && !told && oom.happened()) {
+            told = true;
             print("oom", None)?;
         }
         if ended {
