@@ -39,6 +39,7 @@ tests![
     errors_go_to_the_log_as_json,
     errors_go_to_the_log_as_text,
     errors_in_the_log_are_on_stderr_too,
+    errors_without_a_log_are_json_where_that_is_asked_for.not_on("crun", "it writes plain text"),
     stdin_stdout_and_stderr_are_the_callers,
     no_byte_is_lost_at_the_end_of_a_pipe,
     stdout_may_be_closed_early,
@@ -491,6 +492,15 @@ fn errors_go_to_the_log_as_json() {
 fn errors_go_to_the_log_as_text() {
     assert!(log_of_failure(&[]).contains("no-such-program"));
     assert!(log_of_failure(&["--log-format", "text"]).contains("no-such-program"));
+}
+
+fn errors_without_a_log_are_json_where_that_is_asked_for() {
+    let container = Bundle::busybox().build();
+    let output = container.global(["--log-format", "json"]).args(["state", container.id()]).output();
+    output.assert_fails();
+    let line: Value = serde_json::from_str(output.stderr.trim()).expect("one JSON object");
+    assert_eq!(line["level"], "error");
+    assert!(line["msg"].as_str().expect("a message").contains("does not exist"), "{line}");
 }
 
 fn errors_in_the_log_are_on_stderr_too() {

@@ -17,6 +17,7 @@ tests![
     a_fifo_can_be_listed,
     a_listed_ptmx_is_the_link_all_the_same,
     a_device_that_is_not_allowed_cannot_be_opened,
+    the_hosts_console_is_not_allowed.not_on("crun", "it allows it"),
     a_device_that_is_allowed_can_be_opened,
     a_device_may_be_allowed_for_reading_alone,
     a_later_rule_wins,
@@ -125,6 +126,12 @@ const OPEN: &str = "(: < /dev/log11) && echo read; (: >> /dev/log11) && echo wri
 fn opened(rules: &[Value]) -> String {
     let run = with_device("/dev/log11").resource("devices", rules).sh(OPEN).run();
     run.assert_ok().stdout.replace('\n', " ")
+}
+
+fn the_hosts_console_is_not_allowed() {
+    let bundle = Bundle::busybox().capabilities(&["CAP_MKNOD"]);
+    let run = bundle.sh("mknod /tmp/console c 5 1 && : </tmp/console").run();
+    run.assert_fails().assert_stderr_contains("operation not permitted");
 }
 
 fn a_device_that_is_not_allowed_cannot_be_opened() {

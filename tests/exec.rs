@@ -25,6 +25,7 @@ tests![
     exec_takes_a_user_and_group,
     exec_takes_a_process_file,
     exec_of_a_process_without_a_user_is_roots,
+    exec_has_the_containers_rights_where_its_process_file_says_nothing,
     exec_takes_a_umask_of_its_process_file.not_on("runc", "1.1 ignores it"),
     exec_has_the_capabilities_of_the_container,
     exec_refuses_an_unknown_capability.lxcrun_only("runc only warns"),
@@ -174,6 +175,15 @@ fn exec_takes_a_umask_of_its_process_file() {
     let user = json!({ "uid": 0, "gid": 0, "umask": 0o77 });
     let process = json!({ "args": ["/bin/sh", "-c", "umask"], "cwd": "/", "user": user });
     exec_process(&sleeper(), &process).assert_ok().assert_stdout("0077\n");
+}
+
+fn exec_has_the_containers_rights_where_its_process_file_says_nothing() {
+    let script = "grep -E 'CapEff|CapBnd' /proc/self/status";
+    let process = json!({ "args": ["/bin/sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"] });
+    let container = Bundle::busybox().capabilities(&["CAP_CHOWN"]).args(["sleep", "1000"]).start();
+    exec_process(&container, &process)
+        .assert_ok()
+        .assert_stdout("CapEff:\t0000000000000001\nCapBnd:\t0000000000000001\n");
 }
 
 fn exec_adds_capabilities_to_what_the_container_hands_on() {

@@ -62,6 +62,11 @@ tests![
     a_destination_may_be_the_hosts_name_for_it.not_on("runc", "1.1 looks for it on the host"),
     a_remount_changes_what_is_there,
     a_remount_of_what_is_no_mount_is_an_error,
+    a_remount_without_more_of_what_is_no_mount_is_an_error,
+    a_bind_of_the_hosts_devices_takes_its_terminals_along,
+    the_root_may_be_bound_below_itself,
+    a_read_only_path_may_be_the_root,
+    options_that_change_nothing_are_taken,
 ];
 
 /// The kernel lists mounts in the order in which they were made.
@@ -570,6 +575,35 @@ fn a_remount_changes_what_is_there() {
     let bundle = bundle.mount("/v", "tmpfs", "tmpfs", &["size=64k"]);
     let run = bundle.mount("/v", "tmpfs", "tmpfs", &["remount", "ro", "nosuid", "size=128k"]).run();
     run.assert_exit(1).assert_stdout_contains("size=128k").assert_stderr_contains("Read-only file system");
+}
+
+fn a_remount_without_more_of_what_is_no_mount_is_an_error() {
+    let bundle = Bundle::busybox().mount("/tmp", "tmpfs", "tmpfs", &["remount"]).build();
+    bundle.refused(&["/tmp"]);
+}
+
+/// liblxc takes them away from the init, which makes the container's mounts.
+fn a_bind_of_the_hosts_devices_takes_its_terminals_along() {
+    let bundle = Bundle::busybox().bind("/dev", "/x", &["rbind"]).bind("/dev/pts", "/y", &["bind"]);
+    let run = bundle.sh("stat -f -c %t /x/pts /y").run();
+    run.assert_ok().assert_stdout("1cd1\n1cd1\n");
+}
+
+fn the_root_may_be_bound_below_itself() {
+    let bundle = Bundle::busybox();
+    let root = bundle.rootfs("");
+    bundle.bind(root, "/again", &["bind"]).sh("/again/bin/busybox echo there").run().assert_stdout("there\n");
+}
+
+fn a_read_only_path_may_be_the_root() {
+    let bundle = Bundle::busybox().set("/linux/readonlyPaths", json!(["/"])).set("/root/readonly", false);
+    let run = bundle.mount("/tmp", "tmpfs", "tmpfs", &[]).sh("touch /tmp/x && echo works; touch /x").run();
+    run.assert_exit(1).assert_stdout("works\n").assert_stderr_contains("read-only file system");
+}
+
+fn options_that_change_nothing_are_taken() {
+    let options = ["silent", "loud", "iversion", "noiversion", "async"];
+    Bundle::busybox().mount("/v", "tmpfs", "tmpfs", &options).sh("touch /v/x").run().assert_ok();
 }
 
 fn a_remount_of_what_is_no_mount_is_an_error() {

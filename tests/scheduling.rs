@@ -14,6 +14,9 @@ tests![
     parameters_of_another_policy_are_refused.not_on("runc", "1.1 does not know them"),
     an_exec_has_the_scheduler_of_its_own_process.not_on("runc", "1.1 does not know it"),
     an_exec_runs_on_its_processors.not_on("runc", "1.1 does not know them"),
+    processors_of_execs_that_are_none_are_refused_at_once
+        .not_on("runc", "1.1 knows none")
+        .not_on("crun", "1.8 knows none"),
     processors_that_are_none_are_refused.not_on("runc", "1.1 does not know them"),
     the_memory_policy_is_set.needs(Need::File("/proc/self/numa_maps")).not_on("runc", "1.1 does not know it"),
     a_memory_node_that_is_not_there_is_refused.not_on("runc", "1.1 does not know it"),
@@ -109,6 +112,11 @@ fn an_exec_runs_on_its_processors() {
         Bundle::busybox().args(["sleep", "1000"]).set("/process/execCPUAffinity", affinity).start();
     let run = container.exec(["grep", "Cpus_allowed_list", "/proc/self/status"]);
     run.assert_ok().assert_stdout("Cpus_allowed_list:\t0\n");
+}
+
+fn processors_of_execs_that_are_none_are_refused_at_once() {
+    let affinity = json!({ "final": "5000" });
+    Bundle::busybox().set("/process/execCPUAffinity", affinity).refused(&["process.execCPUAffinity.final"]);
 }
 
 fn processors_that_are_none_are_refused() {

@@ -30,6 +30,7 @@ tests![
     an_agent_answers_for_an_exec,
     an_agent_that_is_not_there_is_an_error,
     calls_that_no_agent_can_answer_are_refused,
+    an_argument_that_no_call_has_is_refused,
 ];
 
 fn with_filter(default: &str, calls: &Value) -> Bundle {
@@ -51,6 +52,12 @@ fn assert_no_mkdir(run: &Output) {
 }
 
 const MKDIR: &str = "touch /tmp/file && echo works; mkdir /tmp/dir";
+
+fn an_argument_that_no_call_has_is_refused() {
+    let argument = json!({ "index": 6, "value": 0, "op": "SCMP_CMP_EQ" });
+    let rule = json!([{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": [argument] }]);
+    with_filter("SCMP_ACT_ALLOW", &rule).refused(&["seccomp"]);
+}
 
 fn a_listed_call_fails_and_others_work() {
     assert_no_mkdir(&without_mkdir().sh(MKDIR).run());

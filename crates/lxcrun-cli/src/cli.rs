@@ -98,7 +98,7 @@ pub struct Global {
 }
 
 /// Format of the log.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// key=value
     Text,

@@ -47,8 +47,12 @@ impl Log {
 
     /// The reason why the command failed: for the person and for the engine.
     pub fn error(&self, message: &str) {
-        eprintln!("{message}");
-        if self.file.is_some() {
+        // Whoever asks for JSON reads nothing else, wherever it goes.
+        let for_program = self.file.is_none() && self.format == LogFormat::Json;
+        if !for_program {
+            eprintln!("{message}");
+        }
+        if self.file.is_some() || for_program {
             self.write("error", message);
         }
     }

@@ -8,7 +8,9 @@ use std::path::{Component, Path};
 use kernel::{MountAttr, set_mount_attributes};
 use protocol::Channel;
 use protocol::init::{Attributes, FromInit, Mount, Propagation, Source, Tree};
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, setxattr, symlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, StatxAttributes, StatxFlags, XattrFlags, setxattr, statx, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -135,14 +137,17 @@ fn map_owners(control: &Channel, index: usize, tree: &OwnedFd) -> Result<()> {
 fn change(root: &Root, mount: &Mount, options: &[String]) -> std::result::Result<OwnedFd, String> {
     let text = |e: Errno| e.to_string();
     let mounted = root.resolve(&mount.destination, Missing::Fail).map_err(text)?;
+    let stat = statx(&mounted, "", AtFlags::EMPTY_PATH, StatxFlags::empty()).map_err(text)?;
+    if !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Err("remount: nothing is mounted there".into());
+    }
     if !options.is_empty() {
         let context = fspick(&mounted, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)
             .map_err(|e| format!("remount: {e}"))?;
         set_options(&context, options)?;
         fsconfig_reconfigure(&context).map_err(|e| format!("remount: {e}"))?;
     }
-    set(&mounted, false, mount.attributes)
-        .map_err(|e| format!("remount: nothing is mounted there, or {e}"))?;
+    set(&mounted, false, mount.attributes).map_err(|e| format!("remount: {e}"))?;
     set(&mounted, true, mount.recursive_attributes).map_err(|e| format!("remount: {e}"))?;
     for (propagation, recursive) in &mount.propagation {
         propagate(&mounted, *propagation, *recursive).map_err(|e| format!("propagation: {e}"))?;
@@ -264,6 +269,10 @@ pub fn move_to(detached: impl AsFd, target: impl AsFd) -> rustix::io::Result<()>
 /// `linux.readonlyPaths`: what is not there needs no protection.
 pub fn make_readonly(root: &Root, path: &Path) -> rustix::io::Result<()> {
     let Some(target) = find(root, path)? else { return Ok(()) };
+    if same_file(&target, root.as_fd()) {
+        // Nobody would look at what is on top of it.
+        return set_mount_attributes(&target, false, MountAttr::RDONLY, MountAttr::empty(), None, None);
+    }
     let tree = clone_all(&target)?;
     set_mount_attributes(&tree, true, MountAttr::RDONLY, MountAttr::empty(), None, None)?;
     move_to(&tree, &target)

@@ -91,6 +91,7 @@ impl Container {
         }
         let id = self.id();
         let spec = self.directory.spec()?;
+        let wanted = &with_rights_of_container(wanted, spec.process().as_ref());
         let (mut planned, rlimits) = exec_process(id, &spec, wanted, &self.state.raw_rlimits)?;
         // One that asks for nothing else is confined like the container's own program.
         let of_container = spec.process().as_ref().and_then(|p| p.apparmor_profile().as_ref());
@@ -223,6 +224,28 @@ impl Container {
         }
         Ok(flags)
     }
+}
+
+/// What a process says nothing of is as in the container's own, as in runc: it has no more rights, and is confined alike.
+fn with_rights_of_container(wanted: &Process, of_container: Option<&Process>) -> Process {
+    let mut wanted = wanted.clone();
+    let Some(first) = of_container else { return wanted };
+    if wanted.capabilities().is_none() {
+        wanted.set_capabilities(first.capabilities().clone());
+    }
+    if wanted.apparmor_profile().as_ref().is_none_or(String::is_empty) {
+        wanted.set_apparmor_profile(first.apparmor_profile().clone());
+    }
+    if wanted.selinux_label().as_ref().is_none_or(String::is_empty) {
+        wanted.set_selinux_label(first.selinux_label().clone());
+    }
+    if wanted.scheduler().is_none() {
+        wanted.set_scheduler(first.scheduler().clone());
+    }
+    if wanted.io_priority().is_none() {
+        wanted.set_io_priority(*first.io_priority());
+    }
+    wanted
 }
 
 /// That of the exec, else that of the container.

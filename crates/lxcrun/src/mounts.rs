@@ -18,8 +18,9 @@ use crate::create::FdTable;
 use crate::error::refuse;
 use crate::{ContainerId, Error, Result};
 
-/// Places that the init does not see as the host has them: liblxc mounts a procfs, and `create` may hide the cgroups.
-const DIFFERENT_FOR_INIT: [&str; 2] = ["/proc", CGROUPS];
+/// Places that the init does not see as the host has them: liblxc mounts a procfs and takes the terminals away, and `create` may
+/// hide the cgroups.
+const DIFFERENT_FOR_INIT: [&str; 3] = ["/proc", "/dev/pts", CGROUPS];
 
 /// A detached clone of a tree of the host.
 fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
@@ -123,7 +124,7 @@ pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>>
         let field = format!("{}.source", mount.field);
         if let Ok(path) = source.strip_prefix(&plan.rootfs) {
             let owners = mount.idmap.is_some().then_some(index);
-            binds.push(HostTree::InRoot { path: path.into(), recursive: *recursive, owners });
+            binds.push(HostTree::InRoot { path: Path::new("/").join(path), recursive: *recursive, owners });
             continue;
         }
         if plan.namespaces.has_user() {

@@ -178,7 +178,9 @@ fn kill(container: &Container, args: &cli::Kill) -> anyhow::Result<()> {
     if args.signal == "0" {
         return if args.all { Ok(()) } else { Ok(container.check_running()?) };
     }
-    let signal = lxcrun::parse_signal(&args.signal)
+    // As in runc, none is the default.
+    let signal = if args.signal.is_empty() { "TERM" } else { &args.signal };
+    let signal = lxcrun::parse_signal(signal)
         .map_err(|reason| anyhow::anyhow!("container {}: kill: {reason}", container.id()))?;
     if args.all {
         container.kill_all(signal)?

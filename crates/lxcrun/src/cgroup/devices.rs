@@ -119,7 +119,7 @@ impl Rule {
 
 /// What every container may use, whatever its list says: it may make any node, use the specification's default
 /// devices, and tunnels (as in runc; a node for those is not there by itself, and they need CAP_NET_ADMIN).
-const ALWAYS_ALLOWED: [Rule; 12] = [
+const ALWAYS_ALLOWED: [Rule; 11] = [
     Rule::always('c', None, None, 1),
     Rule::always('b', None, None, 1),
     Rule::always('c', Some(1), Some(3), ALL),
@@ -130,7 +130,6 @@ const ALWAYS_ALLOWED: [Rule; 12] = [
     Rule::always('c', Some(5), Some(0), ALL),
     Rule::always('c', Some(5), Some(2), ALL),
     Rule::always('c', Some(136), None, ALL),
-    Rule::always('c', Some(5), Some(1), ALL),
     Rule::always('c', Some(10), Some(200), ALL),
 ];
 

@@ -158,7 +158,7 @@ impl Plan {
             mounts: planned,
             hostname: spec.hostname().clone().filter(|_| !namespaces.is_new("uts")),
             uts_name: namespaces.uts_name(id, spec, raw.hostname.as_ref())?,
-            domainname: spec.domainname().clone(),
+            domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
             time_namespace: namespaces.time_offsets(id, linux, &raw.time_offsets)?,
             sysctl: sysctl(id, linux, &namespaces, &raw.sysctls)?,
             masked_paths: absolute(id, "linux.maskedPaths", linux.masked_paths().as_deref())?,

@@ -76,8 +76,10 @@ struct Options {
     data: Vec<String>,
 }
 
-/// Options that only say what is so anyway.
-const DEFAULTS: [&str; 7] = ["defaults", "async", "nodirsync", "nolazytime", "nomand", "noiversion", "loud"];
+/// Options that only say what is so anyway: file systems that count changes (`iversion`) always do since Linux 6.1, and what the
+/// kernel might say of a mount (`silent`) it says to nobody here.
+const DEFAULTS: [&str; 9] =
+    ["defaults", "async", "nodirsync", "nolazytime", "nomand", "noiversion", "iversion", "loud", "silent"];
 
 /// Attributes by option, with what each adds and takes away.
 fn attribute(option: &str) -> Option<(MountAttr, MountAttr)> {
@@ -143,9 +145,7 @@ impl Options {
                 "bind" => parsed.bind = Some(parsed.bind.unwrap_or(false)),
                 "rbind" => parsed.bind = Some(true),
                 "tmpcopyup" => parsed.copy_up = true,
-                "sync" | "dirsync" | "mand" | "lazytime" | "silent" | "iversion" => {
-                    parsed.superblock.push(option.clone())
-                }
+                "sync" | "dirsync" | "mand" | "lazytime" => parsed.superblock.push(option.clone()),
                 "idmap" => parsed.idmap = Some(parsed.idmap.unwrap_or(false)),
                 "ridmap" => parsed.idmap = Some(true),
                 "remount" => parsed.remount = true,

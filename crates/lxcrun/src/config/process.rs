@@ -82,6 +82,10 @@ pub(crate) fn exec_process(
         }
         None => {}
     }
+    if let Some(affinity) = process.exec_cpu_affinity() {
+        // For execs, which may be too late to be told.
+        scheduling::CpuAffinity::new(id, affinity)?;
+    }
     let user = process.user();
     for (field, number) in [("process.user.uid", user.uid()), ("process.user.gid", user.gid())] {
         // What setresuid(2) takes for "as it is", which is root.

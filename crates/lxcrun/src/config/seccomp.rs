@@ -36,6 +36,10 @@ pub(super) fn compile(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<Seccomp
             // libseccomp refuses a rule that says what the default says already.
             continue;
         }
+        if let Some(arg) = rule.args().iter().flatten().find(|arg| arg.index() > 5) {
+            let reason = format!("{} is not from 0 to 5", arg.index());
+            return Err(refuse(id, format!("{field}.args.index"), reason));
+        }
         for name in rule.names() {
             // A system call that this libseccomp or this machine doesn't know can't be called by its name: profiles
             // list those of all machines, so the specification's users expect them to be passed over.
@@ -152,7 +156,9 @@ fn action(id: &ContainerId, action: LinuxSeccompAction, errno: Option<u32>) -> R
         LinuxSeccompAction::ScmpActKillProcess => ScmpAction::KillProcess,
         LinuxSeccompAction::ScmpActTrap => ScmpAction::Trap,
         LinuxSeccompAction::ScmpActErrno => {
-            ScmpAction::Errno(i32::try_from(number).map_err(|_| too_large())?)
+            // A larger one is none to the C library: errno(3), MAX_ERRNO of the kernel.
+            let number = i32::try_from(number).ok().filter(|number| *number <= 4095);
+            ScmpAction::Errno(number.ok_or_else(too_large)?)
         }
         LinuxSeccompAction::ScmpActTrace => {
             ScmpAction::Trace(u16::try_from(number).map_err(|_| too_large())?)
