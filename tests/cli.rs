@@ -496,7 +496,8 @@ fn errors_go_to_the_log_as_text() {
 
 fn errors_without_a_log_are_json_where_that_is_asked_for() {
     let container = Bundle::busybox().build();
-    let output = container.global(["--log-format", "json"]).args(["state", container.id()]).output();
+    let output =
+        container.global(["--log-format".as_ref(), "json".as_ref()]).args(["state", container.id()]).output();
     output.assert_fails();
     let line: Value = serde_json::from_str(output.stderr.trim()).expect("one JSON object");
     assert_eq!(line["level"], "error");
