@@ -21,7 +21,7 @@ mod userns;
 pub use bpf::{BpfInstruction, attach_device_program, device_programs, load_device_program};
 pub use code::free_code;
 pub use copy::copy_tree;
-pub use fds::{close_on_exec_from, open_among, place_from, take_inherited};
+pub use fds::{close_from, close_on_exec_from, open_among, place_from, take_inherited};
 pub use heap::{free_memory, share_one_heap};
 pub use keyring::join_session_keyring;
 pub use loops::{LoopOptions, attach_loop};

@@ -399,3 +399,22 @@ fn lxcs_own_tools_see_a_command() {
     assert_eq!(tool("lxc-stop", &["-k"]).0, Some(0));
     assert_eq!(running.wait().exit_code, 137);
 }
+
+/// Whoever waits for the end of a pipe, or wants an address again, would wait for the container's.
+#[test]
+fn the_monitor_has_no_descriptor_of_the_embedder() {
+    use std::os::fd::AsRawFd;
+    let bed = Bed::new();
+    let (_reader, writer) = std::io::pipe().unwrap();
+    // Beyond the numbers that the monitor has for its own.
+    let writer = rustix::io::fcntl_dupfd_cloexec(&writer, 60).unwrap();
+    rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty()).unwrap();
+    let running = bed.idle();
+    let pipe = fs::read_link(format!("/proc/self/fd/{}", writer.as_raw_fd())).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", running.pid)).unwrap();
+    let monitor = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().to_owned();
+    let open = fs::read_dir(format!("/proc/{monitor}/fd")).unwrap().flatten();
+    let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    assert!(!open.is_empty() && !open.contains(&pipe), "{open:?}");
+    running.finish();
+}
