@@ -26,7 +26,10 @@ tests![
     the_pids_limit_is_set.needs(Need::Controller("pids")),
     the_pids_limit_stops_forks.needs(Need::Controller("pids")),
     a_limit_of_minus_one_is_no_limit.needs(Need::Controller("pids")),
-    the_huge_page_limit_is_set.needs(Need::Controller("hugetlb")),
+    the_huge_page_limit_is_set
+        .needs(Need::Controller("hugetlb"))
+        .not_on("runc", "1.1 does not look into a hierarchy of version 2 beside others")
+        .not_on("crun", "1.8 does not look into a hierarchy of version 2 beside others"),
     each_limit_of_version_two_is_in_its_file_and_seen_inside
         .needs(Need::CgroupV2)
         .not_on("runc", "1.1 has another formula for shares"),

@@ -90,13 +90,13 @@ pub fn v1(controller: &str) -> Option<&'static Path> {
     hierarchies().iter().find(|h| h.has(controller)).map(|h| h.mount.as_path())
 }
 
-/// Whether a container can have this controller: its v1 hierarchy, or on a host with version 2 alone, that.
+/// Whether a container can have this controller, of either version.
 pub fn has_controller(controller: &str) -> bool {
     let in_v2 = |h: &Hierarchy| {
         let list = fs::read_to_string(h.mount.join("cgroup.controllers")).unwrap_or_default();
         h.v2 && list.split_whitespace().any(|c| c == controller)
     };
-    v1(controller).is_some() || (!is_hybrid() && hierarchies().iter().any(in_v2))
+    v1(controller).is_some() || hierarchies().iter().any(in_v2)
 }
 
 /// Whether cgroup2 is mounted beside v1 hierarchies.

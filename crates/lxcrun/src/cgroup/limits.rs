@@ -62,6 +62,20 @@ impl Setting {
     }
 }
 
+/// `hugepageLimits`, by the ends of the names of the files for what is used, and for what is reserved.
+pub(super) fn hugepage_settings(
+    resources: &LinuxResources,
+    [used, reserved]: [&str; 2],
+) -> impl Iterator<Item = Setting> {
+    resources.hugepage_limits().iter().flatten().flat_map(move |limit| {
+        let set = |file: &str| {
+            let file = format!("hugetlb.{}.{file}", limit.page_size());
+            Setting::new("linux.resources.hugepageLimits", "hugetlb", file, limit.limit())
+        };
+        [set(used), set(reserved).optional()]
+    })
+}
+
 impl Cgroup {
     /// Applies everything that `resources` asks for, and nothing else. Rules for devices take the place of all before.
     pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::limits::Setting;
+use super::limits::{Setting, hugepage_settings};
 use super::{Cgroup, devices, read};
 
 /// A field and why it can't be had.
@@ -25,13 +25,12 @@ pub(super) fn settings(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Ve
     if let Some(io) = resources.block_io() {
         all.extend(blkio_settings(cgroup, io));
     }
-    for limit in resources.hugepage_limits().iter().flatten() {
-        let set = |file: &str| {
-            let file = format!("hugetlb.{}.{file}", limit.page_size());
-            Setting::new("linux.resources.hugepageLimits", "hugetlb", file, limit.limit())
-        };
-        all.extend([set("limit_in_bytes"), set("rsvd.limit_in_bytes").optional()]);
-    }
+    // Beside hierarchies of version 1 there may be one of version 2 that has this controller.
+    let files = match cgroup.directory("hugetlb") {
+        Some((_, true)) => ["max", "rsvd.max"],
+        _ => ["limit_in_bytes", "rsvd.limit_in_bytes"],
+    };
+    all.extend(hugepage_settings(resources, files));
     if let Some(network) = resources.network() {
         if let Some(class) = network.class_id() {
             all.push(Setting::new("linux.resources.network.classID", "net_cls", "net_cls.classid", class));

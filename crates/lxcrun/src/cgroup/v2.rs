@@ -3,7 +3,7 @@
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::limits::Setting;
+use super::limits::{Setting, hugepage_settings};
 use super::v1::{self, Refusal};
 use super::{Cgroup, LIMITS, read};
 
@@ -27,13 +27,7 @@ pub(super) fn settings(cgroup: Option<&Cgroup>, resources: &LinuxResources) -> R
     if let Some(io) = resources.block_io() {
         all.extend(io_settings(io, has("io.bfq.weight"))?);
     }
-    for limit in resources.hugepage_limits().iter().flatten() {
-        let set = |file: &str| {
-            let file = format!("hugetlb.{}.{file}", limit.page_size());
-            Setting::new("linux.resources.hugepageLimits", "hugetlb", file, limit.limit())
-        };
-        all.extend([set("max"), set("rsvd.max").optional()]);
-    }
+    all.extend(hugepage_settings(resources, ["max", "rsvd.max"]));
     if let Some(network) = resources.network() {
         for (field, asked) in [
             ("linux.resources.network.classID", network.class_id().is_some()),
