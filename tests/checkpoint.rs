@@ -507,11 +507,16 @@ fn a_hook_of_a_killed_restore_is_ended() {
 }
 
 fn what_criu_cannot_save_is_an_error_and_the_container_runs_on() {
-    // Its standard output is a file outside the container.
-    let container = Bundle::busybox().sh("sleep 1000").start();
-    let output = container.checkpoint("images", &[]);
-    output.assert_fails().assert_stderr_contains("checkpoint").assert_stderr_contains("dump.log");
+    let container = Bundle::busybox().sh(COUNTER).build();
+    let ((stdin, mut input), (mut output, stdout)) = pipes();
+    let stderr = File::create(container.path("a file outside the container")).expect("a file");
+    container.create_with(|call| call.stdio(stdin, stdout, stderr)).assert_ok();
+    container.start().assert_ok();
+    let saved = container.checkpoint("images", &[]);
+    saved.assert_fails().assert_stderr_contains("checkpoint").assert_stderr_contains("dump.log");
     assert_eq!(container.status(), "running");
+    writeln!(input, "a").expect("a pipe to the program");
+    assert_eq!(read_line(&mut output), "1 a");
 }
 
 fn only_what_runs_is_saved() {

@@ -17,8 +17,8 @@ use command_fds::{CommandFdExt, FdMapping};
 use prost::Message;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
-    recvmsg, send, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, SocketFlags,
+    SocketType, recvmsg, send, shutdown, socketpair,
 };
 use rustix::process::Pid;
 
@@ -172,7 +172,11 @@ impl Criu {
     ) -> Result<()> {
         let request = Request { kind: kind.into(), options: Some(options), ..Request::default() };
         match self.ask(&request, &mut notified) {
-            Ok(_) => self.child.wait().at(&self.id, "cannot wait for criu").map(drop),
+            Ok(_) => {
+                // After a pre-dump it waits for another.
+                let _ = shutdown(&self.socket, Shutdown::Both);
+                self.child.wait().at(&self.id, "cannot wait for criu").map(drop)
+            }
             Err(Error::Criu { id, verb, reason }) => {
                 // It may write on while it undoes what it has done.
                 let _ = self.child.wait();
