@@ -68,6 +68,7 @@ tests![
     a_bind_of_the_hosts_devices_takes_its_terminals_along,
     the_root_may_be_bound_below_itself,
     a_read_only_path_may_be_the_root.not_on("crun", "1.8 passes over it"),
+    options_that_mean_nothing_for_a_bind_mount_are_refused.lxcrun_only("others pass over them"),
     options_that_change_nothing_are_taken.not_on("crun", "1.8 does not know all of them"),
 ];
 
@@ -602,6 +603,10 @@ fn a_read_only_path_may_be_the_root() {
     let bundle = Bundle::busybox().set("/linux/readonlyPaths", json!(["/"])).set("/root/readonly", false);
     let run = bundle.mount("/tmp", "tmpfs", "tmpfs", &[]).sh("touch /tmp/x && echo works; touch /x").run();
     run.assert_exit(1).assert_stdout("works\n").assert_stderr_contains("read-only file system");
+}
+
+fn options_that_mean_nothing_for_a_bind_mount_are_refused() {
+    Bundle::busybox().bind("/etc", "/x", &["sync"]).build().refused(&["options", "sync"]);
 }
 
 fn options_that_change_nothing_are_taken() {
