@@ -6,6 +6,12 @@ tests![
     a_profile_on_a_host_without_apparmor_is_refused
         .needs(Need::NoFile("/sys/module/apparmor"))
         .not_on("crun", "goes on without"),
+    unconfined_is_what_a_host_without_apparmor_has
+        .needs(Need::NoFile("/sys/module/apparmor"))
+        .not_on("runc", "asks the kernel for it"),
+    a_raw_unconfined_is_what_a_host_without_apparmor_has
+        .needs(Need::NoFile("/sys/module/apparmor"))
+        .lxcrun_only("others have no raw LXC settings"),
     a_generated_profile_on_a_host_without_apparmor_is_refused
         .needs(Need::NoFile("/sys/module/apparmor"))
         .lxcrun_only("others have no raw LXC settings"),
@@ -19,6 +25,23 @@ tests![
 
 fn a_profile_on_a_host_without_apparmor_is_refused() {
     Bundle::busybox().set("/process/apparmorProfile", "docker-default").refused(&["apparmor"]);
+}
+
+fn unconfined_is_what_a_host_without_apparmor_has() {
+    let container =
+        Bundle::busybox().set("/process/apparmorProfile", "unconfined").args(["sleep", "1000"]).start();
+    container.exec(["true"]).assert_ok();
+    container.exec_with(&["--apparmor", "unconfined"], ["true"]).assert_ok();
+    container.exec_with(&["--apparmor", "docker-default"], ["true"]).assert_fails();
+}
+
+fn a_raw_unconfined_is_what_a_host_without_apparmor_has() {
+    for key in ["lxc.apparmor.profile", "lxc.aa_profile"] {
+        let bundle = Bundle::busybox();
+        let setting = format!("{key}=unconfined");
+        let call = Call::new(bundle.path("root")).args(["run", "--lxc-conf", &setting, "--", "true"]);
+        call.output().assert_ok();
+    }
 }
 
 fn a_generated_profile_on_a_host_without_apparmor_is_refused() {

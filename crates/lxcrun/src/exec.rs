@@ -98,7 +98,7 @@ impl Container {
         if self.state.apparmor_profile.is_some() && wanted.apparmor_profile().as_ref() == of_container {
             planned.apparmor_profile.clone_from(&self.state.apparmor_profile);
         }
-        labels::check(id, SecurityModules::probe(), &planned)?;
+        labels::settle(id, SecurityModules::probe(), &mut planned)?;
         let affinity = cpu_affinity(id, &spec, wanted)?;
         let mut fds = FdTable::default();
         if let InitStdio::Fds(_) = planned.stdio {

@@ -10,10 +10,14 @@ use crate::{ContainerId, Result};
 /// The AppArmor profile that every kernel has and that confines nothing.
 pub(crate) const UNCONFINED: &str = "unconfined";
 
-/// Fails when the program's labels mean nothing on this host. Whether a profile is loaded is for the kernel to say: the
-/// init asks it before `create` is done.
-pub(crate) fn check(id: &ContainerId, host: SecurityModules, process: &Process) -> Result<()> {
-    if let Some(profile) = process.apparmor_profile.as_deref().filter(|p| *p != UNCONFINED)
+/// Fails when the program's labels mean nothing on this host, and takes out the one that every host without AppArmor
+/// fulfils: there the kernel has no place to ask it for. Whether a profile is loaded is for the kernel to say: the init
+/// asks it before `create` is done.
+pub(crate) fn settle(id: &ContainerId, host: SecurityModules, process: &mut Process) -> Result<()> {
+    if !host.apparmor {
+        process.apparmor_profile.take_if(|profile| profile == UNCONFINED);
+    }
+    if let Some(profile) = &process.apparmor_profile
         && !host.apparmor
     {
         let reason =
@@ -74,7 +78,7 @@ mod tests {
     }
 
     fn message(host: SecurityModules, change: impl Fn(&mut serde_json::Value)) -> String {
-        check(&"x".parse().unwrap(), host, &process(change))
+        settle(&"x".parse().unwrap(), host, &mut process(change))
             .map_or_else(|e| e.to_string(), |()| String::new())
     }
 
@@ -102,6 +106,11 @@ mod tests {
 
     #[test]
     fn unconfined_is_fulfilled_by_every_host() {
-        assert_eq!(message(NONE, |json| json["process"]["apparmorProfile"] = "unconfined".into()), "");
+        let left = |host| {
+            let mut process = process(|json| json["process"]["apparmorProfile"] = "unconfined".into());
+            settle(&"x".parse().unwrap(), host, &mut process).unwrap();
+            process.apparmor_profile
+        };
+        assert_eq!((left(NONE), left(BOTH).as_deref()), (None, Some("unconfined")));
     }
 }

@@ -128,7 +128,7 @@ impl Plan {
         if raw.apparmor_profile.is_some() {
             process.apparmor_profile.clone_from(&raw.apparmor_profile);
         }
-        labels::check(id, host.security, &process)?;
+        labels::settle(id, host.security, &mut process)?;
         if !namespaces.has_user() {
             capabilities::check_available(id, process.capabilities, host.capabilities)?;
         }
