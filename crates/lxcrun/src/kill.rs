@@ -93,7 +93,7 @@ pub fn parse_signal(text: &str) -> Result<Signal, String> {
     for (base, start) in [("RTMIN", libc::SIGRTMIN()), ("RTMAX", libc::SIGRTMAX())] {
         if let Some(offset) = name.strip_prefix(base) {
             let offset = if offset.is_empty() { Ok(0) } else { offset.parse::<i32>() };
-            return offset.ok().and_then(|o| kernel::signal_of(start + o)).ok_or_else(none);
+            return offset.ok().and_then(|o| kernel::signal_of(start.checked_add(o)?)).ok_or_else(none);
         }
     }
     let known = nix::sys::signal::Signal::from_str(&format!("SIG{name}")).map_err(|_| none())?;
@@ -110,7 +110,7 @@ mod tests {
             assert_eq!(parse_signal(text).unwrap(), Signal::TERM, "{text}");
         }
         assert_eq!(parse_signal("RTMIN+3").unwrap().as_raw(), libc::SIGRTMIN() + 3);
-        for text in ["", "0", "NOPE", "-1", "1000", "SIG"] {
+        for text in ["", "0", "NOPE", "-1", "1000", "SIG", "RTMIN+2147483647", "RTMAX-2147483648"] {
             assert!(parse_signal(text).is_err(), "{text:?}");
         }
     }
