@@ -80,7 +80,7 @@ impl Container {
     /// Executes a program in the container: in all its namespaces and cgroups, under its seccomp filter.
     ///
     /// # Errors
-    /// [`Error::Status`] unless it is running or created, [`Error::Spec`] for what is wrong with `wanted`,
+    /// [`Error::Exec`] unless it is running or created, [`Error::Spec`] for what is wrong with `wanted`,
     /// [`Error::Init`] when the program can't be executed.
     pub fn exec(&self, wanted: &Process, options: ExecOptions) -> Result<ExecProcess> {
         let status = self.status();
@@ -318,7 +318,8 @@ impl Drop for KillOnDrop<'_> {
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
             // The container stays frozen; who leaves it is not.
             self.cgroup.leave_freezer(pid);
-            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            // A caller's signals may come at any moment; a zombie of ours would stay in it.
+            let _ = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
         }
     }
 }
