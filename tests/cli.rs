@@ -31,6 +31,7 @@ tests![
     a_pidfd_socket_that_is_none_is_refused.not_on("runc", "new in 1.2"),
     completions_are_complete.lxcrun_only("others ship a file"),
     manual_pages_are_complete.lxcrun_only("others ship files"),
+    the_help_of_a_command_says_what_the_list_says.lxcrun_only("each runtime has its own words"),
     help_lists_the_commands,
     help_and_errors_say_the_name_of_the_call.lxcrun_only("others have one name"),
     errors_of_the_init_are_in_runcs_words.not_on("crun", "it has its own"),
@@ -397,6 +398,26 @@ fn help_lists_the_commands() {
     let help = bare().call("--help").output();
     for command in ["create", "start", "state", "kill", "delete", "run", "exec"] {
         help.assert_ok().assert_stdout_contains(command);
+    }
+}
+
+fn the_help_of_a_command_says_what_the_list_says() {
+    let container = bare();
+    let help = container.call("--help").output();
+    let lines = help.assert_ok().lines();
+    let commands = lines.iter().skip_while(|line| **line != "Commands:").skip(1);
+    let commands: Vec<(&str, &str)> =
+        commands.map_while(|line| line.trim().split_once(' ')).filter(|(name, _)| *name != "help").collect();
+    assert!(commands.len() > 15, "{help}");
+    container.call("man").arg(container.path("man")).output().assert_ok();
+    for (name, description) in commands {
+        let own = container.call(name).arg("--help").output();
+        let second = own.assert_ok().lines()[1].trim().to_owned();
+        assert_eq!(second, format!("lxcrun {name} - {}", description.trim()));
+        let page =
+            fs::read_to_string(container.path("man").join(format!("lxcrun-{name}.8"))).expect("a page");
+        let page = page.replace("\\-", "-").replace("\\*(Aq", "'");
+        assert!(page.contains(&format!("lxcrun-{name} - {}", description.trim())), "{page}");
     }
 }
 

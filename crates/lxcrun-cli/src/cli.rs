@@ -173,7 +173,7 @@ pub struct Id {
     pub id: String,
 }
 
-/// Options that `create` and `run` share.
+// Options that `create` and `run` share. A doc comment here, as on any struct of options, would be the commands' help.
 #[derive(Debug, Args)]
 pub struct Bundle {
     /// The bundle: a directory with config.json

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::path;
 
-/// Options that the two share.
+// Options that the two share. No doc comment: it would be the commands' help.
 #[derive(Debug, Args)]
 pub struct Criu {
     /// Directory of the images [default: checkpoint]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// Options of `configure`.
+// Options of `configure`. No doc comment: it would be the command's help.
 #[derive(Debug, Args)]
 #[command(
     after_help = "What else is in the file stays, with its comments and order. The file as it was is kept \

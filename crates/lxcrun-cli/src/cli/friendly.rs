@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// Options of `run` without a bundle.
+// Options of `run` without a bundle. No doc comment: it would be the command's help.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Without a bundle: lxcrun run [OPTIONS] -- CMD…")]
 pub struct Friendly {
