@@ -28,6 +28,7 @@ mod labels;
 mod lifecycle;
 mod lxc_config;
 mod lxc_tools;
+mod lxcfs;
 mod moments;
 mod mounts;
 mod namespaces;
@@ -81,6 +82,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         lxc_config::tests,
         raw::tests,
         lxc_tools::tests,
+        lxcfs::tests,
         doctor::tests,
         bad_input::tests,
         schema::tests,

@@ -8,6 +8,7 @@ mod enosys;
 mod hooks;
 pub(crate) mod labels;
 mod lxc;
+pub(crate) mod lxcfs;
 mod mounts;
 mod namespaces;
 mod netdevices;
@@ -39,6 +40,7 @@ pub(crate) use process::{DESCRIPTORS_OF_INIT, Rlimit, exec_process};
 pub(crate) use profile::WantedProfile;
 pub(crate) use raw::RawSettings;
 pub use raw::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
+pub(crate) use raw_keys::OWN as OWN_KEYS;
 pub(crate) use resctrl::IntelRdt;
 pub(crate) use scheduling::CpuAffinity;
 pub(crate) use unsupported::check as check_supported;
@@ -143,6 +145,9 @@ impl Plan {
         if let Some(field) = &raw.delegation {
             check_delegation(id, field, &namespaces, host)?;
             planned.iter_mut().for_each(PlannedMount::make_cgroup_writable);
+        }
+        if let Some(field) = &raw.lxcfs {
+            planned.extend(lxcfs::mounts(id, field, &namespaces, &planned)?);
         }
         let dev_links = mounts::dev_is_ours(&planned);
         Ok(Self {

@@ -397,11 +397,14 @@ fn normalized(path: &Path) -> PathBuf {
     })
 }
 
+/// Whether it is mounted at `place`.
+pub(super) fn is_at(mount: &PlannedMount, place: &str) -> bool {
+    normalized(&mount.destination) == Path::new(place)
+}
+
 /// Whether /dev is the container's own and not a bind mount of somebody else's.
 pub(super) fn dev_is_ours(mounts: &[PlannedMount]) -> bool {
-    !mounts
-        .iter()
-        .any(|m| normalized(&m.destination) == Path::new("/dev") && matches!(m.what, What::Bind { .. }))
+    !mounts.iter().any(|m| is_at(m, "/dev") && matches!(m.what, What::Bind { .. }))
 }
 
 /// `linux.rootfsPropagation`

@@ -10,6 +10,7 @@ use oci_spec::runtime::{Mount, Spec};
 use protocol::monitor::Item;
 use serde::Deserialize;
 
+use super::lxcfs;
 use super::process::Rlimit;
 use super::profile::{GENERATED, WantedProfile};
 use super::raw_keys::{ANNOTATIONS, DELEGATION, REFUSED, RENAMED};
@@ -36,6 +37,8 @@ pub(crate) struct RawSettings {
     pub wanted_profile: WantedProfile,
     /// The field that asks for a cgroup of the container's own to change.
     pub delegation: Option<String>,
+    /// The field that asks for LXCFS over the container's /proc.
+    pub lxcfs: Option<String>,
     /// `lxc.uts.name`: of a new namespace alone, where liblxc would name the host.
     pub hostname: Option<Item>,
     /// `lxc.prlimit.*`, which execs have, too.
@@ -118,11 +121,9 @@ impl RawSettings {
     fn keep(&mut self, item: Item) -> Result<(), String> {
         let Item { key, value, field } = &item;
         if key == DELEGATION {
-            self.delegation = match value.as_str() {
-                "true" | "1" => Some(field.clone()),
-                "false" | "0" => None,
-                _ => return Err(format!("{value:?} is not true or false")),
-            };
+            self.delegation = raw_values::switch(value)?.then(|| field.clone());
+        } else if key == lxcfs::KEY {
+            self.lxcfs = raw_values::switch(value)?.then(|| field.clone());
         } else if key == "lxc.mount.entry" {
             self.mounts.push(raw_values::mount_entry(value)?);
         } else if key == "lxc.apparmor.profile" {

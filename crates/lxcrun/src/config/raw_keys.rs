@@ -33,7 +33,7 @@ pub(super) const REFUSED: [(&str, &str); 28] = [
 ];
 
 /// Keys that an annotation may set unless the administrator says otherwise: they stay within the container.
-pub(super) const ANNOTATIONS: [&str; 8] = [
+pub(super) const ANNOTATIONS: [&str; 9] = [
     "lxc.prlimit.",
     "lxc.uts.name",
     "lxc.time.offset.",
@@ -42,10 +42,14 @@ pub(super) const ANNOTATIONS: [&str; 8] = [
     "lxc.start.",
     "lxc.group",
     DELEGATION,
+    super::lxcfs::KEY,
 ];
 
 /// Not a key of LXC's, but what its `lxc.cgroup.dir.container.inner` is for: whether the container may make cgroups.
 pub(super) const DELEGATION: &str = "lxc.cgroup-delegate";
+
+/// Keys that LXC does not have.
+pub(crate) const OWN: [&str; 2] = [DELEGATION, super::lxcfs::KEY];
 
 /// Names of LXC 1.x and 2.0, and what they are called now. Source: lxc-update-config(1).
 pub(super) const RENAMED: [(&str, &str); 24] = [

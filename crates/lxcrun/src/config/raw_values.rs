@@ -6,6 +6,15 @@ use oci_spec::runtime::Mount;
 
 use super::process::{Rlimit, UNLIMITED, rlimit_of_name};
 
+/// A setting that is on or off.
+pub(super) fn switch(value: &str) -> Result<bool, String> {
+    match value {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("{value:?} is not true or false")),
+    }
+}
+
 /// `lxc.prlimit.NAME`: `SOFT:HARD`, or one number for both. None for an empty one, which takes back what was said before.
 pub(super) fn rlimit(field: &str, name: &str, value: &str) -> Result<Option<Rlimit>, String> {
     let name = rlimit_of_name(name).ok_or("there is no such limit")?;

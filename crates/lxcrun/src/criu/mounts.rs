@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, makedev, openat2, statx};
@@ -17,6 +17,7 @@ use super::rpc::ExternalMount;
 use crate::cgroup::{Cgroup, Layout};
 use crate::config::{Plan, PlannedMount, What};
 use crate::error::{Context, refuse};
+use crate::host::unescaped;
 use crate::{ContainerId, Result};
 
 /// The name of what covers masked files.
@@ -39,21 +40,6 @@ fn mounts_of(process: &str) -> std::io::Result<Vec<Mount>> {
         Some(Mount { id, parent, point: unescaped(fields.nth(2)?) })
     };
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
-}
-
-/// A path with its `\040` and the like turned back.
-fn unescaped(field: &[u8]) -> PathBuf {
-    let mut path = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((byte, after)) = rest.split_first() {
-        let octal = (*byte == b'\\').then(|| after.get(..3)).flatten();
-        let octal = octal.and_then(|o| u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok());
-        match octal {
-            Some(byte) => (path.push(byte), rest = &after[3..]).1,
-            None => (path.push(*byte), rest = after).1,
-        }
-    }
-    std::ffi::OsString::from_vec(path).into()
 }
 
 /// One that the plan has at its destination, and the host's path for it where there is one.

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use super::{Check, program, text};
+use super::{Check, program};
 use crate::cgroup::{Hierarchies, Layout};
+use crate::config::lxcfs;
 use crate::facts;
 
 pub(super) fn checks(root: &Path) -> Vec<Check> {
@@ -105,11 +106,16 @@ fn cache() -> Check {
 }
 
 fn lxcfs() -> Check {
-    let check = Check::new("lxcfs", "/proc/meminfo and the like that show a container's own limits");
-    if text("/proc/self/mountinfo").contains(" fuse.lxcfs ") {
-        return check.ok("mounted");
+    let meaning = "--lxc-conf lxc.lxcfs=true: /proc/meminfo and the like show a container's own limits";
+    let check = Check::new("lxcfs", meaning);
+    match lxcfs::mountpoint() {
+        Ok(Some(top)) => match std::fs::read_dir(top.join("proc")) {
+            Ok(_) => check.ok(format!("{}, for containers with lxc.lxcfs=true", top.display())),
+            Err(e) => check.missing(format!("{}/proc: {e}", top.display()), "start it anew"),
+        },
+        Ok(None) => check.missing("not mounted", "on Debian: apt-get install lxcfs, and start it"),
+        Err(e) => check.missing(format!("/proc/self/mountinfo: {e}"), "mount /proc"),
     }
-    check.missing("not mounted", "on Debian: apt-get install lxcfs, and start it")
 }
 
 fn criu() -> Check {

@@ -12,6 +12,7 @@ mod text;
 
 use oci_spec::runtime::Spec;
 
+use crate::config::OWN_KEYS;
 use crate::{ANNOTATION_PREFIX, Bundle};
 use text::Text;
 
@@ -90,7 +91,12 @@ fn annotations(text: &mut Text, spec: &Spec) {
     all.sort();
     for (name, value) in all {
         if let Some(key) = name.strip_prefix(ANNOTATION_PREFIX) {
-            text.set("annotations", &format!("lxc.{}", key.strip_prefix("lxc.").unwrap_or(key)), value);
+            let key = format!("lxc.{}", key.strip_prefix("lxc.").unwrap_or(key));
+            if OWN_KEYS.contains(&key.as_str()) {
+                text.lacks("annotations", &format!("{key}: LXC has no such setting"));
+            } else {
+                text.set("annotations", &key, value);
+            }
         }
     }
 }
