@@ -7,6 +7,7 @@ use serde_json::json;
 
 tests![
     a_host_name_is_the_containers_alone.lxcrun_only(WHY),
+    an_annotation_may_have_its_old_name.lxcrun_only(WHY),
     a_key_is_one_word.lxcrun_only(WHY),
     no_path_adds_a_line_to_the_configuration.lxcrun_only(WHY),
     a_limit_of_a_cgroup_has_the_last_word.needs(Need::Controller("memory")).lxcrun_only(WHY),
@@ -57,6 +58,18 @@ fn a_host_name_is_the_containers_alone() {
     annotated(&[("uts.name", "a\tb")]).refused(&["lxc.uts.name", "control character"]);
     annotated(&[("uts.name", &"x".repeat(65))]).refused(&["uts.name", "64 bytes"]);
     assert_eq!(host_name(), before);
+}
+
+fn an_annotation_may_have_its_old_name() {
+    annotated(&[("utsname", "old")]).sh("hostname").run().assert_ok().assert_stdout("old\n");
+    annotated(&[("limit.nofile", "55")]).sh("ulimit -n").run().assert_ok().assert_stdout("55\n");
+    // The old name gives no more than the new one.
+    for key in ["aa_profile", "network.type", "limits.nofile"] {
+        annotated(&[(key, "x")]).refused(&["is not allowed in an annotation"]);
+    }
+    for key in ["tty", "id_map", "init_cmd"] {
+        annotated(&[(key, "1")]).refused(&[key, "annotation"]);
+    }
 }
 
 fn a_key_is_one_word() {

@@ -82,9 +82,12 @@ impl RawSettings {
             let allowed = allowed_by_administrator(id)?;
             for (key, value) in annotations {
                 let field = format!("annotations[{ANNOTATION_PREFIX}{}]", key.escape_debug());
-                let key = full_name(key);
-                check_key(id, &field, &key)?;
-                if !ANNOTATIONS.iter().any(|k| matches(k, &key)) && !allowed.iter().any(|k| allows(k, &key)) {
+                let named = full_name(key);
+                check_key(id, &field, &named)?;
+                // By today's name: what that may do is the same by the old one. The administrator may have written either.
+                let key = settings.translate(id, &named);
+                let is_allowed = |k: &String| allows(k, &key) || allows(k, &named);
+                if !ANNOTATIONS.iter().any(|k| matches(k, &key)) && !allowed.iter().any(is_allowed) {
                     let reason = format!(
                         "{key} is not allowed in an annotation (annotations.allow in {SYSTEM_CONFIG})"
                     );
@@ -96,24 +99,25 @@ impl RawSettings {
         for (key, value) in trusted {
             let key = full_name(key);
             check_key(id, "lxc_config", &key)?;
+            let key = settings.translate(id, &key);
             settings.add(id, "lxc_config", &key, value)?;
         }
         settings.wanted_profile.check(id)?;
         Ok(settings)
     }
 
+    /// Adds a setting by today's name.
     fn add(&mut self, id: &ContainerId, field: &str, key: &str, value: &str) -> Result<()> {
-        let key = self.translate(id, key);
-        if let Some((_, instead)) = REFUSED.iter().find(|(k, _)| matches(k, &key)) {
+        if let Some((_, instead)) = REFUSED.iter().find(|(k, _)| matches(k, key)) {
             return Err(refuse(id, field, format!("{key} can't be set: {instead}")));
         }
         if value.contains('\n') || value.contains('\0') {
             return Err(refuse(id, field, format!("the value of {key} has more than one line")));
         }
         if self.first.is_none() {
-            self.first = Some((field.into(), key.clone()));
+            self.first = Some((field.into(), key.into()));
         }
-        let item = Item { key: key.clone(), value: value.into(), field: field.into() };
+        let item = Item { key: key.into(), value: value.into(), field: field.into() };
         self.keep(item).map_err(|reason| refuse(id, field, format!("{key}: {reason}")))
     }
 
