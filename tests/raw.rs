@@ -20,6 +20,7 @@ tests![
     a_hook_of_the_end_runs_with_a_monitor.lxcrun_only(WHY),
     an_exec_has_the_limits_too.lxcrun_only(WHY),
     a_limit_below_the_needs_of_the_init.lxcrun_only(WHY),
+    a_setting_without_a_value_has_something_to_take_back.lxcrun_only(WHY),
     a_wrong_limit_is_named.lxcrun_only(WHY),
 ];
 
@@ -205,6 +206,18 @@ fn an_exec_has_the_limits_too() {
 
 fn a_limit_below_the_needs_of_the_init() {
     annotated(&[("prlimit.nofile", "20")]).sh(LIMIT).run().assert_ok().assert_stdout("20\n20\n");
+}
+
+fn a_setting_without_a_value_has_something_to_take_back() {
+    for key in
+        ["lxc.prlimit.nofile", "lxc.uts.name", "lxc.apparmor.profile", "lxc.sysctl.net.ipv4.ip_forward"]
+    {
+        let run = run(&[&format!("{key}=")], "true");
+        run.assert_fails().assert_stderr_contains(key).assert_stderr_contains("has no value");
+    }
+    annotated(&[("prlimit.nofile", "")]).refused(&["lxc.prlimit.nofile", "has no value"]);
+    let two = run(&["lxc.uts.name=one", "lxc.uts.name=", "lxc.uts.name=two"], "hostname");
+    two.assert_ok().assert_stdout("two\n");
 }
 
 fn a_wrong_limit_is_named() {

@@ -131,14 +131,18 @@ impl RawSettings {
         } else if key == "lxc.mount.entry" {
             self.mounts.push(raw_values::mount_entry(value)?);
         } else if key == "lxc.apparmor.profile" {
-            self.apparmor_profile = Some(value.clone()).filter(|name| !name.is_empty());
+            let name = Some(value.clone()).filter(|name| !name.is_empty());
+            let before = std::mem::replace(&mut self.apparmor_profile, name);
+            takes_back(value, before.is_some())?;
             self.wanted_profile.generate(field, value == GENERATED);
         } else if let Some(setting) = key.strip_prefix("lxc.apparmor.") {
             self.wanted_profile.set(field, setting, value)?;
         } else if key == "lxc.uts.name" {
+            takes_back(value, self.hostname.is_some())?;
             self.hostname = Some(item).filter(|item| !item.value.is_empty());
         } else if let Some(name) = key.strip_prefix("lxc.prlimit.") {
             let limit = raw_values::rlimit(field, name, value)?;
+            takes_back(value, self.rlimits.iter().any(|other| other.is_called(name)))?;
             self.rlimits.retain(|other| !other.is_called(name));
             self.rlimits.extend(limit);
         } else if let Some(clock) = key.strip_prefix("lxc.time.offset.") {
@@ -150,7 +154,12 @@ impl RawSettings {
             let (seconds, nanoseconds) = raw_values::time_offset(value)?;
             self.time_offsets.insert(clock, (seconds, nanoseconds, field.clone()));
         } else if key.starts_with("lxc.sysctl.") {
-            self.sysctls.push(item);
+            takes_back(value, self.sysctls.iter().any(|other| other.key == *key))?;
+            self.sysctls.retain(|other| other.key != *key);
+            self.sysctls.extend(Some(item).filter(|item| !item.value.is_empty()));
+        } else if ["lxc.prlimit", "lxc.sysctl", "lxc.time.offset"].contains(&key.as_str()) {
+            // liblxc would take its own list of them back, in which there is nothing.
+            return Err("has no name after it".into());
         } else if key.starts_with("lxc.cgroup") {
             self.limits.push(RawLimit::new(item)?);
         } else if is_network(key, ".type") && value == "none" {
@@ -245,6 +254,14 @@ impl RawSettings {
         );
         Err(refuse(id, field, reason))
     }
+}
+
+/// Fails for an empty value that has no effect: in LXC it takes back what was said before.
+fn takes_back(value: &str, said_before: bool) -> Result<(), String> {
+    if value.is_empty() && !said_before {
+        return Err("has no value, and nothing was said before it that it could take back".into());
+    }
+    Ok(())
 }
 
 /// Whether `key` is this setting of a network device.
@@ -400,6 +417,19 @@ mod tests {
         assert_eq!(limits(&[("prlimit.nofile", "5"), ("prlimit.nofile", "6")]), [6]);
         assert!(limits(&[("prlimit.nofile", "5"), ("prlimit.nofile", "")]).is_empty());
         assert!(settings(&[("prlimit.files", "5")]).is_err());
+    }
+
+    #[test]
+    fn an_empty_value_takes_something_back_or_is_refused() {
+        for key in ["prlimit.nofile", "uts.name", "utsname", "apparmor.profile", "sysctl.net.ipv4.ip_forward"]
+        {
+            let error = settings(&[(key, "")]).unwrap_err().to_string();
+            assert!(error.contains("has no value"), "{key}: {error}");
+            settings(&[(key, "5"), (key, "")]).unwrap();
+        }
+        let both = settings(&[("sysctl.net.a", "5"), ("sysctl.net.b", "6"), ("sysctl.net.a", "")]).unwrap();
+        assert_eq!(both.sysctls.iter().map(|s| s.key.as_str()).collect::<Vec<_>>(), ["lxc.sysctl.net.b"]);
+        assert!(settings(&[("prlimit", "")]).is_err());
     }
 
     #[test]
