@@ -329,13 +329,21 @@ impl Log {
 
 /// The sentences of a log that say what went wrong. The first is the cause, those after it who was affected by it.
 fn errors(log: &str) -> String {
+    sentences(log).into_iter().take(3).collect::<Vec<_>>().join("; ")
+}
+
+fn sentences(log: &str) -> Vec<&str> {
     let said = log.lines().filter_map(|line| {
         let (_, error) = line.split_once("Error (")?;
         let (_, sentence) = error.split_once("): ")?;
         // No failure: CRIU wants more descriptors than it needs.
         (!sentence.starts_with("rlimit:")).then(|| sentence.trim())
     });
-    said.take(3).collect::<Vec<_>>().join("; ")
+    // It looks for tools by executing them, and what is not there is an "error" of these words; but where one that it needs
+    // has failed, nothing else may be said.
+    let (tools, causes): (Vec<&str>, Vec<&str>) =
+        said.partition(|sentence| sentence.starts_with("exited, status="));
+    if causes.is_empty() { tools } else { causes }
 }
 
 #[cfg(test)]
@@ -352,6 +360,14 @@ mod tests {
             errors(log),
             "Can't lookup mount=27 for fd=1 path=/out; Dump files (pid: 1) failed with -1"
         );
+    }
+
+    #[test]
+    fn a_tool_that_criu_has_looked_for_is_no_cause() {
+        let log = "Error (criu/util.c:642): exited, status=1\nError (criu/util.c:642): exited, status=1\n\
+                   Error (criu/vdso.c:381): vdso: Unexpected rt vDSO area bounds\n";
+        assert_eq!(errors(log), "vdso: Unexpected rt vDSO area bounds");
+        assert_eq!(errors("Error (criu/util.c:642): exited, status=1\n"), "exited, status=1");
     }
 
     #[test]
