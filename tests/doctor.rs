@@ -1,5 +1,7 @@
 //! `doctor`: what it says about this host, and about one that lacks something.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use lxcrun_test::{Bundle, Output, Runtime, tests};
@@ -11,6 +13,10 @@ tests![
     a_host_without_liblxc_lacks_what_is_needed.lxcrun_only(WHY),
     a_caller_without_rights_lacks_what_is_needed.lxcrun_only(WHY),
     a_missing_program_is_no_failure.lxcrun_only(WHY),
+    a_criu_that_does_not_work_is_missing.lxcrun_only(WHY),
+    a_state_root_of_the_kernels_is_missing.lxcrun_only(WHY),
+    a_user_without_a_state_root_lacks_it.lxcrun_only(WHY),
+    lxcfs_says_how_to_have_it.lxcrun_only(WHY),
     it_changes_nothing.lxcrun_only(WHY),
 ];
 
@@ -77,6 +83,55 @@ fn a_missing_program_is_no_failure() {
     let hide = "mount -t tmpfs none /usr/sbin; mount -t tmpfs none /usr/local/sbin;";
     let output = Bundle::busybox().build().call("doctor").arg("--json").host(hide).output();
     assert_eq!(check(output.assert_ok(), "CRIU")["health"], "missing");
+}
+
+fn a_criu_that_does_not_work_is_missing() {
+    let bundle = Bundle::busybox();
+    let says = |script: &str| {
+        let program = bundle.make_file("criu", script);
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+        let others = std::env::var("PATH").expect("a path");
+        let path = format!("{}:{others}", program.parent().expect("a directory").display());
+        let call = lxcrun_test::Call::new(bundle.path("root")).env("PATH", path).arg("doctor").arg("--json");
+        check(&call.output(), "CRIU")
+    };
+    let works = says("#!/bin/sh\n[ \"$1\" = check ]\n");
+    assert_eq!(works["health"], "ok", "{works}");
+    let fails = says(
+        "#!/bin/sh\necho 'Error (criu/util.c:642): exited, status=1' >&2\n\
+         echo 'Error (criu/vdso.c:381): vdso: odd bounds' >&2\nexit 1\n",
+    );
+    assert_eq!((&fails["health"], &fails["needed"]), (&"missing".into(), &false.into()), "{fails}");
+    assert!(fails["found"].as_str().expect("text").ends_with("criu check: vdso: odd bounds"), "{fails}");
+}
+
+fn a_state_root_of_the_kernels_is_missing() {
+    let container = Bundle::busybox().build();
+    for root in ["/proc/x", "/sys/x", "/dev/null/x"] {
+        let call = container.global(["--root".as_ref(), root.as_ref()]).arg("doctor").arg("--json");
+        let output = call.output();
+        let check = check(output.assert_exit(1), "state root");
+        assert_eq!(check["health"], "missing", "{check}");
+    }
+}
+
+fn a_user_without_a_state_root_lacks_it() {
+    // Its directory may be closed to others.
+    let runtime = fs::File::open(Runtime::get().path()).expect("the runtime");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=1000", "--regid=1000", "--clear-groups", "/proc/self/fd/0", "doctor", "--json"]);
+    command.env_remove("XDG_RUNTIME_DIR").stdin(runtime);
+    let output = Output::new("doctor", &command.output().expect("setpriv"));
+    let root = check(output.assert_exit(1), "state root");
+    assert!(root["found"].as_str().expect("text").contains("XDG_RUNTIME_DIR"), "{root}");
+    assert!(root["mend"].as_str().expect("text").contains("--root"), "{root}");
+}
+
+fn lxcfs_says_how_to_have_it() {
+    let none = "sed -n 's/^[^/]* [^ ]* \\([^ ]*\\) .* - fuse[.]lxcfs .*/\\1/p' /proc/self/mountinfo | \
+                while read -r place; do umount -l \"$place\"; done;";
+    let output = Bundle::busybox().build().call("doctor").host(none).output();
+    output.assert_stdout_contains("lxc.lxcfs=true").assert_stdout_contains("apt-get install lxcfs");
 }
 
 fn it_changes_nothing() {

@@ -10,7 +10,7 @@ use super::{print_json, print_text};
 use crate::cli;
 
 /// The exit code is 0 when containers can run, 1 when something that they need is missing.
-pub fn doctor(root: &Path, args: &cli::Doctor) -> anyhow::Result<ExitCode> {
+pub fn doctor(root: Option<&Path>, args: &cli::Doctor) -> anyhow::Result<ExitCode> {
     let checks = examine(root);
     let fatal = checks.iter().any(Check::is_fatal);
     if args.json {

@@ -47,7 +47,12 @@ pub fn run(cli: &Cli, inherited: Vec<OwnedFd>) -> anyhow::Result<ExitCode> {
     let Some(command) = &cli.command else {
         return if cli.global.version { version() } else { bail!("a command is needed: see lxcrun --help") };
     };
-    let root = state_root(cli)?;
+    let root = match (command, state_root(cli)?) {
+        (_, Some(root)) => root,
+        // It tells that, beside the rest.
+        (Command::Doctor(args), None) => return doctor::doctor(None, args),
+        (_, None) => bail!("--root is needed: this user is not root and has no XDG_RUNTIME_DIR"),
+    };
     let id = |text: &str| text.parse::<ContainerId>();
     let load = |text: &str| -> anyhow::Result<Container> { Ok(Container::load(&root, &id(text)?)?) };
     match command {
@@ -68,7 +73,7 @@ pub fn run(cli: &Cli, inherited: Vec<OwnedFd>) -> anyhow::Result<ExitCode> {
         Command::Restore(args) => return checkpoint::restore(&root, cli, args),
         Command::Spec(args) => spec(args)?,
         Command::Features => print_json(&lxcrun::features())?,
-        Command::Doctor(args) => return doctor::doctor(&root, args),
+        Command::Doctor(args) => return doctor::doctor(Some(&root), args),
         Command::Configure(args) => configure::configure(args)?,
         Command::LxcConfig(args) => {
             print_text(&lxcrun::plain_lxc_config(&Bundle::open(directory(&args.bundle))?))?
@@ -92,8 +97,8 @@ fn version() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `--root`, or the default for this user. An empty `XDG_RUNTIME_DIR` counts as none.
-fn state_root(cli: &Cli) -> anyhow::Result<PathBuf> {
+/// `--root`, or the default for this user, if there is one. An empty `XDG_RUNTIME_DIR` counts as none.
+fn state_root(cli: &Cli) -> anyhow::Result<Option<PathBuf>> {
     if let Some(root) = cli::given(&cli.global.root) {
         // It is written down, in JSON and in lines.
         match root.to_str() {
@@ -103,16 +108,15 @@ fn state_root(cli: &Cli) -> anyhow::Result<PathBuf> {
             }
             Some(_) => {}
         }
-        return std::path::absolute(root).with_context(|| format!("--root {}", root.display()));
+        return std::path::absolute(root).with_context(|| format!("--root {}", root.display())).map(Some);
     }
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
-    match own {
-        _ if !lxcrun::is_ordinary_user() => Ok("/run/lxcrun".into()),
-        Some(directory) => Ok(Path::new(&directory).join("lxcrun")),
+    Ok(match own {
+        _ if !lxcrun::is_ordinary_user() => Some("/run/lxcrun".into()),
+        Some(directory) => Some(Path::new(&directory).join("lxcrun")),
         // Root of a user namespace, with the host's /run or one of its own.
-        None if rustix::process::geteuid().is_root() => Ok("/run/lxcrun".into()),
-        None => bail!("--root is needed: this user is not root and has no XDG_RUNTIME_DIR"),
-    }
+        None => rustix::process::geteuid().is_root().then(|| "/run/lxcrun".into()),
+    })
 }
 
 fn create(root: &Path, cli: &Cli, args: &cli::Create, inherited: Vec<OwnedFd>) -> anyhow::Result<()> {

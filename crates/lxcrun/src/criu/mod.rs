@@ -290,6 +290,21 @@ pub(crate) fn inherited_fd(index: usize) -> i32 {
 /// there, by hooks or by path, at a restore as at `create`.
 pub(crate) const EMPTY_NAMESPACES: u32 = libc::CLONE_NEWNET.unsigned_abs();
 
+/// Whether CRIU can do its work on this kernel, by its own word: what it says is missing. It takes seconds.
+pub(crate) fn works(program: &Path) -> std::result::Result<(), String> {
+    let mut command = Command::new(program);
+    command.arg("check").stdin(std::process::Stdio::null());
+    let output = kernel::block_none_in(&mut command).output().map_err(|e| e.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stderr, output.stdout].concat();
+    let said = String::from_utf8_lossy(&said);
+    // Without its errors' form it is at least something.
+    let first = sentences(&said).into_iter().chain(said.lines()).find(|line| !line.trim().is_empty());
+    Err(first.map_or_else(|| output.status.to_string(), |line| line.trim().to_owned()))
+}
+
 /// What every request says.
 pub(crate) fn options(images: &Directory, work: &Directory, log: &str) -> Options {
     Options {

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, access, statfs};
 
 use super::{Check, program};
 use crate::cgroup::{Hierarchies, Layout};
 use crate::config::lxcfs;
 use crate::facts;
 
-pub(super) fn checks(root: &Path) -> Vec<Check> {
+pub(super) fn checks(root: Option<&Path>) -> Vec<Check> {
     let mut checks = vec![liblxc()];
     checks.extend(cgroups());
     checks.extend([systemd(), state_root(root), cache(), lxcfs(), criu(), busybox()]);
@@ -79,14 +79,35 @@ fn existing(path: &Path) -> &Path {
     path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"))
 }
 
-fn state_root(root: &Path) -> Check {
+/// File systems that hold no files of anybody's, by their numbers in statfs(2). Source: linux/magic.h.
+const KERNELS_OWN: [rustix::fs::FsWord; 9] = [
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x27_e0eb,   // cgroup
+    0x6367_7270, // cgroup2
+    0x1cd1,      // devpts
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0x1980_0202, // mqueue
+];
+
+fn state_root(root: Option<&Path>) -> Check {
     let check = Check::new("state root", "where containers are remembered").needed();
-    let found = root.display().to_string();
-    match access(existing(root), Access::WRITE_OK) {
-        Ok(()) => check.ok(found),
-        Err(e) => {
-            check.missing(format!("{found}: {e}"), "run as another user, or name a directory with --root")
-        }
+    let mend = "run as another user, or name a directory with --root";
+    let Some(root) = root else {
+        return check.missing("this user is not root and has no XDG_RUNTIME_DIR", mend);
+    };
+    let (found, place) = (root.display().to_string(), existing(root));
+    // Root may write to directories of the kernel's own that take no new ones, or to whom a new one means something.
+    let takes_files = || match statfs(place) {
+        Ok(about) if KERNELS_OWN.contains(&about.f_type) => Err(rustix::io::Errno::PERM),
+        other => other.map(drop),
+    };
+    match access(place, Access::WRITE_OK).and_then(|()| takes_files()) {
+        Ok(()) if place.is_dir() => check.ok(found),
+        Ok(()) => check.missing(format!("{found}: {} is no directory", place.display()), mend),
+        Err(e) => check.missing(format!("{found}: {e}"), mend),
     }
 }
 
@@ -120,9 +141,15 @@ fn lxcfs() -> Check {
 
 fn criu() -> Check {
     let check = Check::new("CRIU", "checkpoint and restore");
-    match program("criu") {
-        Some(path) => check.ok(path.display().to_string()),
-        None => check.missing("not on the PATH", "on Debian: apt-get install criu"),
+    let Some(path) = program("criu") else {
+        return check.missing("not on the PATH", "on Debian: apt-get install criu");
+    };
+    match crate::criu::works(&path) {
+        Ok(()) => check.ok(path.display().to_string()),
+        Err(reason) => check.missing(
+            format!("{}: criu check: {reason}", path.display()),
+            "run as root, with a CRIU that knows this kernel (docs/checkpoint.md)",
+        ),
     }
 }
 
