@@ -31,6 +31,7 @@ tests![
     a_pidfd_socket_that_is_none_is_refused.not_on("runc", "new in 1.2"),
     completions_are_complete.lxcrun_only("others ship a file"),
     manual_pages_are_complete.lxcrun_only("others ship files"),
+    the_steps_of_the_readme_work.lxcrun_only("it is lxcrun's"),
     the_help_of_a_command_says_what_the_list_says.lxcrun_only("each runtime has its own words"),
     help_lists_the_commands,
     help_and_errors_say_the_name_of_the_call.lxcrun_only("others have one name"),
@@ -399,6 +400,23 @@ fn help_lists_the_commands() {
     for command in ["create", "start", "state", "kill", "delete", "run", "exec"] {
         help.assert_ok().assert_stdout_contains(command);
     }
+}
+
+fn the_steps_of_the_readme_work() {
+    let text = include_str!("../README.md");
+    let (_, steps) = text.split_once("step by step").expect("the steps");
+    let steps = steps.split("```sh\n").nth(1).and_then(|block| block.split("```").next()).expect("a block");
+    let container = bare();
+    let dir = container.path("scratch");
+    fs::create_dir(&dir).expect("a directory");
+    let (runtime, root) = (Runtime::get().path().display(), container.path("root"));
+    let script = format!("lxcrun() {{ '{runtime}' --root '{}' \"$@\"; }}\n{steps}", root.display());
+    let mut shell = std::process::Command::new("sh");
+    // An id of its own: it is the name of a cgroup.
+    shell.arg("-ec").arg(script.replace(" web", &format!(" {}", container.id()))).current_dir(&dir);
+    let output = shell.stdin(Stdio::null()).output().expect("sh");
+    let output = lxcrun_test::Output::new("the steps", &output);
+    output.assert_ok().assert_stdout_contains("sleep 1000").assert_stdout_contains("\"type\":\"stats\"");
 }
 
 fn the_help_of_a_command_says_what_the_list_says() {
