@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 tests![
     every_property_has_a_test.needs(Need::File(SCHEMA)),
     conformance_names_real_tests,
+    the_drivers_contract_names_real_tests,
     limits_of_block_io_are_set_or_refused_by_name.lxcrun_only("the suite asks for names of fields"),
     limits_of_processors_are_set_or_refused_by_name.lxcrun_only("the suite asks for names of fields"),
     limits_of_memory_are_set_or_refused_by_name.lxcrun_only("the suite asks for names of fields"),
@@ -182,6 +183,22 @@ fn conformance_names_real_tests() {
         .filter(|line| named(line).next().is_none() && !explained.iter().any(|word| line.contains(word)))
         .collect();
     assert!(bare.is_empty(), "no test and no reason in {bare:#?}");
+}
+
+/// docs/migrating-from-docker-lxc.md has a row for each test of the exec driver's contract.
+fn the_drivers_contract_names_real_tests() {
+    let sources = [
+        include_str!("../crates/execdriver/tests/contract/starting.rs"),
+        include_str!("../crates/execdriver/tests/contract/running.rs"),
+    ];
+    let tests = sources.iter().flat_map(|text| text.lines());
+    let tests = tests.filter_map(|line| line.strip_prefix("fn ")?.split('(').next());
+    let tests: BTreeSet<&str> = tests.filter(|name| name.starts_with("row_")).collect();
+    let text = include_str!("../docs/migrating-from-docker-lxc.md");
+    let named: BTreeSet<&str> = text.split('`').filter(|word| word.starts_with("row_")).collect();
+    assert_eq!(named, tests);
+    let rows = text.lines().filter(|line| line.contains("`row_")).count();
+    assert_eq!(rows, 26);
 }
 
 /// The schema's files.
