@@ -3,6 +3,7 @@
 //! Three processes make a container: the runtime (`lxcrun create`, or a program that embeds the library),
 //! the monitor (which calls liblxc's `start`) and the init (pid 1 until it executes the program). The runtime
 //! holds a socket to each of the others; they never talk to one another.
+#![forbid(unsafe_code)]
 
 mod channel;
 mod hook;
