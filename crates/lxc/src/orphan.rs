@@ -118,7 +118,8 @@ mod tests {
     fn in_an_orphan(message: bool) -> bool {
         let (mut heard, mut tell) = std::io::pipe().unwrap();
         let (mut parents, childs) = UnixStream::pair().unwrap();
-        // SAFETY: what runs in the two processes does not allocate, and ends by _exit.
+        // SAFETY: the child ends by _exit. It allocates, as it does in a monitor's child, and so needs the C library's
+        // allocator to work after a fork of a process with threads, as glibc's does: fork(3) there takes care of its locks.
         let parent = unsafe { libc::fork() };
         if parent == 0 {
             let ready = end_orphans().is_ok() && (!message || parents.write_all(b"x").is_ok());

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 pub const CONTROL_FD: i32 = 3;
 /// The init's end of the init's channel: the monitor only passes it on.
 pub const INIT_FD: i32 = 4;
-/// The init's program, a sealed memfd: liblxc executes `/proc/self/fd/5` in the container.
+/// The init's program, a file that nobody can write to: on a read-only mount attached nowhere, or a sealed memfd. liblxc
+/// executes `/proc/self/fd/5` in the container.
 pub const INIT_PROGRAM_FD: i32 = 5;
 
 /// One line of LXC configuration and the field of the specification that it comes from.
