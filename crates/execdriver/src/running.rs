@@ -65,7 +65,8 @@ pub(crate) fn exec(
     start: &mut StartCallback<'_>,
 ) -> Result<ExitStatus> {
     let id = container.id();
-    let mut options = ExecOptions::default();
+    // A daemon may have children of its own, and wait for them as it likes.
+    let mut options = ExecOptions { shared_children: true, ..ExecOptions::default() };
     let streams = Streams::open(id, pipes, process.terminal().unwrap_or(false), &mut options.stdio)?;
     let oom_kills = container.oom_kills()?;
     let mut joined = Joined { process: container.exec(process, options)?, ended: false };

@@ -13,6 +13,7 @@ mod starting;
 
 use common::Bed;
 use execdriver::{Command, Driver, LxcDriver, Pipes, ProcessConfig, Resources};
+use rustix::process::WaitOptions;
 
 /// Takes more memory than it may, when it is told to.
 fn memory_hog(bed: &Bed) -> execdriver::CommandBuilder {
@@ -76,6 +77,64 @@ fn plays_a_part() {
             println!("\nROLE exec {}", status.exit_code);
             driver.terminate(&id).unwrap();
         }
+        "exec" => {
+            exec_again_and_again(&driver.unwrap(), &id.parse().unwrap());
+            // Neither one that was executed nor one that helped is left to wait for.
+            assert_eq!(rustix::process::wait(WaitOptions::NOHANG).err(), Some(rustix::io::Errno::CHILD));
+        }
+        "exec-beside-a-reaper" => {
+            // While that one lives, the reaper has somebody to wait for; it waits for that one, too.
+            #[allow(clippy::zombie_processes)]
+            let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+            let reaper = std::thread::spawn(|| while rustix::process::wait(WaitOptions::empty()).is_ok() {});
+            exec_again_and_again(&driver.unwrap(), &id.parse().unwrap());
+            other.kill().unwrap();
+            reaper.join().unwrap();
+        }
         other => panic!("{other}"),
     }
+}
+
+/// A seccomp filter that has this thread and its children find a kernel before Linux 6.13.
+fn without_pidfd_info() -> Vec<u8> {
+    const PIDFD_GET_INFO: u32 = 0xC040_FF0B;
+    let enotty = 0x0005_0000 | nix::libc::ENOTTY.unsigned_abs();
+    let ioctl = u32::try_from(nix::libc::SYS_ioctl).unwrap();
+    // Code, where to go when equal and when not, operand: linux/filter.h. The second argument's low half is at 24.
+    let program: [(u16, u8, u8, u32); 6] = [
+        (0x20, 0, 0, 0),
+        (0x15, 0, 3, ioctl),
+        (0x20, 0, 0, 24),
+        (0x15, 0, 1, PIDFD_GET_INFO),
+        (0x06, 0, 0, enotty),
+        (0x06, 0, 0, 0x7fff_0000),
+    ];
+    let entry = |(code, yes, no, k): (u16, u8, u8, u32)| {
+        let [c0, c1] = code.to_ne_bytes();
+        let [k0, k1, k2, k3] = k.to_ne_bytes();
+        [c0, c1, yes, no, k0, k1, k2, k3]
+    };
+    program.into_iter().flat_map(entry).collect()
+}
+
+/// Says how each of several execs has ended, in a process whose children somebody else may wait for.
+fn exec_again_and_again(driver: &LxcDriver, id: &execdriver::ContainerId) {
+    if std::env::var_os("ROLE_OLD_KERNEL").is_some() {
+        kernel::load_filter(&without_pidfd_info(), 0).unwrap();
+    }
+    let codes =
+        ["exit 0", "exit 7", "kill -TERM $$", "exit 255", "exit 3", "sleep 1; exit 4", "exit 5", "exit 6"]
+            .map(|script| {
+                let process = ProcessConfig::new(["sh", "-c", script]);
+                match driver.exec(id, &process, Pipes::null(), &mut |_| ()) {
+                    Ok(status) => status.exit_code.to_string(),
+                    Err(error) => error.to_string(),
+                }
+            });
+    let missing = driver.exec(id, &ProcessConfig::new(["nowhere"]), Pipes::null(), &mut |_| ()).unwrap_err();
+    println!(
+        "\nROLE codes {} {}",
+        codes.join(" "),
+        missing.exit_code().unwrap_or_else(|| panic!("{missing:?}"))
+    );
 }

@@ -1,6 +1,6 @@
 //! File descriptors that cross an exec.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{FdFlags, Result, fcntl_setfd};
@@ -43,15 +43,20 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     crate::check(ret).map(drop)
 }
 
-/// Closes every descriptor from `first` on, which whoever started us had open.
+/// Closes every descriptor with one of these numbers, but standard input, output and error.
 ///
-/// To be called before anything in the process opens files.
+/// To be called by a process that has just begun and holds nothing under these numbers: they are its parent's, which has
+/// not marked them close-on-exec.
 ///
 /// # Errors
 /// `ENOSYS` before Linux 5.9.
-pub fn close_from(first: u32) -> Result<()> {
-    // SAFETY: by the contract above nobody in this process owns any of them.
-    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+pub fn close_range(numbers: RangeInclusive<u32>) -> Result<()> {
+    let first = (*numbers.start()).max(3);
+    if first > *numbers.end() {
+        return Ok(());
+    }
+    // SAFETY: by the contract above nobody in this process owns a descriptor with such a number.
+    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, *numbers.end(), 0) };
     crate::check(ret).map(drop)
 }
 

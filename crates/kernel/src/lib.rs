@@ -21,12 +21,12 @@ mod userns;
 pub use bpf::{BpfInstruction, attach_device_program, device_programs, load_device_program};
 pub use code::free_code;
 pub use copy::copy_tree;
-pub use fds::{close_from, close_on_exec_from, open_among, place_from, take_inherited};
+pub use fds::{close_on_exec_from, close_range, open_among, place_from, take_inherited};
 pub use heap::{free_memory, share_one_heap};
 pub use keyring::join_session_keyring;
 pub use loops::{LoopOptions, attach_loop};
 pub use mount::{MountAttr, Propagation, set_mount_attributes};
-pub use process::{Clone, clone_sibling};
+pub use process::{Clone, clone_child, clone_sibling, status_after_reaping, statuses_outlive_reaping};
 pub use scheduling::{
     SchedulerAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduler,
 };

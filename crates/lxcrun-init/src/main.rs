@@ -15,15 +15,22 @@ mod proc;
 mod process;
 mod root;
 mod terminal;
+mod waiter;
 
 use std::process::ExitCode;
 
 use protocol::Channel;
-use protocol::init::{CONTROL_FD, FromInit, ToInit};
+use protocol::init::{CONTROL_FD, FromInit, ToInit, WAITER};
 
 use crate::failure::{Result, fail};
 
 fn main() -> ExitCode {
+    if std::env::args_os().next().is_some_and(|name| name == WAITER)
+        && let Err(e) = waiter::stay_behind()
+    {
+        eprintln!("{WAITER}: {e}");
+        return ExitCode::FAILURE;
+    }
     let Ok(control) = kernel::take_inherited(CONTROL_FD) else {
         eprintln!("lxcrun-init is started by lxcrun");
         return ExitCode::FAILURE;

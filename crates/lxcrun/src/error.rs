@@ -82,6 +82,15 @@ pub enum Error {
         /// The container.
         id: ContainerId,
     },
+    /// A process of an exec has run and ended, but how is not known: this program ignores SIGCHLD, or somebody else in it has
+    /// waited for the process. [`ExecOptions::shared_children`](crate::ExecOptions::shared_children) is for that.
+    #[error(
+        "container {id}: the process has ended, but this program ignores SIGCHLD or has waited for it elsewhere"
+    )]
+    StatusTaken {
+        /// The container.
+        id: ContainerId,
+    },
     /// A file or a call of the operating system.
     #[error("container {id}: {what}")]
     Io {

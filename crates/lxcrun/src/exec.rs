@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use protocol::Channel;
-use protocol::init::{CONTROL_FD, Exec, FdIndex, FromInit, Stdio as InitStdio, ToInit};
+use protocol::init::{CONTROL_FD, Exec, FdIndex, FromInit, Stdio as InitStdio, ToInit, WAITER, WAITER_FD};
 use protocol::monitor::Exit;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
@@ -43,6 +45,9 @@ pub struct ExecOptions {
     pub cgroups: Vec<String>,
     /// Go on although the container is paused: the process runs when it is resumed.
     pub ignore_paused: bool,
+    /// This program may ignore SIGCHLD, or wait for children that it does not know (waitpid(2) with -1, as a subreaper does).
+    /// Where the kernel forgets then how the process has ended, before Linux 6.15, one of our own waits for it.
+    pub shared_children: bool,
     /// Becomes readable when nobody wants the process of a paused container any more.
     pub cancelled: Option<OwnedFd>,
 }
@@ -54,6 +59,57 @@ pub struct ExecProcess {
     pid: Pid,
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
+    waiter: Option<Waiter>,
+}
+
+/// A process that waits for that of an exec: protocol's `WAITER`.
+#[derive(Debug)]
+struct Waiter {
+    process: Helper,
+    /// What it says when the exec has ended.
+    report: OwnedFd,
+}
+
+impl Waiter {
+    /// How the exec has ended; the waiter ends with it.
+    fn wait(&self, id: &ContainerId) -> Result<Exit> {
+        let mut status = [0; 4];
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.report, &mut status));
+        let read = read.at(id, "cannot wait for the process");
+        self.process.wait().at(id, "cannot wait for a helper process")?;
+        // Nothing was said by one that was killed.
+        if read? != status.len() {
+            return Err(Error::StatusTaken { id: id.clone() });
+        }
+        Ok(Exit::of_status(i32::from_ne_bytes(status)))
+    }
+}
+
+/// The process that joins the container, makes that of the exec, and ends.
+enum HelperOfExec {
+    Child(Helper),
+    /// A child of the waiter's.
+    Grandchild(Pid, OwnedFd),
+}
+
+impl HelperOfExec {
+    fn pid(&self) -> Pid {
+        match self {
+            Self::Child(helper) => helper.pid(),
+            Self::Grandchild(pid, _) => *pid,
+        }
+    }
+
+    /// Waits for its end.
+    fn wait(&self) -> io::Result<()> {
+        match self {
+            Self::Child(helper) => helper.wait(),
+            Self::Grandchild(_, pidfd) => {
+                let ended = || poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None);
+                Ok(rustix::io::retry_on_intr(ended).map(drop)?)
+            }
+        }
+    }
 }
 
 /// The namespaces of a process, by their files and their flags: namespaces(7).
@@ -127,10 +183,32 @@ impl Container {
         let (channel, helper_end) = Channel::pair().at(id, "no channel for the exec")?;
         channel.learn_senders().at(id, "no channel for the exec")?;
         let program = embedded::init().at(id, "cannot start a helper process")?;
-        let helper = Helper::spawn(program, "lxcrun: exec", vec![(helper_end.into(), CONTROL_FD)], None)
-            .at(id, "cannot start a helper process")?;
+        let mut helper_fds = vec![(helper_end.into(), CONTROL_FD)];
+        let waits = options.shared_children && !kernel::statuses_outlive_reaping();
+        let (report, name) = if waits {
+            let (report, end) = pipe_with(PipeFlags::CLOEXEC).at(id, "no channel for the exec")?;
+            helper_fds.push((end, WAITER_FD));
+            (Some(report), WAITER)
+        } else {
+            (None, "lxcrun: exec")
+        };
+        let spawned =
+            Helper::spawn(program, name, helper_fds, None).at(id, "cannot start a helper process")?;
+        let mut cleanup =
+            KillOnDrop { pid: Some(spawned.pid()), pidfd: None, cgroup: self.cgroup()?, waiter: None };
+        let helper = match report {
+            Some(report) => {
+                // The helper is a child of what was spawned, and tells its pid.
+                let (_, sender) = expect(id, &channel, None, |m| matches!(m, FromInit::Hello))?;
+                let pid = sender.ok_or_else(|| refuse(id, "exec", "its pid is unknown"))?;
+                let helper = pidfd_open(pid, PidfdFlags::empty()).at(id, "the exec has ended")?;
+                cleanup.waiter = Some(Waiter { process: spawned, report });
+                HelperOfExec::Grandchild(pid, helper)
+            }
+            None => HelperOfExec::Child(spawned),
+        };
         let pid = helper.pid();
-        let mut cleanup = KillOnDrop { pid: Some(pid), cgroup: self.cgroup()? };
+        cleanup.pid = Some(pid);
         set_affinity(id, pid, "initial", affinity.initial.as_ref())?;
         let beside = self.state.init.and_then(|init| Pid::from_raw(init.pid));
         self.cgroup()?.enter(pid, &options.cgroups, beside)?;
@@ -141,7 +219,9 @@ impl Container {
         if affinity.initial.is_none() && affinity.last.is_none() {
             process::reset_affinity(pid);
         }
-        expect(id, &channel, cancelled, |m| matches!(m, FromInit::Hello))?;
+        if cleanup.waiter.is_none() {
+            expect(id, &channel, cancelled, |m| matches!(m, FromInit::Hello))?;
+        }
         let sent = channel.send(&ToInit::Exec(Box::new(request)), &fds.borrowed());
         if let Err(e) = sent {
             // It has given up: what it said before tells why.
@@ -151,9 +231,19 @@ impl Container {
         let (_, sender) = expect(id, &channel, cancelled, |m| matches!(m, FromInit::Hello))?;
         let pid = sender.ok_or_else(|| refuse(id, "exec", "its pid is unknown"))?;
         tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).at(id, "the exec has ended")?;
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(e) if process::is_gone(e) => {
+                // Somebody else has waited for it already. What it said before tells why it has ended.
+                helper.wait().at(id, "cannot wait for a helper process")?;
+                cleanup.pid = None;
+                expect(id, &channel, cancelled, |_| false)?;
+                return Err(e).at(id, "the exec has ended");
+            }
+            opened => opened.at(id, "the exec's process")?,
+        };
         helper.wait().at(id, "cannot wait for a helper process")?;
         cleanup.pid = Some(pid);
+        cleanup.pidfd = Some(pidfd.try_clone().at(id, "the exec's process")?);
 
         let terminal =
             expect(id, &channel, cancelled, |m| matches!(m, FromInit::Ready))?.0.into_iter().next();
@@ -194,7 +284,8 @@ impl Container {
         }
         // The exec has closed it.
         cleanup.pid = None;
-        Ok(ExecProcess { id: id.clone(), pid, pidfd, terminal })
+        let waiter = cleanup.waiter.take();
+        Ok(ExecProcess { id: id.clone(), pid, pidfd, terminal, waiter })
     }
 
     /// The root of a container whose mount namespace is not its own: there, others have another.
@@ -307,20 +398,35 @@ fn out_of_turn(id: &ContainerId, message: &FromInit) -> Error {
 /// Kills and reaps a child that is not wanted any more.
 struct KillOnDrop<'a> {
     pid: Option<Pid>,
+    /// The same, if it may be waited for by others: then its number may be somebody else's by now.
+    pidfd: Option<OwnedFd>,
     /// Where it may be frozen.
     cgroup: &'a Cgroup,
+    /// Who waits for it instead of us.
+    waiter: Option<Waiter>,
 }
 
 impl Drop for KillOnDrop<'_> {
     fn drop(&mut self) {
-        let Some(pid) = self.pid else { return };
-        if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
+        let is_exec = self.pidfd.is_some();
+        if let Some(pid) = self.pid
+            && let Some(pidfd) = self.pidfd.take().or_else(|| pidfd_open(pid, PidfdFlags::empty()).ok())
+        {
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
             // The container stays frozen; who leaves it is not.
             self.cgroup.leave_freezer(pid);
             // A caller's signals may come at any moment; a zombie of ours would stay in it.
             let _ = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
         }
+        let Some(waiter) = &self.waiter else { return };
+        // It ends with those that it waits for. After the helper alone there may be one that ends only with our channel.
+        if self.pid.is_some()
+            && !is_exec
+            && let Ok(pidfd) = pidfd_open(waiter.process.pid(), PidfdFlags::empty())
+        {
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        }
+        let _ = waiter.process.wait();
     }
 }
 
@@ -353,8 +459,12 @@ impl ExecProcess {
     /// Waits for its end.
     ///
     /// # Errors
-    /// [`Error::Io`] when somebody else in this process has waited for it.
+    /// [`Error::StatusTaken`] when this program ignores SIGCHLD, or somebody else in it has waited for the process: see
+    /// [`ExecOptions::shared_children`].
     pub fn wait(&self) -> Result<Exit> {
-        process::wait_for_child(&self.id, &self.pidfd)
+        match &self.waiter {
+            Some(waiter) => waiter.wait(&self.id),
+            None => process::wait_for_child(&self.id, &self.pidfd),
+        }
     }
 }

@@ -11,7 +11,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::config::{DESCRIPTORS_OF_INIT, Rlimit};
 use crate::error::{Context, refuse};
-use crate::{ContainerId, Result};
+use crate::{ContainerId, Error, Result};
 
 /// `process.rlimits`, and `lxc.prlimit.*`
 pub(crate) fn set_rlimits(id: &ContainerId, pid: Pid, limits: &[Rlimit]) -> Result<()> {
@@ -62,7 +62,14 @@ pub(crate) fn has_ended(process: &OwnedFd) -> bool {
 pub(crate) fn wait_for_child(id: &ContainerId, child: &OwnedFd) -> Result<Exit> {
     let what = "cannot wait for the process";
     let wait = || waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED);
-    let status = rustix::io::retry_on_intr(wait).at(id, what)?;
+    let status = match rustix::io::retry_on_intr(wait) {
+        // Its end was nobody's to wait for, or somebody else's in this process. The kernel has noted it before it let go.
+        Err(Errno::CHILD) => {
+            let known = kernel::status_after_reaping(child).ok().flatten();
+            return known.map(Exit::of_status).ok_or_else(|| Error::StatusTaken { id: id.clone() });
+        }
+        status => status.at(id, what)?,
+    };
     let status = status.ok_or(std::io::ErrorKind::NotFound).at(id, what)?;
     let number = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
     Ok(match (status.exit_status(), status.terminating_signal()) {

@@ -29,6 +29,13 @@ use crate::{Hook, Scheduling};
 /// Where the init of a container or of an exec finds its channel.
 pub const CONTROL_FD: i32 = crate::monitor::INIT_FD;
 
+/// The name, argument 0, of an init that is to be the helper of an exec and leave a process behind that waits: that one writes
+/// the status of wait(2) of the exec, four bytes in the machine's order, into [`WAITER_FD`].
+pub const WAITER: &str = "lxcrun: waits for an exec";
+
+/// Where that one finds a pipe to write to.
+pub const WAITER_FD: i32 = CONTROL_FD + 1;
+
 /// An index into the descriptors that came with the message.
 pub type FdIndex = usize;
 

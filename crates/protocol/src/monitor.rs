@@ -100,6 +100,17 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// What a status of wait(2) says of a process that has ended.
+    #[must_use]
+    pub fn of_status(status: i32) -> Self {
+        let [low, high, ..] = status.to_le_bytes();
+        // The highest bit of the signal's byte tells of a core dump.
+        match low & 0x7f {
+            0 => Self::Code(high),
+            signal => Self::Signal(signal),
+        }
+    }
+
     /// The shell's number for it: the code itself, or 128 + signal.
     #[must_use]
     pub fn code(self) -> u8 {

@@ -287,6 +287,33 @@ fn row_22_exec_works() {
     assert!(bed.try_exec(&id, &sh("true")).unwrap_err().is_not_found());
 }
 
+/// A daemon may ignore SIGCHLD, or be a subreaper that waits for whatever ends.
+#[test]
+fn row_22_an_exec_ends_right_whoever_waits_for_children() {
+    let bed = Bed::new();
+    let running = bed.idle();
+    let alone = bed.driver.pids(&running.id).unwrap();
+    let ignoring = ["sh", "-c", r#"trap '' CHLD; exec "$0" "$@""#];
+    for (before, name) in [(&[][..], "exec"), (&ignoring[..], "exec"), (&[][..], "exec-beside-a-reaper")] {
+        for old_kernel in [false, true] {
+            let mut command = role_command(name, bed.path(), before);
+            command.env("ROLE_ID", running.id.as_str());
+            if old_kernel {
+                command.env("ROLE_OLD_KERNEL", "1");
+            }
+            let output = command.output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            let said = text.lines().find(|line| line.starts_with("ROLE codes"));
+            let expected = Some("ROLE codes 0 7 143 255 3 4 5 6 127");
+            assert_eq!(said, expected, "{before:?} {name} {old_kernel} {output:?}");
+            assert!(output.status.success(), "{before:?} {name} {old_kernel} {output:?}");
+        }
+    }
+    // Nobody who waited is left.
+    assert_eq!(bed.driver.pids(&running.id).unwrap(), alone);
+    running.finish();
+}
+
 #[test]
 fn row_23_stats_are_those_of_the_kernel() {
     let bed = Bed::new();
