@@ -1,6 +1,6 @@
 //! Devices of a container.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ pub struct Device {
     /// `c` for a character device, `b` for a block device. Anything else is refused.
     #[serde(rename = "type")]
     pub kind: char,
-    /// Where it is in the container.
+    /// Where it is in the container. A node is made below /dev alone, because anywhere else it would stay in the image.
     #[serde(default)]
     pub path: PathBuf,
     /// Its major number; none for any (only to allow).
@@ -47,6 +47,12 @@ fn everything() -> String {
 
 fn default_mode() -> u32 {
     0o666
+}
+
+/// Whether a path can lead nowhere but below /dev, which is the container's own.
+fn is_below_dev(path: &Path) -> bool {
+    let below = path.strip_prefix("/dev").is_ok_and(|rest| rest.components().next().is_some());
+    below && !path.components().any(|part| part == Component::ParentDir)
 }
 
 impl Device {
@@ -93,8 +99,11 @@ impl Device {
     /// Why no node can be made of it, if none can.
     pub(crate) fn check_node(&self) -> Result<(u32, u32), String> {
         self.check()?;
-        if !self.path.is_absolute() || self.path == Path::new("/") {
-            return Err(format!("{:?} is no absolute path of a file", self.path));
+        if !is_below_dev(&self.path) {
+            return Err(format!(
+                "{:?} is no path below /dev: anywhere else the node would stay in the image",
+                self.path
+            ));
         }
         self.major
             .zip(self.minor)

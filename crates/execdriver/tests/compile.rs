@@ -156,7 +156,16 @@ fn what_is_wrong_is_refused_by_field() {
             "type 'u' is neither c nor b",
         ),
         (web().create_device(Device { major: None, ..Device::block("/dev/x", 1, 1) }), "needs both numbers"),
-        (web().create_device(Device::block("x", 1, 1)), "no absolute path"),
+        (web().create_device(Device::block("x", 1, 1)), "no path below /dev"),
+        (web().create_device(Device::block("/", 1, 1)), "no path below /dev"),
+        (web().create_device(Device::block("/dev", 1, 1)), "no path below /dev"),
+        (web().create_device(Device::block("/device", 1, 1)), "no path below /dev"),
+        (
+            web().create_device(Device::block("/srv/x", 1, 1)),
+            "autocreated_devices: \"/srv/x\" is no path below /dev",
+        ),
+        (web().create_device(Device::block("/dev/../srv/x", 1, 1)), "no path below /dev"),
+        (web().create_device(Device::block("/dev/x/../y", 1, 1)), "no path below /dev"),
         (web().lxc_config("", "x"), "lxc_config"),
     ];
     for (command, reason) in refusals {
