@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lxcrun::OomWatch;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{Gid, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 
 use crate::Terminal;
@@ -73,6 +73,18 @@ impl<'io> Pump<'io> {
         let (terminal, close) = Terminal::new(&master)?;
         self.terminal = Some(TerminalPump { master, close, input, pending: Vec::new(), sink });
         Ok(terminal)
+    }
+
+    /// Gives the pipes to a user and a group of the host: who is in another user namespace could not open them anew as
+    /// /dev/stdout otherwise, not even as root there.
+    pub(crate) fn give_to(&self, owner: Option<(u32, u32)>) -> io::Result<()> {
+        let Some((uid, gid)) = owner else { return Ok(()) };
+        // Both ends of a pipe are one file.
+        let ends = self.copies.iter().map(|copy| &copy.source).chain(self.feeder.iter().map(|f| &f.into));
+        for end in ends {
+            fchown(end, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+        Ok(())
     }
 
     /// Begins to read input.

@@ -35,6 +35,8 @@ pub(crate) fn run(
     let container = made.container(root, id)?;
     drop(joined);
     let (terminal, mut pump) = streams.connect(id, container.take_terminal())?;
+    pump.give_to(owner_on_host(container.init_pid(), spec.process().as_ref()))
+        .map_err(pipes_error(id, "cannot give it its pipes"))?;
     let warn = |e: &lxcrun::Error| tracing::warn!("no out-of-memory kill will be noticed: {e}");
     let oom = container.watch_oom().inspect_err(warn).ok();
     container.start()?;
@@ -68,6 +70,9 @@ pub(crate) fn exec(
     // A daemon may have children of its own, and wait for them as it likes.
     let mut options = ExecOptions { shared_children: true, ..ExecOptions::default() };
     let streams = Streams::open(id, pipes, process.terminal().unwrap_or(false), &mut options.stdio)?;
+    streams
+        .give_to(owner_on_host(container.init_pid(), Some(process)))
+        .map_err(pipes_error(id, "cannot give an exec its pipes"))?;
     let oom_kills = container.oom_kills()?;
     let mut joined = Joined { process: container.exec(process, options)?, ended: false };
     let (terminal, mut pump) = streams.connect(id, joined.process.take_terminal())?;
@@ -81,6 +86,22 @@ pub(crate) fn exec(
     }
     let killed = matches!(exit, Exit::Signal(signal) if i32::from(signal) == Signal::KILL.as_raw());
     Ok(ExitStatus::new(id, exit, killed && container.oom_kills().is_ok_and(|now| now > oom_kills)))
+}
+
+/// The host's numbers for the user and the group of a process in the user namespace of process `init`; none where the
+/// numbers are the same, because the process is given its pipes by the init then.
+fn owner_on_host(init: Option<i32>, process: Option<&Process>) -> Option<(u32, u32)> {
+    let (init, user) = (init?, process?.user());
+    let on_host = |file: &str, id: u32| {
+        let map = fs::read_to_string(format!("/proc/{init}/{file}")).ok()?;
+        map.lines().find_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+            let (first, host, size) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+            id.checked_sub(first).filter(|offset| *offset < size).map(|offset| host.saturating_add(offset))
+        })
+    };
+    let inside = (user.uid(), user.gid());
+    Some((on_host("uid_map", inside.0)?, on_host("gid_map", inside.1)?)).filter(|outside| *outside != inside)
 }
 
 /// When the container's program was executed.
@@ -131,6 +152,14 @@ impl<'io> Streams<'io> {
         let (fds, pump) = pipes.open().map_err(pipes_error(id, "cannot open its pipes"))?;
         *stdio = Some(fds);
         Ok(Self::Opened(pump))
+    }
+
+    /// [`Pump::give_to`]
+    fn give_to(&self, owner: Option<(u32, u32)>) -> io::Result<()> {
+        match self {
+            Self::Opened(pump) => pump.give_to(owner),
+            Self::ForTerminal(_) => Ok(()),
+        }
     }
 
     /// The rest, when the terminal is there.

@@ -391,6 +391,19 @@ fn row_26_users_filters_readonly_roots_and_labels() {
     let seen = bed.run(command);
     assert!(seen.out.starts_with("0\n") && seen.out.contains("100000"), "{seen:?}");
     assert!(seen.err.contains("not supported") && seen.err.contains("Read-only"), "{seen:?}");
+    // What programs print to /dev/stdout and /dev/stderr arrives, whoever they are.
+    for user in ["", "www"] {
+        let script = "echo out >/dev/stdout; echo err >/dev/stderr; cat /dev/stdin";
+        let users = UserNamespace::shifted(100_000, 65_536);
+        let mut running = bed.start(bed.sh("echo ready; cat >/dev/null").userns(users.clone()).user(user));
+        assert_eq!(running.line(), "ready");
+        let exec = bed.exec(&running.id, &ProcessConfig::new(["sh", "-c", script]));
+        running.finish();
+        let first = bed.run(bed.sh(script).userns(users).user(user));
+        for seen in [exec, first] {
+            assert_eq!((seen.out.as_str(), seen.err.as_str()), ("out\n", "err\n"), "{user:?}");
+        }
+    }
     // A label is set, or it is an error: it is never ignored.
     for command in [bed.sh("true").process_label("a:b:c:d"), bed.sh("true").mount_label("a:b:c:d")] {
         if !fs::exists("/sys/fs/selinux/enforce").unwrap() {
