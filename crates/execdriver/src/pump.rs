@@ -45,6 +45,8 @@ struct TerminalPump<'io> {
     input: Option<OwnedFd>,
     /// Input that the terminal has not taken yet.
     pending: Vec<u8>,
+    /// Whether the last line of input has no end yet.
+    in_line: bool,
     sink: Box<dyn Write + Send + 'io>,
 }
 
@@ -71,7 +73,8 @@ impl<'io> Pump<'io> {
         fcntl_setfl(&master, fcntl_getfl(&master)? | OFlags::NONBLOCK)?;
         let master = Arc::new(master);
         let (terminal, close) = Terminal::new(&master)?;
-        self.terminal = Some(TerminalPump { master, close, input, pending: Vec::new(), sink });
+        self.terminal =
+            Some(TerminalPump { master, close, input, pending: Vec::new(), in_line: false, sink });
         Ok(terminal)
     }
 
@@ -195,13 +198,18 @@ impl TerminalPump<'_> {
         let Some(input) = &self.input else { return };
         let mut buffer = [0; 4096];
         match rustix::io::read(input, &mut buffer) {
-            Ok(0) => {
-                self.pending.push(EOT);
+            Ok(count @ 1..) => {
+                self.pending.extend(&buffer[..count]);
+                self.in_line = !matches!(buffer[count - 1], b'\n' | b'\r' | EOT);
+            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // One that can't be read has ended, too.
+            Ok(0) | Err(_) => {
+                // After half a line the first one only hands that over: termios(3), VEOF.
+                let count = if self.in_line { 2 } else { 1 };
+                self.pending.extend(std::iter::repeat_n(EOT, count));
                 self.input = None;
             }
-            Ok(count) => self.pending.extend(&buffer[..count]),
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(_) => self.input = None,
         }
     }
 }

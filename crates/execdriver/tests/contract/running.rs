@@ -73,6 +73,18 @@ fn row_16_a_terminal_has_a_size_and_loses_nothing() {
     let pipes = Pipes::null().stdin(Input::reader(&b"text\n"[..])).stdout(&mut output);
     bed.driver.run(&echo, pipes, &mut |_| ()).unwrap();
     assert!(String::from_utf8(output).unwrap().contains("text"));
+    // Also after half a line, and without any; one that has read a whole line is not told twice.
+    for (input, script, said) in [
+        ("half", "stty -echo; cat; echo; echo end", "half\r\nend\r\n"),
+        ("", "stty -echo; cat; echo end", "end\r\n"),
+        ("one\n", "stty -echo; read a; cat; echo $a end", "one end\r\n"),
+    ] {
+        let command = bed.sh(script).tty(true).build().unwrap();
+        let mut output = Vec::new();
+        let pipes = Pipes::null().stdin(Input::reader(input.as_bytes())).stdout(&mut output);
+        bed.driver.run(&command, pipes, &mut |_| ()).unwrap();
+        assert!(String::from_utf8(output).unwrap().ends_with(said), "{input:?}");
+    }
     let mut hung = bed.start(bed.sh("echo ready; read x; exit 6").tty(true));
     assert_eq!(hung.line(), "ready");
     hung.terminal.as_ref().unwrap().close();
