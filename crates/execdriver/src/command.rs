@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use lxcrun::ContainerId;
 use lxcrun::oci_spec::runtime::LinuxSeccomp;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Result, refuse};
 use crate::process::variable;
@@ -14,7 +15,8 @@ use crate::{
 };
 
 /// Everything needed to run one container. As JSON it has these names; only `id`, `rootfs` and
-/// `process_config.entrypoint` must be there.
+/// `process_config.entrypoint` must be there. A name that is none, here or further in, is an error that says it: a limit
+/// that was misspelt must not be no limit.
 ///
 /// ```
 /// use execdriver::{Command, Network};
@@ -33,6 +35,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Command {
     /// The container's name.
     pub id: ContainerId,
@@ -108,12 +111,28 @@ pub struct Command {
     #[serde(default)]
     pub cgroup_parent: Option<PathBuf>,
     /// What its program may ask of the kernel, as in the OCI runtime specification.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "seccomp")]
     pub seccomp: Option<LinuxSeccomp>,
 }
 
 fn host() -> Namespace {
     Namespace::Host
+}
+
+/// The specification has its readers ignore what they don't know; a filter that was misspelt is none.
+fn seccomp<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<LinuxSeccomp>, D::Error> {
+    let mut unknown = None;
+    let note = |path: serde_ignored::Path<'_>| {
+        // Options that are there are steps of the path, too.
+        unknown.get_or_insert_with(|| path.to_string().replace("?.", ""));
+    };
+    let filter = serde_ignored::deserialize(deserializer, note)?;
+    match unknown {
+        Some(path) => Err(D::Error::custom(format_args!("unknown field `seccomp.{path}`"))),
+        None => Ok(filter),
+    }
 }
 
 impl Command {

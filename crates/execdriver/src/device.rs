@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!((fuse.kind, fuse.mode), ('c', 0o666));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Device {
     /// `c` for a character device, `b` for a block device. Anything else is refused.
     #[serde(rename = "type")]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(scratch.fstype.as_deref(), Some("tmpfs"));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mount {
     /// The path on the host, with everything that is mounted below.
     #[serde(default)]

@@ -31,7 +31,7 @@ pub enum Namespace {
 
 /// Where a container's user namespace comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum UserNamespace {
     /// That of the driver's process.
     #[default]
@@ -67,6 +67,7 @@ impl UserNamespace {
 
 /// A range of ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IdMapping {
     /// The first id in the container.
     pub container_id: u32,

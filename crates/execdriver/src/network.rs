@@ -77,6 +77,7 @@ impl InterfaceKind {
 
 /// An interface that LXC makes for a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Interface {
     /// Its kind.
     #[serde(rename = "type")]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!((sh.entrypoint.as_str(), sh.arguments.len()), ("sh", 2));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ProcessConfig {
     /// The program: a path in the container, or a name that is looked up in the container's PATH.
     pub entrypoint: String,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// # assert_eq!(small.memory, Some(33_554_432));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Resources {
     /// Memory, in bytes. It is the soft limit, too, unless [`memory_reservation`](Self::memory_reservation) is set.
     pub memory: Option<i64>,
@@ -47,6 +47,7 @@ pub struct Resources {
 
 /// A limit of each process: setrlimit(2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rlimit {
     /// Its name: `nofile`, `NOFILE` or `RLIMIT_NOFILE`.
     pub name: String,
@@ -58,6 +59,7 @@ pub struct Rlimit {
 
 /// How much of one size of huge pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HugepageLimit {
     /// For instance `2MB`.
     pub page_size: String,

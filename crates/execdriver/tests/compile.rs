@@ -186,3 +186,36 @@ fn json_is_a_command_and_back() {
         r#"{"id":"web","rootfs":"/srv/web","process_config":{"entrypoint":"httpd","arguments":["-f"]}}"#;
     assert_eq!(serde_json::from_str::<Command>(least).unwrap(), web().build().unwrap());
 }
+
+#[test]
+fn a_name_that_is_none_is_refused_wherever_it_is() {
+    let refusals = [
+        (r#""readonly_rootfss":true"#, "readonly_rootfss"),
+        (r#""resources":{"memroy":5}"#, "memroy"),
+        (r#""resources":{"rlimits":[{"name":"nofile","soft":1,"hard":1,"hart":2}]}"#, "hart"),
+        (r#""resources":{"hugepage_limits":[{"page_size":"2MB","limit":1,"limits":2}]}"#, "limits"),
+        (r#""network":{"interfaces":[{"type":"veth","gatway":"10.0.0.1"}]}"#, "gatway"),
+        (r#""mounts":[{"destination":"/x","writeable":false}]"#, "writeable"),
+        (r#""allowed_devices":[{"type":"c","permission":"r"}]"#, "permission"),
+        (r#""userns":{"own":{"uid_mappings":[],"gid_mappings":[],"gid_mapping":[]}}"#, "gid_mapping"),
+        (
+            r#""userns":{"own":{"uid_mappings":[{"container_id":0,"host_id":0,"size":1,"sise":1}],"gid_mappings":[]}}"#,
+            "sise",
+        ),
+        (r#""ipc":"hosts""#, "hosts"),
+        (r#""seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscals":[]}"#, "seccomp.syscals"),
+        (
+            r#""seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO","arg":[]}]}"#,
+            "seccomp.syscalls.0.arg",
+        ),
+    ];
+    for (member, name) in refusals {
+        let json =
+            format!(r#"{{"id":"web","rootfs":"/srv/web","process_config":{{"entrypoint":"x"}},{member}}}"#);
+        let error = serde_json::from_str::<Command>(&json).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{name}`")), "{error:?} does not name {name}");
+    }
+    let process = r#"{"id":"web","rootfs":"/srv/web","process_config":{"entrypoint":"x","tYy":true}}"#;
+    let error = serde_json::from_str::<Command>(process).unwrap_err().to_string();
+    assert!(error.contains("`tYy`"), "{error}");
+}
