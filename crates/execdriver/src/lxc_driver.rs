@@ -54,6 +54,9 @@ pub struct LxcDriverBuilder {
 impl LxcDriverBuilder {
     /// The directory for its containers' state, [`DEFAULT_ROOT`] by default. It is made with mode 0700; the first
     /// command with a user namespace of its own makes that 0711, because LXC has the namespace's root look there.
+    ///
+    /// One that is there already must be this user's alone. An empty one that others may only look into is made so; any
+    /// other that is open to others is refused, because it is somebody's for something else.
     pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
         self.root = Some(root.into());
         self
@@ -92,10 +95,20 @@ fn make_root(root: &Path) -> Result<PathBuf, String> {
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(format!("belongs to user {}", metadata.uid()));
     }
+    let mode = metadata.mode() & 0o7777;
     // One that other users may search, but not see, is so for containers with a user namespace.
-    if !matches!(metadata.mode() & 0o7777, 0o700 | SEARCHABLE) {
-        fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(|e| e.to_string())?;
+    if matches!(mode, 0o700 | SEARCHABLE) {
+        return Ok(root);
     }
+    let is_empty = || fs::read_dir(&root).map(|mut entries| entries.next().is_none());
+    let is_closed = mode & 0o077 == 0;
+    if !is_closed && (mode & 0o022 != 0 || !is_empty().map_err(|e| e.to_string())?) {
+        return Err(format!(
+            "is there already and open to other users (mode {mode:04o}): take another one, or make it 0700 if it is this \
+             driver's alone"
+        ));
+    }
+    fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(|e| e.to_string())?;
     Ok(root)
 }
 

@@ -21,6 +21,21 @@ fn row_01_a_driver_has_a_private_root_and_knows_its_host() {
     fs::set_permissions(bed.driver.root(), fs::Permissions::from_mode(0o755)).unwrap();
     let again = LxcDriver::builder().root(bed.driver.root()).build().unwrap();
     assert_eq!(mode(again.root()), 0o700);
+    // What was somebody's for something else stays as it is.
+    let others = bed.path().join("others");
+    fs::create_dir(&others).unwrap();
+    for (permissions, file) in [(0o1777, false), (0o777, false), (0o775, false), (0o755, true), (0o751, true)]
+    {
+        fs::set_permissions(&others, fs::Permissions::from_mode(permissions)).unwrap();
+        if file {
+            fs::write(others.join("file"), "").unwrap();
+        }
+        let refused = LxcDriver::builder().root(&others).build().unwrap_err().to_string();
+        assert!(refused.contains("others: is there already and open to other users (mode "), "{refused}");
+        assert_eq!(mode(&others), permissions);
+    }
+    fs::set_permissions(&others, fs::Permissions::from_mode(0o500)).unwrap();
+    assert_eq!(mode(LxcDriver::builder().root(&others).build().unwrap().root()), 0o700);
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
     let kib: u64 = meminfo.lines().next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
     assert_eq!(again.machine_memory(), kib * 1024);
