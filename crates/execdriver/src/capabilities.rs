@@ -25,7 +25,7 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
 /// A name that is none of a capability.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown capability {0:?}")]
-pub struct CapabilityError(pub String);
+pub(crate) struct CapabilityError(pub String);
 
 /// Names of the kernel, with `CAP_`.
 pub(crate) type Capabilities = BTreeSet<String>;

@@ -1,6 +1,6 @@
 //! What a daemon asks of whatever runs its containers.
 
-use lxcrun::{ContainerId, Signal};
+use lxcrun::{ContainerId, OomWatch, Signal};
 
 use crate::error::Result;
 use crate::{Command, ExitStatus, Info, Pipes, ProcessConfig, ResourceStats, Terminal};
@@ -106,6 +106,35 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// When there is no such container.
     fn pids(&self, id: &ContainerId) -> Result<Vec<i32>>;
+
+    /// Watches for kills by the kernel's out-of-memory killer in the container, from now on, also in one that another
+    /// process runs.
+    ///
+    /// The watch is a descriptor for poll(2), or for an async runtime, and is readable when there may be news:
+    /// [`OomWatch::next`] takes them and says whether somebody was killed since the last call. It is readable once more when
+    /// the container is gone, for which [`info`](Self::info) then returns an error. Nobody needs one to be told the end:
+    /// [`run`](Self::run) returns whether there was any kill.
+    ///
+    /// ```no_run
+    /// use execdriver::rustix::event::{PollFd, PollFlags, poll};
+    /// use execdriver::{ContainerId, Driver, LxcDriver};
+    ///
+    /// /// Says each kill, until the container has gone.
+    /// fn follow(driver: &LxcDriver, id: &ContainerId) -> Result<(), Box<dyn std::error::Error>> {
+    ///     let watch = driver.watch_oom(id)?;
+    ///     while driver.info(id).is_ok() {
+    ///         poll(&mut [PollFd::new(&watch, PollFlags::IN)], None)?;
+    ///         if watch.next()? {
+    ///             println!("{id}: out of memory");
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no such container, and on a host without a memory cgroup.
+    fn watch_oom(&self, id: &ContainerId) -> Result<OomWatch>;
 
     /// What the container uses.
     ///

@@ -45,21 +45,25 @@ mod terminal;
 mod user;
 
 pub use builder::CommandBuilder;
-pub use capabilities::{CapabilityError, DEFAULT_CAPABILITIES};
+pub use capabilities::DEFAULT_CAPABILITIES;
 pub use command::Command;
 pub use device::Device;
 pub use driver::{Driver, StartCallback, Started};
 pub use error::{Error, Result};
 pub use info::{Info, ResourceStats};
 pub use lxc_driver::{DEFAULT_ROOT, LxcDriver, LxcDriverBuilder};
+/// The library that carries commands out: its errors and statistics are part of this one's.
+pub use lxcrun;
 pub use lxcrun::oci_spec;
-pub use lxcrun::{ContainerId, Signal, Status, parse_signal};
+pub use lxcrun::{ContainerId, OomWatch, Signal, Status, parse_signal};
 pub use mount::{Mount, Propagation};
 pub use namespace::{IdMapping, Namespace, UserNamespace};
 pub use network::{Address, Interface, InterfaceKind, Network};
 pub use pipes::{Input, Output, Pipes};
 pub use process::ProcessConfig;
 pub use resources::{HugepageLimit, Resources, Rlimit};
+/// System calls with types, among them poll(2) for descriptors as [`OomWatch`] is one.
+pub use rustix;
 pub use spec::Facts;
 pub use status::ExitStatus;
 pub use terminal::Terminal;

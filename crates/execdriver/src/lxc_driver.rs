@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use lxcrun::{Container, ContainerId, Signal, Status};
+use lxcrun::{Container, ContainerId, OomWatch, Signal, Status};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
@@ -326,6 +326,10 @@ impl Driver for LxcDriver {
 
     fn pids(&self, id: &ContainerId) -> Result<Vec<i32>> {
         Ok(self.load(id)?.pids()?)
+    }
+
+    fn watch_oom(&self, id: &ContainerId) -> Result<OomWatch> {
+        Ok(self.load(id)?.watch_oom()?)
     }
 
     fn stats(&self, id: &ContainerId) -> Result<ResourceStats> {

@@ -374,12 +374,14 @@ fn row_25_the_oom_killer_is_noticed() {
     let bed = Bed::new();
     let mut running = bed.start(memory_hog(&bed));
     let id = running.id.clone();
-    let container = lxcrun::Container::load(bed.driver.root(), &id).unwrap();
-    let events = container.watch_oom().unwrap();
+    let events = bed.driver.watch_oom(&id).unwrap();
     running.say("go\n");
     common::until_readable(&events, Duration::from_secs(20));
     let status = running.wait();
     assert_eq!((status.exit_code, status.oom_killed), (137, true));
+    // The watch tells also when the container has gone, of which there is none any more.
+    events.next().unwrap();
+    assert!(bed.driver.watch_oom(&id).unwrap_err().is_not_found());
     // Somebody who was killed from outside is none of its victims.
     let running = bed.idle();
     bed.driver.terminate(&running.id).unwrap();
