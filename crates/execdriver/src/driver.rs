@@ -95,6 +95,25 @@ pub trait Driver: Send + Sync {
     /// The driver's name and release.
     fn name(&self) -> String;
 
+    /// The containers that are there, by id: what each is doing, or why that is not known. A damaged one hides no other, and
+    /// its error names it, so that it can be [cleaned](Self::clean).
+    ///
+    /// ```no_run
+    /// use execdriver::{Driver, LxcDriver};
+    ///
+    /// for container in LxcDriver::new()?.list()? {
+    ///     match container {
+    ///         Ok(info) => println!("{} is {}", info.id, info.status),
+    ///         Err(error) => eprintln!("{error}"),
+    ///     }
+    /// }
+    /// # Ok::<(), execdriver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When they can't be looked for.
+    fn list(&self) -> Result<Vec<Result<Info>>>;
+
     /// What the container is doing.
     ///
     /// # Errors

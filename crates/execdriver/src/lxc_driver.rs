@@ -147,16 +147,6 @@ impl LxcDriver {
         self.host.apparmor
     }
 
-    /// Its containers that are there, by id.
-    ///
-    /// # Errors
-    /// [`Error::Root`] when its directory can't be read, and when a container's state can't be.
-    pub fn list(&self) -> Result<Vec<Info>> {
-        let all = Container::list(&self.root)
-            .map_err(|e| Error::Root { path: self.root.clone(), reason: e.to_string() })?;
-        all.map(|container| Ok(self.info_of(&container?))).collect()
-    }
-
     fn load(&self, id: &ContainerId) -> Result<Container> {
         Ok(Container::load(&self.root, id)?)
     }
@@ -318,6 +308,12 @@ impl Driver for LxcDriver {
 
     fn name(&self) -> String {
         format!("lxc-{}", self.host.liblxc)
+    }
+
+    fn list(&self) -> Result<Vec<Result<Info>>> {
+        let all = Container::list(&self.root)
+            .map_err(|e| Error::Root { path: self.root.clone(), reason: e.to_string() })?;
+        Ok(all.map(|container| Ok(self.info_of(&container?))).collect())
     }
 
     fn info(&self, id: &ContainerId) -> Result<Info> {

@@ -120,7 +120,7 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        for left in self.driver.list().unwrap_or_default() {
+        for left in self.driver.list().unwrap_or_default().into_iter().flatten() {
             let _ = self.driver.clean(&left.id);
             assert!(std::thread::panicking(), "{} was left behind", left.id);
         }

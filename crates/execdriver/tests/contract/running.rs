@@ -370,6 +370,23 @@ fn row_24_a_later_process_can_manage_it() {
 }
 
 #[test]
+fn row_24_a_damaged_container_hides_no_other() {
+    let bed = Bed::new();
+    let running = bed.idle();
+    let damaged: ContainerId = "a-damaged-one".parse().unwrap();
+    let directory = bed.driver.root().join(damaged.as_str());
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("state.json"), "{").unwrap();
+    let listed = bed.driver.list().unwrap();
+    let [Err(error), Ok(info)] = listed.as_slice() else { panic!("{listed:?}") };
+    assert!(error.to_string().contains("a-damaged-one"), "{error}");
+    assert_eq!(info.id, running.id);
+    bed.driver.clean(&damaged).unwrap();
+    assert_eq!(bed.driver.list().unwrap().len(), 1);
+    running.finish();
+}
+
+#[test]
 fn row_25_the_oom_killer_is_noticed() {
     let bed = Bed::new();
     let mut running = bed.start(memory_hog(&bed));
