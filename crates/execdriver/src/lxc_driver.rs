@@ -161,7 +161,9 @@ impl LxcDriver {
 
     fn info_of(&self, container: &Container) -> Info {
         let state = container.oci_state();
+        let exit_code = container.exit_code_left_behind().filter(|_| state.status == Status::Stopped);
         Info {
+            exit_code,
             id: state.id,
             status: state.status,
             pid: Some(state.pid).filter(|pid| *pid != 0),

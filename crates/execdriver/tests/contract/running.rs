@@ -198,9 +198,8 @@ fn row_21_clean_removes_every_trace_of_a_crash() {
     let bed = Bed::new();
     // The monitor is killed: the container goes with it, and its end is known.
     let running = bed.idle();
-    let status = fs::read_to_string(format!("/proc/{}/status", running.pid)).unwrap();
-    let monitor = status.lines().find_map(|l| l.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(monitor), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let monitor = nix::unistd::Pid::from_raw(monitor_of(running.pid));
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert_eq!(running.wait().exit_code, 137);
 
     // The daemon is killed: its container stays, and another driver finds it and removes it.
@@ -210,18 +209,29 @@ fn row_21_clean_removes_every_trace_of_a_crash() {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     let pid: i32 = said.rsplit(' ').next().unwrap().parse().unwrap();
-    assert_eq!(bed.driver.info(&id).unwrap().pid, Some(pid));
+    let info = bed.driver.info(&id).unwrap();
+    assert_eq!((info.pid, info.exit_code), (Some(pid), None));
+    let monitor = pidfd_open(Pid::from_raw(monitor_of(pid)).unwrap(), PidfdFlags::empty()).unwrap();
     // Nobody removes it when it ends: it is as dead as asked.
     let end = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
     bed.driver.terminate(&id).unwrap();
     common::until_readable(&end, Duration::from_secs(10));
-    assert_eq!(bed.driver.info(&id).unwrap().status, Status::Stopped);
+    // Its monitor leaves behind how it ended before it ends itself.
+    common::until_readable(&monitor, Duration::from_secs(10));
+    let info = bed.driver.info(&id).unwrap();
+    assert_eq!((info.status, info.exit_code), (Status::Stopped, Some(137)));
     bed.driver.kill(&id, Signal::TERM).unwrap();
     bed.driver.terminate(&id).unwrap();
     bed.driver.clean(&id).unwrap();
     assert!(!common::lives(pid));
     common::assert_no_trace(&bed.driver, &id);
     bed.driver.clean(&id).unwrap();
+}
+
+/// The parent of a container's init.
+fn monitor_of(init: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+    status.lines().find_map(|l| l.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
 }
 
 #[test]
