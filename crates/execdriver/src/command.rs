@@ -8,6 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Result, refuse};
+use crate::namespace::check_path;
 use crate::process::variable;
 use crate::{
     CommandBuilder, Device, Mount, Namespace, Network, ProcessConfig, Resources, UserNamespace, capabilities,
@@ -199,8 +200,18 @@ impl Command {
         }
         self.check_network()?;
         for (field, namespace) in self.namespaces() {
-            if matches!(namespace, Namespace::Path(path) if path.as_os_str().is_empty()) {
-                return refuse(field, "the path of the namespace is empty".into());
+            if let Namespace::Path(path) = namespace
+                && let Err(reason) = check_path(path)
+            {
+                return refuse(field, reason);
+            }
+        }
+        if let Err(reason) = self.userns.check() {
+            return refuse("userns", reason);
+        }
+        for (index, limit) in self.resources.rlimits.iter().enumerate() {
+            if let Err(reason) = limit.check() {
+                return refuse(&format!("resources.rlimits[{index}]"), reason);
             }
         }
         if self.hostname.as_ref().is_some_and(|name| !name.is_empty()) && self.uts != Namespace::Own {
@@ -230,6 +241,7 @@ impl Command {
             Network::Path(path) if path.as_os_str().is_empty() => {
                 Err(refuse(&self.id, "network", "the path of the network namespace is empty"))
             }
+            Network::Path(path) => check_path(path).map_err(|reason| refuse(&self.id, "network", reason)),
             Network::Interfaces(all) => {
                 all.iter().try_for_each(|i| i.check().map_err(|reason| refuse(&self.id, "network", reason)))
             }

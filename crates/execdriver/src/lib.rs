@@ -28,6 +28,7 @@ mod command;
 mod device;
 mod driver;
 mod error;
+mod fields;
 mod host;
 mod info;
 mod lxc_driver;

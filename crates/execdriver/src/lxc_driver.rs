@@ -230,8 +230,11 @@ impl Driver for LxcDriver {
         let wanted = &command.process_config.user;
         let accounts =
             Accounts::read(&command.rootfs).map_err(|e| refuse(&command.id, "rootfs", e.to_string()))?;
-        let user = accounts.find(wanted, &command.group_add);
-        let user = user.map_err(|reason| refuse(&command.id, "process_config.user", reason))?;
+        let user = accounts.find(wanted);
+        let mut user = user.map_err(|reason| refuse(&command.id, "process_config.user", reason))?;
+        accounts
+            .add_groups(&mut user, &command.group_add)
+            .map_err(|reason| refuse(&command.id, "group_add", reason))?;
         if matches!(command.userns, UserNamespace::Own { .. }) {
             fs::set_permissions(&self.root, Permissions::from_mode(SEARCHABLE))
                 .map_err(|e| Error::Root { path: self.root.clone(), reason: e.to_string() })?;
@@ -256,9 +259,7 @@ impl Driver for LxcDriver {
                 // Its own view: what is mounted over /etc/passwd counts.
                 let accounts = Accounts::read(Path::new(&format!("/proc/{pid}/root")))
                     .map_err(|e| refuse(id, "process_config.user", e.to_string()))?;
-                accounts
-                    .find(&process.user, &[])
-                    .map_err(|reason| refuse(id, "process_config.user", reason))?
+                accounts.find(&process.user).map_err(|reason| refuse(id, "process_config.user", reason))?
             }
             _ => self.first_user(&first),
         };

@@ -1,6 +1,6 @@
 //! Whose namespaces a container has.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lxcrun::ContainerId;
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,8 @@ pub enum UserNamespace {
 }
 
 impl UserNamespace {
-    /// A new one in which the container's ids from 0 to `size` - 1 are the host's from `first` on.
+    /// A new one in which the container's ids from 0 to `size` - 1 are the host's from `first` on. There must be some, and none
+    /// above the highest number, or [`Command::check`](crate::Command::check) refuses it.
     ///
     /// ```
     /// # use execdriver::{Command, UserNamespace};
@@ -94,7 +95,55 @@ impl Namespace {
     }
 }
 
+/// Why there can be no namespace at a path, if there can't.
+pub(crate) fn check_path(path: &Path) -> Result<(), String> {
+    if path.as_os_str().is_empty() {
+        return Err("the path of the namespace is empty".into());
+    }
+    if !path.is_absolute() {
+        return Err(format!("{path:?} is not absolute"));
+    }
+    Ok(())
+}
+
+/// Why the kernel would not take these ranges of ids, if it wouldn't: user_namespaces(7).
+fn check_ranges(of: &str, ranges: &[IdMapping]) -> Result<(), String> {
+    if ranges.is_empty() {
+        return Err(format!("no {of} of the container is one of the host's"));
+    }
+    // The last number means "no change" to the kernel, so nobody has it.
+    let end = |first: u32, size: u32| first.checked_add(size);
+    for (index, range) in ranges.iter().enumerate() {
+        let IdMapping { container_id, host_id, size } = *range;
+        if size == 0 {
+            return Err(format!("a range of 0 {of}s, from {host_id} on, is none"));
+        }
+        let (Some(inside), Some(outside)) = (end(container_id, size), end(host_id, size)) else {
+            let reason = format!("{size} {of}s from {container_id} on as the host's from {host_id} on");
+            return Err(format!("{reason}: there are none above {}", u32::MAX - 1));
+        };
+        for other in &ranges[..index] {
+            let apart = |a: u32, a_end: u32, b: u32| a_end <= b || b.saturating_add(other.size) <= a;
+            if !apart(container_id, inside, other.container_id) || !apart(host_id, outside, other.host_id) {
+                return Err(format!("two ranges of {of}s share some: {other:?} and {range:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl UserNamespace {
+    /// Why it can't be had, if it can't.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Path(path) => check_path(path),
+            Self::Own { uid_mappings, gid_mappings } => {
+                check_ranges("user", uid_mappings).and_then(|()| check_ranges("group", gid_mappings))
+            }
+            Self::Host | Self::Container(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn joined(&self) -> Option<Joined<'_>> {
         match self {
             Self::Own { .. } | Self::Host => None,

@@ -67,11 +67,46 @@ pub struct HugepageLimit {
     pub limit: u64,
 }
 
+/// What setrlimit(2) knows.
+const RLIMITS: [&str; 16] = [
+    "AS",
+    "CORE",
+    "CPU",
+    "DATA",
+    "FSIZE",
+    "LOCKS",
+    "MEMLOCK",
+    "MSGQUEUE",
+    "NICE",
+    "NOFILE",
+    "NPROC",
+    "RSS",
+    "RTPRIO",
+    "RTTIME",
+    "SIGPENDING",
+    "STACK",
+];
+
 impl Rlimit {
-    pub(crate) fn oci(&self) -> Value {
+    /// Its name as in [`RLIMITS`].
+    fn short_name(&self) -> String {
         let upper = self.name.to_uppercase();
-        let name = upper.strip_prefix("RLIMIT_").unwrap_or(&upper);
-        json!({ "type": format!("RLIMIT_{name}"), "soft": self.soft, "hard": self.hard })
+        upper.strip_prefix("RLIMIT_").unwrap_or(&upper).to_owned()
+    }
+
+    /// Why it can't be set, if it can't.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if !RLIMITS.contains(&self.short_name().as_str()) {
+            return Err(format!("{:?} is no limit of a process", self.name));
+        }
+        if self.soft > self.hard {
+            return Err(format!("{}: soft {} is above hard {}", self.name, self.soft, self.hard));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn oci(&self) -> Value {
+        json!({ "type": format!("RLIMIT_{}", self.short_name()), "soft": self.soft, "hard": self.hard })
     }
 }
 

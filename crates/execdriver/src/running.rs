@@ -11,6 +11,7 @@ use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecPro
 
 use crate::driver::StartCallback;
 use crate::error::{Error, Result};
+use crate::fields::in_command;
 use crate::pump::Pump;
 use crate::{Command, ExitStatus, Pipes, Started, Terminal};
 
@@ -31,7 +32,12 @@ pub(crate) fn run(
     let mut options =
         CreateOptions { keep_monitor: true, lxc_config: command.lxc_keys()?, ..CreateOptions::default() };
     let streams = Streams::open(id, pipes, command.process_config.tty, &mut options.stdio)?;
-    let mut made = Made { container: Some(lxcrun::create(root, id, &bundle, options)?), ended: false };
+    let mut made = Made {
+        container: Some(
+            lxcrun::create(root, id, &bundle, options).map_err(|e| in_command(command, spec, e))?,
+        ),
+        ended: false,
+    };
     let container = made.container(root, id)?;
     drop(joined);
     let (terminal, mut pump) = streams.connect(id, container.take_terminal())?;
@@ -39,7 +45,7 @@ pub(crate) fn run(
         .map_err(pipes_error(id, "cannot give it its pipes"))?;
     let warn = |e: &lxcrun::Error| tracing::warn!("no out-of-memory kill will be noticed: {e}");
     let oom = container.watch_oom().inspect_err(warn).ok();
-    container.start()?;
+    container.start().map_err(|e| in_command(command, spec, e))?;
 
     record_start(root, id);
     pump.feed().map_err(pipes_error(id, "cannot read its input"))?;

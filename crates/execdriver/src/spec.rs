@@ -33,6 +33,9 @@ const MASKED: [&str; 11] = [
 /// Those of /proc that change the host, and are read-only.
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// How many mounts every container has before those of its command.
+pub(crate) const BUILT_IN_MOUNTS: usize = 6;
+
 /// What a command needs looked up.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -142,7 +145,7 @@ impl Command {
                 "options": ["rbind", "rw"] }),
             _ => filesystem("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         };
-        let mut all = vec![
+        let built_in: [Value; BUILT_IN_MOUNTS] = [
             filesystem("/proc", "proc", &safe),
             filesystem("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
             filesystem(
@@ -154,15 +157,15 @@ impl Command {
             filesystem("/dev/mqueue", "mqueue", &safe),
             self.sys(filesystem("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys]), sys),
         ];
-        all.extend(self.mounts.iter().map(|mount| {
+        let wanted = self.mounts.iter().map(|mount| {
             json!({
                 "destination": mount.destination,
                 "type": mount.fstype.as_deref().unwrap_or("bind"),
                 "source": mount.source,
                 "options": mount.oci_options(),
             })
-        }));
-        all
+        });
+        built_in.into_iter().chain(wanted).collect()
     }
 
     /// A sysfs shows a network namespace, and only its owner may mount it: with a user namespace of its own and

@@ -52,7 +52,7 @@ impl Accounts {
     }
 
     /// Who `wanted` is: nothing, a name, `uid`, `uid:gid`, `name:group`. A number needs no entry.
-    pub(crate) fn find(&self, wanted: &str, group_add: &[String]) -> Result<User, String> {
+    pub(crate) fn find(&self, wanted: &str) -> Result<User, String> {
         let (name, group) = match wanted.split_once(':') {
             Some((name, group)) => (name, Some(group).filter(|g| !g.is_empty())),
             None => (wanted, None),
@@ -75,13 +75,18 @@ impl Accounts {
             // Who names a group wants no others.
             user.additional_gids.clear();
         }
-        for group in group_add {
+        Ok(user)
+    }
+
+    /// Adds groups, by name or number.
+    pub(crate) fn add_groups(&self, user: &mut User, groups: &[String]) -> Result<(), String> {
+        for group in groups {
             let gid = self.group(group)?;
             if !user.additional_gids.contains(&gid) {
                 user.additional_gids.push(gid);
             }
         }
-        Ok(user)
+        Ok(())
     }
 
     /// The number of a group.
@@ -191,7 +196,7 @@ mod tests {
     }
 
     fn user(wanted: &str) -> Result<(u32, u32, Vec<u32>, String), String> {
-        accounts().find(wanted, &[]).map(|u| (u.uid, u.gid, u.additional_gids, u.home))
+        accounts().find(wanted).map(|u| (u.uid, u.gid, u.additional_gids, u.home))
     }
 
     #[test]
@@ -225,7 +230,9 @@ mod tests {
     #[test]
     fn more_groups_are_added_once() {
         let more = ["logs".to_owned(), "7".to_owned(), "7".to_owned()];
-        assert_eq!(accounts().find("www", &more).unwrap().additional_gids, [40, 41, 7]);
+        let mut www = accounts().find("www").unwrap();
+        accounts().add_groups(&mut www, &more).unwrap();
+        assert_eq!(www.additional_gids, [40, 41, 7]);
     }
 
     #[test]
@@ -236,8 +243,8 @@ mod tests {
         symlink("/etc/passwd", dir.path().join("etc/group")).unwrap();
         symlink("../../../../etc/real", dir.path().join("etc/passwd")).unwrap();
         let accounts = Accounts::read(dir.path()).unwrap();
-        assert_eq!(accounts.find("inside", &[]).unwrap().uid, 5);
-        assert!(accounts.find("root", &[]).is_err());
+        assert_eq!(accounts.find("inside").unwrap().uid, 5);
+        assert!(accounts.find("root").is_err());
     }
 
     #[test]

@@ -133,6 +133,21 @@ fn memory_has_a_soft_limit_and_twice_as_much_swap() {
     assert_eq!(memory(limit(Some(100), Some(-1)), &without), (Some(100), Some(100), None));
 }
 
+fn shared_ids() -> UserNamespace {
+    let range = |container_id, host_id| IdMapping { container_id, host_id, size: 10 };
+    UserNamespace::Own {
+        uid_mappings: vec![range(0, 100), range(10, 110)],
+        gid_mappings: vec![range(0, 100), range(10, 109)],
+    }
+}
+
+fn rlimit(name: &str, soft: u64, hard: u64) -> CommandBuilder {
+    web().resources(Resources {
+        rlimits: vec![Rlimit { name: name.into(), soft, hard }],
+        ..Resources::default()
+    })
+}
+
 #[test]
 fn what_is_wrong_is_refused_by_field() {
     let refusals = [
@@ -167,6 +182,18 @@ fn what_is_wrong_is_refused_by_field() {
         (web().create_device(Device::block("/dev/../srv/x", 1, 1)), "no path below /dev"),
         (web().create_device(Device::block("/dev/x/../y", 1, 1)), "no path below /dev"),
         (web().lxc_config("", "x"), "lxc_config"),
+        (web().ipc(Namespace::Path("x".into())), "ipc: \"x\" is not absolute"),
+        (web().network(Network::Path("x".into())), "network: \"x\" is not absolute"),
+        (web().userns(UserNamespace::Path("".into())), "userns: the path of the namespace is empty"),
+        (web().userns(UserNamespace::shifted(100_000, 0)), "userns: a range of 0 users"),
+        (web().userns(UserNamespace::shifted(u32::MAX, 10)), "userns: 10 users from 0 on"),
+        (
+            web().userns(UserNamespace::Own { uid_mappings: vec![], gid_mappings: vec![] }),
+            "userns: no user of the container is one of the host's",
+        ),
+        (web().userns(shared_ids()), "userns: two ranges of groups share some"),
+        (rlimit("bogus", 1, 1), "resources.rlimits[0]: \"bogus\" is no limit of a process"),
+        (rlimit("RLIMIT_NOFILE", 2, 1), "resources.rlimits[0]: RLIMIT_NOFILE: soft 2 is above hard 1"),
     ];
     for (command, reason) in refusals {
         let error = command.build().unwrap_err().to_string();

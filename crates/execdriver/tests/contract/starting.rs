@@ -278,7 +278,7 @@ fn row_10_resources_reach_the_kernel() {
     // What this kernel lacks is refused by name, never left out.
     let weight = bed.sh("true").resources(Resources { blkio_weight: Some(300), ..Resources::default() });
     if let Err(error) = bed.try_run(weight) {
-        assert!(error.to_string().contains("linux.resources.blockIO.weight"), "{error}");
+        assert!(error.to_string().contains(": resources.blkio_weight: "), "{error}");
     }
 }
 
@@ -324,6 +324,26 @@ fn row_11_raw_lxc_settings_are_kept_checked_and_translated() {
         };
         println!("{message}");
         assert!(message.contains(named), "{key} = {value}: {message}");
+    }
+}
+
+/// What only the host shows is told by the field that the daemon has written, not by that of a specification.
+#[test]
+fn row_11_refusals_name_fields_of_the_command() {
+    let bed = Bed::new();
+    let sh = || bed.sh("true");
+    let own = bed.path().join("file");
+    fs::write(&own, "").unwrap();
+    for (command, named) in [
+        (sh().mount(Mount::bind("/nowhere", "/x")), ": mounts[0].source: "),
+        (sh().ipc(Namespace::Path(own.clone())), ": ipc: "),
+        (sh().uts(Namespace::Path("/proc/1/ns/net".into())), ": uts: "),
+        (sh().group_add(["nope"]), ": group_add: the container's /etc/group has no group \"nope\""),
+        (sh().lxc_config("lxc.rootfs.path", "/"), "the root file system is rootfs"),
+        (sh().lxc_config("lxc.cap.drop", "kill"), "capabilities are cap_add and cap_drop"),
+    ] {
+        let message = bed.refusal(command);
+        assert!(message.contains(named), "{named}: {message}");
     }
 }
 
