@@ -223,6 +223,11 @@ impl Command {
                 return refuse(field, e.to_string());
             }
         }
+        for (index, mount) in self.mounts.iter().enumerate() {
+            if let Err((field, reason)) = mount.check() {
+                return refuse(&format!("mounts[{index}].{field}"), reason);
+            }
+        }
         for device in &self.allowed_devices {
             if let Err(reason) = device.check() {
                 return refuse("allowed_devices", reason);

@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
-    /// The path on the host, with everything that is mounted below.
+    /// The path on the host, with everything that is mounted below; absolute, because a relative one would be one in the image.
     #[serde(default)]
     pub source: PathBuf,
-    /// The path in the container. It is made when it is missing: a directory or a file, as the source is.
+    /// The path in the container, absolute. It is made when it is missing: a directory or a file, as the source is.
     pub destination: PathBuf,
     /// Whether it can be written to; what is mounted below is read-only with it.
     #[serde(default)]
@@ -81,6 +81,19 @@ impl Mount {
     pub fn option(mut self, option: impl Into<String>) -> Self {
         self.options.push(option.into());
         self
+    }
+
+    /// Why it can't be made, if it can't: the field and the reason.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+        if !self.destination.is_absolute() {
+            return Err(("destination", format!("{:?} is not absolute", self.destination)));
+        }
+        let binds = self.options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind"));
+        let is_of_host = binds || self.fstype.as_deref().is_none_or(|fstype| fstype == "bind");
+        if is_of_host && !self.source.is_absolute() {
+            return Err(("source", format!("{:?} is not absolute: it is a path on the host", self.source)));
+        }
+        Ok(())
     }
 
     /// Its options as the specification has them.

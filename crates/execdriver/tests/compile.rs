@@ -182,6 +182,16 @@ fn what_is_wrong_is_refused_by_field() {
         (web().create_device(Device::block("/dev/../srv/x", 1, 1)), "no path below /dev"),
         (web().create_device(Device::block("/dev/x/../y", 1, 1)), "no path below /dev"),
         (web().lxc_config("", "x"), "lxc_config"),
+        (web().mount(Mount::bind("etc", "/x")), "mounts[0].source: \"etc\" is not absolute"),
+        (
+            web().mount(Mount::bind("/a", "/b")).mount(Mount::bind("", "/x")),
+            "mounts[1].source: \"\" is not absolute",
+        ),
+        (
+            web().mount(Mount { source: "etc".into(), ..Mount::filesystem("none", "/x").option("rbind") }),
+            "mounts[0].source: \"etc\" is not absolute",
+        ),
+        (web().mount(Mount::bind("/etc", "../x")), "mounts[0].destination: \"../x\" is not absolute"),
         (web().ipc(Namespace::Path("x".into())), "ipc: \"x\" is not absolute"),
         (web().network(Network::Path("x".into())), "network: \"x\" is not absolute"),
         (web().userns(UserNamespace::Path("".into())), "userns: the path of the namespace is empty"),
