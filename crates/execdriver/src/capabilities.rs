@@ -64,17 +64,19 @@ pub(crate) fn exactly(names: &[String], available: &Capabilities) -> Result<Capa
     Ok(set)
 }
 
-/// The default set with what is added and dropped.
+/// A privileged program has everything `available` to begin with, any other the default set; what is added and dropped
+/// changes that.
 ///
 /// Whoever drops `all` gets only what is added by name. Whoever adds `all` gets everything `available` but what is
 /// dropped by name. What is both added and dropped by name is added.
 pub(crate) fn adjusted(
     add: &[String],
     drop: &[String],
+    privileged: bool,
     available: &Capabilities,
 ) -> Result<Capabilities, CapabilityError> {
     let (add, drop) = (parse_all(add)?, parse_all(drop)?);
-    let mut set: Capabilities = match (add.contains(&Entry::All), drop.contains(&Entry::All)) {
+    let mut set: Capabilities = match (privileged || add.contains(&Entry::All), drop.contains(&Entry::All)) {
         (_, true) => Capabilities::new(),
         (true, false) => available.clone(),
         (false, false) => DEFAULT_CAPABILITIES.iter().map(ToString::to_string).collect(),
@@ -97,7 +99,7 @@ mod tests {
 
     fn tweak(add: &[&str], drop: &[&str]) -> Vec<String> {
         let available = names(&["CAP_CHOWN", "CAP_KILL", "CAP_SYS_ADMIN"]).into_iter().collect();
-        adjusted(&names(add), &names(drop), &available).unwrap().into_iter().collect()
+        adjusted(&names(add), &names(drop), false, &available).unwrap().into_iter().collect()
     }
 
     #[test]
@@ -119,7 +121,7 @@ mod tests {
     #[test]
     fn unknown_names_are_refused_by_name() {
         for name in ["", "CAP_", "CAP_CAP_KILL", "sysadmin", "all "] {
-            let refused = adjusted(&names(&[name]), &[], &Capabilities::new()).unwrap_err();
+            let refused = adjusted(&names(&[name]), &[], false, &Capabilities::new()).unwrap_err();
             assert_eq!(refused, CapabilityError(name.into()));
         }
     }

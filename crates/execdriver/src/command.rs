@@ -87,7 +87,7 @@ pub struct Command {
     /// Capabilities besides [`DEFAULT_CAPABILITIES`](crate::DEFAULT_CAPABILITIES); `all` for every one.
     #[serde(default)]
     pub cap_add: Vec<String>,
-    /// Capabilities that it does not get; `all` for every one.
+    /// Capabilities that it does not get, also a privileged one; `all` for every one that is not added by name.
     #[serde(default)]
     pub cap_drop: Vec<String>,
     /// More groups of its program, by name or number.
@@ -219,6 +219,10 @@ impl Command {
             return refuse("hostname", format!("cannot be set: the container has {owner} uts namespace"));
         }
         for (field, names) in [("cap_add", &self.cap_add), ("cap_drop", &self.cap_drop)] {
+            if self.process_config.capabilities.is_some() && !names.is_empty() {
+                let reason = "has no effect: process_config.capabilities says exactly which ones there are";
+                return refuse(field, reason.into());
+            }
             if let Err(e) = capabilities::exactly(names, &capabilities::Capabilities::new()) {
                 return refuse(field, e.to_string());
             }

@@ -32,9 +32,10 @@ pub struct ProcessConfig {
     /// Columns and rows of the terminal to begin with.
     pub console_size: Option<(u16, u16)>,
     /// Whether it gets every capability. A first program that is privileged makes the whole container so: all devices,
-    /// a writable /proc and /sys, no AppArmor profile and no seccomp filter.
+    /// a writable /proc and /sys, and no AppArmor profile. What its command asks for by name it gets all the same: a profile,
+    /// a seccomp filter, a capability dropped.
     pub privileged: bool,
-    /// Exactly these capabilities, instead of the container's.
+    /// Exactly these capabilities, instead of the container's; `all` for every one. With these, a command adds and drops none.
     pub capabilities: Option<Vec<String>>,
     /// Whether it can never gain privileges by executing a file.
     pub no_new_privileges: bool,

@@ -87,7 +87,7 @@ impl Command {
         let linux = &mut spec["linux"];
         set(linux, "mountLabel", self.mount_label.as_ref().filter(|l| !l.is_empty()));
         set(linux, "cgroupsPath", self.cgroup_parent.as_ref().map(|parent| parent.join(self.id.as_str())));
-        set(linux, "seccomp", self.seccomp.as_ref().filter(|_| !privileged));
+        set(linux, "seccomp", self.seccomp.as_ref());
         if let UserNamespace::Own { uid_mappings, gid_mappings } = &self.userns {
             let oci = |all: &[crate::IdMapping]| {
                 let one = |m: &crate::IdMapping| json!({ "containerID": m.container_id, "hostID": m.host_id, "size": m.size });
@@ -105,10 +105,10 @@ impl Command {
         if variable(&env, "PATH").is_none() {
             env.push(DEFAULT_PATH.into());
         }
-        let set_of = match (&wanted.capabilities, wanted.privileged) {
-            (Some(names), _) => capabilities::exactly(names, &facts.capabilities),
-            (None, true) => Ok(facts.capabilities.clone()),
-            (None, false) => capabilities::adjusted(&self.cap_add, &self.cap_drop, &facts.capabilities),
+        let available = &facts.capabilities;
+        let set_of = match &wanted.capabilities {
+            Some(names) => capabilities::exactly(names, available),
+            None => capabilities::adjusted(&self.cap_add, &self.cap_drop, wanted.privileged, available),
         };
         let set_of = set_of.map_err(|e| refuse(&self.id, "process_config.capabilities", e.to_string()))?;
         let cwd = match (&wanted.working_dir, self.working_dir.as_os_str().is_empty()) {
@@ -123,15 +123,15 @@ impl Command {
         Ok(process)
     }
 
-    /// The AppArmor profile. One that was asked for by name is never left out silently.
+    /// The AppArmor profile. One that was asked for by name is never left out silently, also where all is privileged.
     fn profile<'a>(&'a self, facts: &'a Facts) -> Result<Option<&'a str>> {
         match self.apparmor_profile.as_deref().filter(|p| !p.is_empty()) {
-            _ if self.process_config.privileged => Ok(None),
             Some("unconfined") => Ok(None),
             Some(_) if !facts.apparmor => {
                 Err(refuse(&self.id, "apparmor_profile", "AppArmor is off on this host"))
             }
             Some(profile) => Ok(Some(profile)),
+            None if self.process_config.privileged => Ok(None),
             None => Ok(facts.default_apparmor_profile.as_deref().filter(|_| facts.apparmor)),
         }
     }

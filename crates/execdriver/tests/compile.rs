@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use execdriver::{
-    Command, CommandBuilder, Device, Facts, IdMapping, Mount, Namespace, Network, Propagation, Resources,
-    Rlimit, User, UserNamespace,
+    Command, CommandBuilder, Device, Facts, IdMapping, Mount, Namespace, Network, ProcessConfig, Propagation,
+    Resources, Rlimit, User, UserNamespace,
 };
 
 fn facts() -> Facts {
@@ -38,9 +38,30 @@ fn a_command_that_says_nothing_gets_what_docker_gave() {
 
 #[test]
 fn a_privileged_command_gets_everything() {
-    let seccomp = serde_json::from_str(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
     let facts = Facts { apparmor: true, default_apparmor_profile: Some("docker-default".into()), ..facts() };
-    insta::assert_snapshot!(text(web().privileged(true).seccomp(seccomp), &facts));
+    insta::assert_snapshot!(text(web().privileged(true), &facts));
+}
+
+#[test]
+fn a_privileged_command_gets_what_it_asks_for_by_name() {
+    let seccomp = serde_json::from_str(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
+    let on = Facts { apparmor: true, ..facts() };
+    let command = || web().privileged(true);
+    let spec = |command: CommandBuilder| command.build().unwrap().compile(&on).unwrap();
+    assert!(spec(command().seccomp(seccomp)).linux().as_ref().unwrap().seccomp().is_some());
+    let process = |command| spec(command).process().clone().unwrap();
+    assert_eq!(process(command().apparmor_profile("web")).apparmor_profile().as_deref(), Some("web"));
+    let refused = command().apparmor_profile("web").build().unwrap().compile(&facts()).unwrap_err();
+    assert_eq!(refused.to_string(), "container web: apparmor_profile: AppArmor is off on this host");
+    let bounding = |command| {
+        let set = process(command).capabilities().as_ref().unwrap().bounding().clone().unwrap();
+        let mut names: Vec<String> = set.iter().map(ToString::to_string).collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(bounding(command().cap_drop(["chown"])), "SYS_ADMIN");
+    assert_eq!(bounding(command().cap_drop(["all"])), "");
+    assert_eq!(bounding(command().cap_drop(["all"]).cap_add(["kill"])), "KILL");
 }
 
 #[test]
@@ -133,6 +154,11 @@ fn memory_has_a_soft_limit_and_twice_as_much_swap() {
     assert_eq!(memory(limit(Some(100), Some(-1)), &without), (Some(100), Some(100), None));
 }
 
+fn exactly_none() -> CommandBuilder {
+    let process = ProcessConfig { capabilities: Some(vec![]), ..ProcessConfig::new(["httpd"]) };
+    web().process(process)
+}
+
 fn shared_ids() -> UserNamespace {
     let range = |container_id, host_id| IdMapping { container_id, host_id, size: 10 };
     UserNamespace::Own {
@@ -182,6 +208,8 @@ fn what_is_wrong_is_refused_by_field() {
         (web().create_device(Device::block("/dev/../srv/x", 1, 1)), "no path below /dev"),
         (web().create_device(Device::block("/dev/x/../y", 1, 1)), "no path below /dev"),
         (web().lxc_config("", "x"), "lxc_config"),
+        (exactly_none().cap_add(["kill"]), "cap_add: has no effect: process_config.capabilities"),
+        (exactly_none().cap_drop(["all"]), "cap_drop: has no effect: process_config.capabilities"),
         (web().mount(Mount::bind("etc", "/x")), "mounts[0].source: \"etc\" is not absolute"),
         (
             web().mount(Mount::bind("/a", "/b")).mount(Mount::bind("", "/x")),
