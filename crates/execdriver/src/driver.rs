@@ -50,7 +50,9 @@ pub trait Driver: Send + Sync {
     /// (126).
     fn run(&self, command: &Command, pipes: Pipes<'_>, start: &mut StartCallback<'_>) -> Result<ExitStatus>;
 
-    /// Runs one more process in a running container until it ends.
+    /// Runs one more process in a running container until it ends. What [`ExitStatus`] says is about this process alone.
+    ///
+    /// The daemon may ignore SIGCHLD, or have somebody wait for whatever child ends: the status comes all the same.
     ///
     /// # Errors
     /// When it could not be started: no such container, one that is paused or has ended, no such user or program.

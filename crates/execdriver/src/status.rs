@@ -13,10 +13,14 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitStatus {
-    /// What the program returned, or 128 + the signal that ended it. 137 whenever the kernel's out-of-memory killer
-    /// has hit the container, whatever its program made of that.
+    /// What the program returned, or 128 + the signal that ended it.
+    ///
+    /// Of a container, by [`Driver::run`](crate::Driver::run): 137 whenever the kernel's out-of-memory killer has hit a process
+    /// in it, one of an exec, too, and whatever its program made of that. Of an exec: always the program's own.
     pub exit_code: u8,
-    /// Whether the kernel's out-of-memory killer has hit the container.
+    /// Whether the kernel's out-of-memory killer has hit: a process of the container, or of an exec the very one that was
+    /// executed. Who wants to know of an exec's children watches the container:
+    /// [`Driver::watch_oom`](crate::Driver::watch_oom).
     pub oom_killed: bool,
 }
 

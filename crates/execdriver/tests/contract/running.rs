@@ -9,7 +9,7 @@ use execdriver::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::common::{self, Bed, cgroup_value, cgroups_named, unique};
-use crate::{memory_hog, memory_hog_child, role_command};
+use crate::{hog, memory_hog, memory_hog_child, role_command};
 
 #[test]
 fn row_15_the_init_finds_user_directory_and_program() {
@@ -413,6 +413,15 @@ fn row_25_the_oom_killer_is_noticed() {
     let running = bed.idle();
     bed.driver.terminate(&running.id).unwrap();
     assert!(!running.wait().oom_killed);
+    // A child of an exec: the exec's own program ends as it likes, the container was hit.
+    let mut running = bed.start(hog(&bed, "echo ready; cat >/dev/null"));
+    assert_eq!(running.line(), "ready");
+    let exec = bed.exec(&running.id, &ProcessConfig::new(["sh", "-c", "tail /dev/zero; exit 2"]));
+    assert_eq!((exec.code, exec.oom_killed), (2, false), "{exec:?}");
+    let exec = bed.exec(&running.id, &ProcessConfig::new(["tail", "/dev/zero"]));
+    assert_eq!((exec.code, exec.oom_killed), (137, true), "{exec:?}");
+    let status = running.finish();
+    assert_eq!((status.exit_code, status.oom_killed), (137, true));
     // The hog is one of many: the flag says so although the init lives on.
     let child = bed.run(memory_hog_child(&bed));
     assert_eq!((child.code, child.oom_killed), (137, true), "{child:?}");
