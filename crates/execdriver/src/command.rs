@@ -102,7 +102,7 @@ pub struct Command {
     #[serde(default)]
     pub mount_label: Option<String>,
     /// Raw LXC settings, `key=value`, the key with or without `lxc.`: they are applied after everything else. Names of
-    /// LXC 1.x are translated.
+    /// LXC 1.x are translated. An empty value takes back what was set before, as in LXC; where nothing was it is refused.
     #[serde(default)]
     pub lxc_config: Vec<String>,
     /// AppArmor profile of its program; `unconfined` for none.
@@ -281,7 +281,7 @@ impl Command {
     /// Keys and values for LXC: those of the network, and then the raw ones.
     ///
     /// # Errors
-    /// [`Error::Field`](crate::Error::Field) for one without `=`.
+    /// [`Error::Field`](crate::Error::Field) for one without `=`, and for one that could have no effect.
     pub(crate) fn lxc_keys(&self) -> Result<Vec<(String, String)>> {
         let mut keys = network::keys(&self.network);
         for setting in &self.lxc_config {
@@ -289,8 +289,18 @@ impl Command {
                 Some((key, value)) if !key.trim().is_empty() => (key.trim(), value.trim()),
                 _ => return Err(refuse(&self.id, "lxc_config", format!("{setting:?} is not key=value"))),
             };
+            if value.is_empty() && !keys.iter().any(|(earlier, _)| is_part_of(earlier, key)) {
+                let reason = format!("{key} has no value, and no earlier one that it would take back");
+                return Err(refuse(&self.id, "lxc_config", reason));
+            }
             keys.push((key.into(), value.into()));
         }
         Ok(keys)
     }
+}
+
+/// Whether a key of LXC's is `whole`, or below it.
+fn is_part_of(key: &str, whole: &str) -> bool {
+    let bare = |key: &str| key.strip_prefix("lxc.").unwrap_or(key).to_owned();
+    bare(key).strip_prefix(bare(whole).as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

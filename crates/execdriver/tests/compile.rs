@@ -208,6 +208,11 @@ fn what_is_wrong_is_refused_by_field() {
         (web().create_device(Device::block("/dev/../srv/x", 1, 1)), "no path below /dev"),
         (web().create_device(Device::block("/dev/x/../y", 1, 1)), "no path below /dev"),
         (web().lxc_config("", "x"), "lxc_config"),
+        (web().lxc_config("lxc.prlimit.nofile", ""), "lxc_config: lxc.prlimit.nofile has no value"),
+        (
+            web().lxc_config("lxc.prlimit.nofiles", "5").lxc_config("prlimit.nofile", " "),
+            "lxc_config: prlimit.nofile has no value",
+        ),
         (exactly_none().cap_add(["kill"]), "cap_add: has no effect: process_config.capabilities"),
         (exactly_none().cap_drop(["all"]), "cap_drop: has no effect: process_config.capabilities"),
         (web().mount(Mount::bind("etc", "/x")), "mounts[0].source: \"etc\" is not absolute"),
@@ -237,6 +242,7 @@ fn what_is_wrong_is_refused_by_field() {
         let error = command.build().unwrap_err().to_string();
         assert!(error.contains(reason), "{error:?} does not say {reason:?}");
     }
+    web().lxc_config("lxc.prlimit.nofile", "5").lxc_config("prlimit.nofile", "").build().unwrap();
     let refused = web().apparmor_profile("web").build().unwrap().compile(&facts()).unwrap_err();
     assert_eq!(refused.to_string(), "container web: apparmor_profile: AppArmor is off on this host");
 }
