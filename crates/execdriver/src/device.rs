@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// A device: one that may be used (`allowed_devices`), or one that is made in the container's /dev
 /// (`autocreated_devices`).
 ///
+/// With a user namespace nobody may make a node: the container gets the host's, which must be at the same path there, and
+/// keeps its mode and owner. One that the host has elsewhere is bound by [`Mount`](crate::Mount) and allowed.
+///
 /// ```
 /// use execdriver::Device;
 ///

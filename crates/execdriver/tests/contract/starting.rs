@@ -196,6 +196,10 @@ fn row_08_devices_are_made_in_the_containers_dev_only() {
     // In a user namespace nobody can make one: the host's is bound.
     let shifted = bed.sh("stat -c '%t:%T' /dev/fuse").userns(UserNamespace::shifted(100_000, 65_536));
     assert_eq!(bed.run(shifted.create_device(Device::character("/dev/fuse", 10, 229))).assert_ok(), "a:e5");
+    let elsewhere = || bed.sh("true").create_device(Device::character("/dev/nowhere", 1, 7));
+    let refused = bed.refusal(elsewhere().userns(UserNamespace::shifted(100_000, 65_536)));
+    assert!(refused.contains("(/dev/nowhere): the host's node: "), "{refused}");
+    assert_eq!(bed.run(elsewhere()).code, 0);
     // What is not allowed can be made, but not opened.
     let disk = "mknod /dev/d c 1 11 && cat /dev/null && ! head -c 1 /dev/d";
     assert!(bed.run(bed.sh(disk)).err.contains("not permitted"));
