@@ -18,7 +18,8 @@ use crate::host::HostFacts;
 use crate::namespace::Joined;
 use crate::user::Accounts;
 use crate::{
-    Command, Driver, ExitStatus, Facts, Info, Pipes, ProcessConfig, ResourceStats, UserNamespace, running,
+    Command, Driver, ExitStatus, Facts, Info, Pipes, ProcessConfig, ResourceStats, UserNamespace, network,
+    running,
 };
 
 /// Where a driver keeps its containers unless told otherwise.
@@ -235,6 +236,8 @@ impl Driver for LxcDriver {
         accounts
             .add_groups(&mut user, &command.group_add)
             .map_err(|reason| refuse(&command.id, "group_add", reason))?;
+        network::find_links(&command.network)
+            .map_err(|(field, reason)| refuse(&command.id, field, reason))?;
         if matches!(command.userns, UserNamespace::Own { .. }) {
             fs::set_permissions(&self.root, Permissions::from_mode(SEARCHABLE))
                 .map_err(|e| Error::Root { path: self.root.clone(), reason: e.to_string() })?;

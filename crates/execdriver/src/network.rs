@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use lxcrun::ContainerId;
+use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use serde::{Deserialize, Serialize};
 
 use crate::namespace::Joined;
@@ -138,6 +141,21 @@ impl Interface {
         Self::of(InterfaceKind::Veth, bridge)
     }
 
+    /// A pair of interfaces with one end on the host, at no bridge: somebody routes to it, or takes it by its
+    /// [`host_name`](Self::host_name).
+    ///
+    /// ```
+    /// use execdriver::Interface;
+    ///
+    /// let veth = Interface::veth_pair().host_name("web0").mode("router").address("10.0.3.7/24".parse()?);
+    /// assert_eq!((veth.link, veth.mode.as_deref()), (None, Some("router")));
+    /// # Ok::<(), String>(())
+    /// ```
+    #[must_use]
+    pub fn veth_pair() -> Self {
+        Self { link: None, ..Self::of(InterfaceKind::Veth, "") }
+    }
+
     /// A second address of `link` that sees its siblings.
     #[must_use]
     pub fn macvlan(link: impl Into<String>) -> Self {
@@ -183,6 +201,20 @@ impl Interface {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// The same with a name of a veth pair's other end on the host; by default LXC finds one.
+    #[must_use]
+    pub fn host_name(mut self, name: impl Into<String>) -> Self {
+        self.host_name = Some(name.into());
+        self
+    }
+
+    /// The same with another mode: what there is depends on the kind, see the field [`mode`](Self#structfield.mode).
+    #[must_use]
+    pub fn mode(mut self, mode: impl Into<String>) -> Self {
+        self.mode = Some(mode.into());
         self
     }
 
@@ -251,6 +283,27 @@ impl Interface {
         set("ipv6.gateway", self.gateway6.map(|gateway| gateway.to_string()));
         keys
     }
+}
+
+/// Looks for the interfaces of the host that those of a container belong to. The error is field and reason.
+///
+/// The host's are those of the calling thread's network namespace, which LXC's monitor has from it.
+pub(crate) fn find_links(network: &Network) -> Result<(), (String, String)> {
+    let Network::Interfaces(all) = network else { return Ok(()) };
+    for (index, interface) in all.iter().enumerate() {
+        let Some(link) = &interface.link else { continue };
+        let flags = SocketFlags::CLOEXEC;
+        let found = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)
+            .and_then(|socket| name_to_index(&socket, link));
+        found.map_err(|e| {
+            let reason = match e {
+                Errno::NODEV => format!("this host has no interface {link:?}"),
+                other => format!("cannot look for {link:?}: {other}"),
+            };
+            (format!("network.interfaces[{index}].link"), reason)
+        })?;
+    }
+    Ok(())
 }
 
 /// The keys for LXC of all interfaces.
@@ -323,8 +376,7 @@ mod tests {
 
     #[test]
     fn interfaces_become_keys() {
-        let mut veth = Interface::veth("br0").address("10.1.0.2/24".parse().unwrap());
-        veth.host_name = Some("web0".into());
+        let veth = Interface::veth("br0").address("10.1.0.2/24".parse().unwrap()).host_name("web0");
         let veth = veth.gateway("10.1.0.1".parse().unwrap()).mac("02:00:00:00:00:01").mtu(1400).name("lan");
         let macvlan = Interface::macvlan("uplink").address("fd00::2/64".parse().unwrap());
         let all = Network::Interfaces(vec![

@@ -124,10 +124,26 @@ fn an_interface_of_the_host_comes_back() {
 }
 
 #[test]
+fn a_veth_pair_needs_no_bridge() {
+    with_uplink(|bed| {
+        let veth = Interface::veth_pair().host_name("alone0").name("lan0");
+        let command = with(bed.sh("ls /sys/class/net; echo ready; cat"), veth).build().unwrap();
+        let mut during = String::new();
+        let mut output = Vec::new();
+        let pipes = execdriver::Pipes::null().stdout(&mut output);
+        bed.driver.run(&command, pipes, &mut |_| during = links()).unwrap();
+        assert!(during.contains("alone0"), "{during}");
+        assert!(String::from_utf8(output).unwrap().starts_with("lan0\n"));
+        assert!(!links().contains("alone0"));
+    });
+}
+
+#[test]
 fn a_missing_bridge_is_named() {
     with_uplink(|bed| {
         let message = bed.refusal(with(bed.sh("true"), Interface::veth("nobridge")));
-        assert!(message.contains("nobridge"), "{message}");
+        let named = ": network.interfaces[0].link: this host has no interface \"nobridge\"";
+        assert!(message.ends_with(named), "{message}");
     });
 }
 
