@@ -27,7 +27,7 @@ pub enum Error {
     /// This host lacks what every container needs.
     #[error("no containers can run here: {what}: {reason}")]
     Missing {
-        /// What is missing: `liblxc`, `pid namespaces`, `cgroups` and so on.
+        /// What is missing: `liblxc`, `pid namespaces`, `cgroups`, `file descriptors` and so on.
         what: String,
         /// How that shows.
         reason: String,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use lxc::Liblxc;
+use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::error::{Error, Result};
@@ -29,6 +30,7 @@ pub(crate) struct HostFacts {
 impl HostFacts {
     /// Looks at the host, and refuses one that can't run containers.
     pub(crate) fn probe() -> Result<Self> {
+        check_descriptors(getrlimit(Resource::Nofile).current)?;
         let liblxc = liblxc()?;
         check_namespaces()?;
         // Mount points need not be text.
@@ -62,6 +64,20 @@ fn liblxc() -> Result<String> {
         missing("liblxc", format!("{e}{source}"))
     })?;
     Ok(LIBLXC.get_or_init(|| loaded).version())
+}
+
+/// Descriptors that this process and LXC's monitor, which inherits the limit, need for one container.
+const DESCRIPTORS: u64 = 64;
+
+fn check_descriptors(limit: Option<u64>) -> Result<()> {
+    match limit {
+        Some(limit) if limit < DESCRIPTORS => {
+            let reason =
+                format!("RLIMIT_NOFILE is {limit}: LXC needs {DESCRIPTORS}, and many containers need more");
+            Err(missing("file descriptors", reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_namespaces() -> Result<()> {

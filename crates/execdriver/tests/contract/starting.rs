@@ -47,7 +47,13 @@ fn row_01_a_driver_has_a_private_root_and_knows_its_host() {
     let liblxc = r#"for f in $(find /usr/lib -name 'liblxc.so.1'); do mount --bind /dev/null $f; done; exec "$0" "$@""#;
     let cgroups = r#"umount -R -l /sys/fs/cgroup; exec "$0" "$@""#;
     let namespaces = r#"exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin "$0" "$@""#;
-    for (what, script) in [("liblxc", liblxc), ("cgroups", cgroups), ("namespaces", namespaces)] {
+    let descriptors = r#"ulimit -n 63; exec "$0" "$@""#;
+    for (what, script) in [
+        ("liblxc", liblxc),
+        ("cgroups", cgroups),
+        ("namespaces", namespaces),
+        ("file descriptors", descriptors),
+    ] {
         let said = role("build", bed.path(), &["unshare", "-m", "sh", "-c", script]);
         assert!(said.contains(&format!("no containers can run here: {what}: ")), "{what}: {said}");
     }
