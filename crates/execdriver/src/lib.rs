@@ -20,6 +20,9 @@
 //! [`lxcrun::create`] → start → wait → [`ExitStatus`]. Whatever the specification says is carried out by the crate
 //! [`lxcrun`]; this one adds what the daemon's side needs: users by name, pipes, terminals, and one call that lasts
 //! as long as the container.
+//!
+//! Whole programs are in `examples`: `daemon.rs` streams output, counts and terminates, `under_tokio.rs` has many containers
+//! under an async runtime. What a build needs is in the repository's README, "In a Rust program".
 #![forbid(unsafe_code)]
 
 mod builder;
@@ -69,3 +72,8 @@ pub use spec::Facts;
 pub use status::ExitStatus;
 pub use terminal::Terminal;
 pub use user::User;
+
+/// The example in the README is compiled with those of this crate.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -51,3 +51,15 @@ fn the_driver_works_under_tokio() {
         assert!(said.contains(&format!("said \"I am {number}\", exit code {number}")), "{said}");
     }
 }
+
+#[test]
+fn the_readme_says_how_to_depend_on_it_and_names_every_example() {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(here.join("../../README.md")).unwrap();
+    let line = format!("execdriver = {{ git = \"{}\" }}", env!("CARGO_PKG_REPOSITORY"));
+    assert!(readme.contains(&line), "{line}");
+    for example in std::fs::read_dir(here.join("examples")).unwrap() {
+        let name = example.unwrap().file_name().into_string().unwrap();
+        assert!(readme.contains(&format!("(crates/execdriver/examples/{name})")), "{name}");
+    }
+}
