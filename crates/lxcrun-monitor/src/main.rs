@@ -65,7 +65,8 @@ type Report = (FromMonitor, Option<PathBuf>);
 fn monitor(control: &Rc<Channel>) -> Result<Option<Report>, String> {
     let _ = rustix::thread::set_name(c"lxcrun-monitor");
     // A program that embeds the runtime may have others open without close-on-exec, and end before us.
-    kernel::close_range(INIT_PROGRAM_FD.unsigned_abs() + 1..=u32::MAX).map_err(|e| format!("close_range: {e}"))?;
+    kernel::close_range(INIT_PROGRAM_FD.unsigned_abs() + 1..=u32::MAX)
+        .map_err(|e| format!("close_range: {e}"))?;
     // Only the init's channel goes on to the init; its program is opened by the exec itself.
     kernel::close_on_exec_from(INIT_FD.unsigned_abs() + 1).map_err(|e| format!("close_range: {e}"))?;
     let liblxc = Liblxc::load();
