@@ -130,8 +130,15 @@ fn a_veth_pair_needs_no_bridge() {
         let command = with(bed.sh("ls /sys/class/net; echo ready; cat"), veth).build().unwrap();
         let mut during = String::new();
         let mut output = Vec::new();
-        let pipes = execdriver::Pipes::null().stdout(&mut output);
-        bed.driver.run(&command, pipes, &mut |_| during = links()).unwrap();
+        // The program waits for the end of its input.
+        let (input, writer) = std::io::pipe().unwrap();
+        let mut writer = Some(writer);
+        let pipes = execdriver::Pipes::null().stdin(execdriver::Input::reader(input)).stdout(&mut output);
+        let mut look = |_| {
+            during = links();
+            writer.take();
+        };
+        bed.driver.run(&command, pipes, &mut look).unwrap();
         assert!(during.contains("alone0"), "{during}");
         assert!(String::from_utf8(output).unwrap().starts_with("lan0\n"));
         assert!(!links().contains("alone0"));

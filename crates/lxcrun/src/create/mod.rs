@@ -65,7 +65,7 @@ pub struct CreateOptions {
 /// Makes a container from a bundle. Its program waits for [`Container::start`].
 ///
 /// # Errors
-/// Any of [`Error`]; nothing is left behind then.
+/// Any of [`crate::Error`]; nothing is left behind then.
 pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOptions) -> Result<Container> {
     let spec = bundle.spec();
     check_paths(id, root, bundle)?;
