@@ -130,7 +130,7 @@ fn opened(rules: &[Value]) -> String {
 
 fn the_hosts_console_is_not_allowed() {
     let bundle = Bundle::busybox().capabilities(&["CAP_MKNOD"]);
-    let run = bundle.sh("mknod /tmp/console c 5 1 && : </tmp/console").run();
+    let run = bundle.sh("mknod /dev/other c 5 1 && : </dev/other").run();
     run.assert_fails().assert_stderr_contains("operation not permitted");
 }
 

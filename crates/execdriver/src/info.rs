@@ -29,7 +29,8 @@ pub struct Info {
     #[serde(serialize_with = "maybe_rfc3339")]
     pub started: Option<SystemTime>,
     /// What it ended with, when nobody was there to be told: its daemon was killed, and LXC's monitor has left this behind
-    /// for the next one, a moment after the end. 128 + the signal that ended it. [`Driver::run`](crate::Driver::run) returns it to everybody else.
+    /// for the next one, a moment after the end. 128 + the signal that ended it. [`Driver::run`](crate::Driver::run) returns it to
+    /// everybody else.
     pub exit_code: Option<u8>,
 }
 
