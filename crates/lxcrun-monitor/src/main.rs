@@ -148,9 +148,9 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
 }
 
 /// Keeps this process on the processor that it is on, and the init that it makes until that asks for all, and returns those
-/// that it could use before. What a process gives back stays charged to its cgroup as long as it is in the list of recently
-/// used pages of a processor: the lists of two processors may hold as much as a small limit allows. And what both have to do
-/// is found in the caches there.
+/// that it could use before: what both have to do is found in its caches. And what a process gives back stays charged to its
+/// cgroup as long as it is in the list of recently used pages of a processor: those of two may hold as much as a small limit
+/// allows.
 ///
 /// `None` where that is forbidden. Then a container needs a larger limit, nothing else.
 fn stay_on_one_processor() -> Option<CpuSet> {
