@@ -34,7 +34,8 @@ const TERMINAL: &str = r#"tty; until [ "$(stty size)" = "33 77" ]; do sleep 0.05
 
 pub fn a_terminal_has_the_size_of_ours(engine: &impl Engine) {
     let output = engine.run_on_terminal("", TERMINAL, "word\n");
-    output.assert_ok().assert_stdout_contains("/dev/pts/0\n").assert_stdout_contains("33 77\n");
+    // The terminal repeats the word when it comes, which may be in the middle of a line.
+    output.assert_ok().assert_stdout_contains("/dev/pts/0").assert_stdout_contains("33 77");
     output.assert_stdout_contains("got word\n");
 }
 
