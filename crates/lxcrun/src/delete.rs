@@ -125,14 +125,12 @@ impl Container {
                 problems.extend(own.remove());
                 let beside = self.state.monitor_cgroups.iter().map(|path| own.beside(path));
                 problems.extend(beside.flat_map(|cgroup| cgroup.remove()));
+                problems.extend(own.stop_unit().err().map(|e| e.to_string()));
             }
             Err(e) => problems.push(format!("cgroups: {e}")),
         }
         problems.extend(self.state.resctrl.iter().flat_map(Resctrl::remove));
         problems.extend(self.state.generated_profile.iter().flat_map(Generated::remove));
-        if let Some(Err(e)) = self.state.unit.as_ref().map(|unit| unit.stop(&id)) {
-            problems.push(e.to_string());
-        }
         if !problems.is_empty() {
             // The state stays, so that it can be tried again.
             return Err(Error::Cleanup { id, problems });

@@ -452,8 +452,7 @@ impl Drop for Restoration {
         for problem in self.cgroup.remove() {
             tracing::warn!("container {}: {problem}", self.id);
         }
-        let unit = self.state.unit.as_ref().filter(|_| self.unit_started);
-        if let Some(Err(e)) = unit.map(|unit| unit.stop(&self.id)) {
+        if self.unit_started && let Err(e) = self.cgroup.stop_unit() {
             tracing::warn!("{e}");
         }
         drop(directory);

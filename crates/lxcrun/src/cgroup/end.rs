@@ -157,7 +157,7 @@ fn below(directory: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// Somebody else was faster to remove it.
-fn unless_gone(done: io::Result<()>) -> io::Result<()> {
+pub(super) fn unless_gone(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         // An open file of a cgroup that was removed.

@@ -17,7 +17,7 @@ mod v1;
 mod v2;
 
 pub(crate) use delegation::INNER;
-use end::remove_tree;
+use end::{remove_tree, unless_gone};
 pub(crate) use end::wait_for_end;
 pub(crate) use hierarchies::{Hierarchies, Layout};
 pub(crate) use make::Claim;
@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::error::refuse;
+use crate::error::{Context, refuse};
 use crate::systemd::Unit;
 use crate::{ContainerId, Result};
 
@@ -196,6 +196,17 @@ impl Cgroup {
         self.directories()
             .filter_map(|d| remove_tree(&d).err().map(|e| format!("{}: {e}", d.display())))
             .collect()
+    }
+
+    /// Has systemd take away the unit around it, after all that was below. systemd tries once to remove the unit's cgroup, when
+    /// the last process in it has ended, and fails where that meets with the removal of one below.
+    pub(crate) fn stop_unit(&self) -> Result<()> {
+        let Some(unit) = &self.unit else { return Ok(()) };
+        unit.stop(&self.id)?;
+        let Some(unified) = self.hierarchies.unified() else { return Ok(()) };
+        let directory = unified.mountpoint.join(unit.cgroup());
+        unless_gone(std::fs::remove_dir(&directory))
+            .at(&self.id, format!("cannot remove cgroup {}", directory.display()))
     }
 }
 
