@@ -36,6 +36,7 @@ tests![
     an_update_changes_each_limit_of_version_two
         .needs(Need::CgroupV2)
         .not_on("runc", "1.1 has another formula for shares"),
+    an_update_below_what_is_in_use_is_refused_where_asked_for.needs(Need::Controller("memory")),
     an_update_that_fails_changes_nothing
         .needs(Need::Controller("memory"))
         .needs(Need::Controller("cpuset"))
@@ -236,6 +237,19 @@ fn an_update_that_fails_changes_nothing() {
     container.call("update").args(&options[..4]).arg(container.id()).output().assert_ok();
     assert_ne!(limits().0, before.0);
     assert_ne!(limits().1, before.1);
+}
+
+/// Without the check the kernel makes room by killing, at least on version 2.
+fn an_update_below_what_is_in_use_is_refused_where_asked_for() {
+    let container = sleeper(with_memory(128 << 20));
+    let limit = || cgroups(&container).read("memory", "memory.limit_in_bytes", "memory.max");
+    let resources = json!({ "memory": { "limit": 8192, "swap": -1, "checkBeforeUpdate": true } });
+    fs::write(container.path("resources"), resources.to_string()).expect("a file");
+    let updated =
+        container.call("update").arg("-r").arg(container.path("resources")).arg(container.id()).output();
+    updated.assert_fails().assert_stderr_contains("memory");
+    assert_eq!(limit(), (128 << 20).to_string());
+    assert_eq!(container.status(), "running");
 }
 
 fn an_update_changes_each_limit_of_version_two() {

@@ -30,6 +30,7 @@ tests![
     no_new_privileges_is_on_where_asked_for,
     no_new_privileges_is_off_where_not,
     the_oom_score_is_set,
+    an_oom_score_that_is_not_given_is_the_callers,
     the_program_is_process_one_and_leads_its_session,
     the_program_inherits_no_descriptor_but_its_three,
     no_signal_is_blocked_or_ignored,
@@ -211,6 +212,12 @@ fn no_new_privileges_is_off_where_not() {
 fn the_oom_score_is_set() {
     let bundle = Bundle::busybox().args(["cat", "/proc/self/oom_score_adj"]);
     bundle.set("/process/oomScoreAdj", 500).run().assert_ok().assert_stdout("500\n");
+}
+
+fn an_oom_score_that_is_not_given_is_the_callers() {
+    let bundle = Bundle::busybox().args(["cat", "/proc/self/oom_score_adj"]);
+    let bundle = bundle.host("echo 77 > /proc/self/oom_score_adj");
+    bundle.run().assert_ok().assert_stdout("77\n");
 }
 
 fn the_program_is_process_one_and_leads_its_session() {

@@ -452,7 +452,9 @@ impl Drop for Restoration {
         for problem in self.cgroup.remove() {
             tracing::warn!("container {}: {problem}", self.id);
         }
-        if self.unit_started && let Err(e) = self.cgroup.stop_unit() {
+        if self.unit_started
+            && let Err(e) = self.cgroup.stop_unit()
+        {
             tracing::warn!("{e}");
         }
         drop(directory);

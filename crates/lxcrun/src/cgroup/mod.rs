@@ -17,8 +17,8 @@ mod v1;
 mod v2;
 
 pub(crate) use delegation::INNER;
-use end::{remove_tree, unless_gone};
 pub(crate) use end::wait_for_end;
+use end::{remove_tree, unless_gone};
 pub(crate) use hierarchies::{Hierarchies, Layout};
 pub(crate) use make::Claim;
 pub use oom::OomWatch;

@@ -493,7 +493,9 @@ impl Drop for Creation {
         for problem in resctrl.chain(self.state.generated_profile.iter().flat_map(Generated::remove)) {
             tracing::warn!("container {}: {problem}", self.id);
         }
-        if self.unit_started && let Err(e) = self.cgroup.stop_unit() {
+        if self.unit_started
+            && let Err(e) = self.cgroup.stop_unit()
+        {
             tracing::warn!("{e}");
         }
         drop(directory);
