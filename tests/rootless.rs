@@ -88,7 +88,7 @@ fn a_cgroup_below_a_delegated_one_has_limits() {
     const ENGINE: &str = r#"
         scope=/sys/fs/cgroup$(sed s/0::// /proc/self/cgroup)
         mkdir $scope/runtime
-        echo $$ >$scope/runtime/cgroup.procs
+        echo 0 >$scope/runtime/cgroup.procs
         echo "+memory +pids" >$scope/cgroup.subtree_control
         "$@"
         code=$?
