@@ -135,7 +135,7 @@ fn a_huge_config_is_refused() {
 }
 
 fn a_value_of_a_wrong_type_is_refused_by_name() {
-    let wrong: [(&str, Value, &str); 8] = [
+    let wrong: [(&str, Value, &str); 13] = [
         ("/process/args", json!("sh"), "args"),
         ("/process/user/uid", json!("root"), "uid"),
         ("/process/user/uid", json!(-1), "uid"),
@@ -144,6 +144,11 @@ fn a_value_of_a_wrong_type_is_refused_by_name() {
         ("/linux/resources/memory", json!({ "limit": "64m" }), "limit"),
         ("/linux/namespaces", json!(["pid"]), "namespaces"),
         ("/hostname", json!(7), "hostname"),
+        ("/hooks", json!([]), "hooks"),
+        ("/process/user", json!([5, 5]), "user"),
+        ("/process/rlimits", json!([["RLIMIT_NOFILE", 88, 77]]), "rlimits"),
+        ("/linux/resources", json!([]), "resources"),
+        ("/mounts", json!([["/tmp", "tmpfs", "tmpfs"]]), "mounts"),
     ];
     for (field, value, word) in wrong {
         Bundle::busybox().set(field, value).refused(&[word]);

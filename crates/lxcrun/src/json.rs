@@ -2,7 +2,7 @@
 
 use serde::Deserializer;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Error as _, IntoDeserializer, Visitor};
+use serde::de::{DeserializeOwned, Error as _, IntoDeserializer, Unexpected, Visitor};
 use serde_json::{Error, Map, Value};
 
 /// Where in the JSON, `.` for the whole, and why.
@@ -14,7 +14,7 @@ pub(crate) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem>
     let mut json = serde_json::Deserializer::from_slice(text);
     let parsed = serde_ignored::deserialize(&mut json, |_| some_unknown = true);
     match parsed.and_then(|parsed| json.end().map(|()| parsed)) {
-        Ok(parsed) if !some_unknown => Ok(parsed),
+        Ok(parsed) if !some_unknown && !has_odd_list(text) => Ok(parsed),
         // Keeping track of the path, and reading as Go does, costs as much again as parsing: few need it.
         _ => from_value(serde_json::from_slice(text).map_err(|e| whole(&e))?),
     }
@@ -24,6 +24,72 @@ pub(crate) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem>
 pub(crate) fn from_value<T: DeserializeOwned>(json: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(AnyCase(json)).map_err(at_path)
 }
+
+/// Whether a list of this JSON may be where an object belongs: one in a list, or of a property that is no list.
+fn has_odd_list(text: &[u8]) -> bool {
+    let (mut name, mut before) = (&text[..0], b' ');
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'"' => (name, rest) = split_string(after),
+            b'[' if before != b':' || LISTS.binary_search(&name).is_err() => return true,
+            _ => {}
+        }
+        if !byte.is_ascii_whitespace() {
+            before = byte;
+        }
+    }
+    false
+}
+
+/// What is in a string, and what comes after it.
+fn split_string(text: &[u8]) -> (&[u8], &[u8]) {
+    let mut end = 0;
+    while let Some(byte) = text.get(end).filter(|byte| **byte != b'"') {
+        end += if *byte == b'\\' { 2 } else { 1 };
+    }
+    (text.get(..end).unwrap_or(text), text.get(end + 1..).unwrap_or_default())
+}
+
+/// The properties that are lists, as most write them. One that is missing here costs time, nothing else.
+const LISTS: &[&[u8]] = &[
+    b"additionalGids",
+    b"ambient",
+    b"architectures",
+    b"args",
+    b"bounding",
+    b"createContainer",
+    b"createRuntime",
+    b"devices",
+    b"effective",
+    b"env",
+    b"flags",
+    b"gidMappings",
+    b"hugepageLimits",
+    b"inheritable",
+    b"maskedPaths",
+    b"mounts",
+    b"names",
+    b"namespaces",
+    b"options",
+    b"permitted",
+    b"poststart",
+    b"poststop",
+    b"prestart",
+    b"priorities",
+    b"readonlyPaths",
+    b"rlimits",
+    b"schemata",
+    b"startContainer",
+    b"syscalls",
+    b"throttleReadBpsDevice",
+    b"throttleReadIOPSDevice",
+    b"throttleWriteBpsDevice",
+    b"throttleWriteIOPSDevice",
+    b"uidMappings",
+    b"weightDevice",
+];
 
 pub(crate) fn whole(error: &Error) -> Problem {
     (".".into(), error.to_string())
@@ -56,6 +122,10 @@ impl<'de> Deserializer<'de> for AnyCase {
     ) -> Result<V::Value, Error> {
         if self.0.is_null() {
             self.0 = Map::new().into();
+        }
+        // What derives `Deserialize` takes a list of the values of its fields, too.
+        if self.0.is_array() {
+            return Err(Error::invalid_type(Unexpected::Seq, &visitor));
         }
         if let Value::Object(entries) = &mut self.0 {
             rename(entries, fields).map_err(Error::custom)?;
@@ -193,6 +263,30 @@ mod tests {
         let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
         assert!(resources.unified().as_ref().unwrap().contains_key("Memory.max"));
         assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].page_size(), "2MB");
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        for (json, field) in [
+            (r#"{"ociVersion":"1.0.0","hooks":[]}"#, "hooks"),
+            (r#"{"ociVersion":"1.0.0","root":["/",true]}"#, "root"),
+            (r#"{"ociVersion":"1.0.0","linux":{"resources": [ ]}}"#, "linux.resources"),
+            (r#"{"ociVersion":"1.0.0","mounts":[["/tmp","tmpfs","tmpfs"]]}"#, "mounts[0]"),
+            (r#"{"ociVersion":"1.0.0","mounts":[{"destination":"/\"["}, ["/a"]]}"#, "mounts[1]"),
+            (r#"["1.0.0"]"#, "."),
+        ] {
+            let (path, reason) = from_slice::<Spec>(json.as_bytes()).unwrap_err();
+            assert_eq!(path, field, "{json}");
+            assert!(reason.contains("invalid type: sequence"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn usual_lists_cost_nothing_more() {
+        assert!(LISTS.is_sorted());
+        assert!(!has_odd_list(br#"{"a":"[\"[","process": {"args" : [ "[", "\\"] }, "env":[]}"#));
+        assert!(!has_odd_list(include_bytes!("default-spec.json")));
+        assert!(has_odd_list(br#"{"unheard":[]}"#));
     }
 
     #[test]
