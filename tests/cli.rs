@@ -41,6 +41,7 @@ tests![
     a_debug_log_names_the_steps.not_on("crun", "it has its own"),
     spec_has_a_cgroup_namespace_with_version_two_alone.not_on("crun", "it has one always"),
     errors_go_to_the_log_as_json,
+    errors_that_nobody_can_read_change_no_exit_code,
     errors_go_to_the_log_as_text,
     errors_in_the_log_are_on_stderr_too,
     errors_without_a_log_are_json_where_that_is_asked_for.not_on("crun", "it writes plain text"),
@@ -528,6 +529,19 @@ fn errors_go_to_the_log_as_json() {
     let error = entries.rev().find(|entry: &Value| entry["level"] == "error").expect("an error");
     assert!(error["msg"].as_str().expect("a message").contains("executable file not found"), "{error}");
     assert!(error["time"].as_str().expect("a time").contains('T'), "{error}");
+}
+
+fn errors_that_nobody_can_read_change_no_exit_code() {
+    let container = Bundle::busybox().args(["no-such-program"]).build();
+    let full = || fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let log = container.path("log");
+    let run = container.global(["--log".as_ref(), log.as_os_str()]).args(["run", "--bundle"]);
+    let run =
+        run.arg(container.dir()).arg(container.id()).stdio(Stdio::null(), Stdio::null(), full()).output();
+    container.assert_gone(run.assert_exit(if Runtime::get().is("lxcrun") { 127 } else { 1 }));
+    assert!(fs::read_to_string(log).expect("a log").contains("no-such-program"));
+    let state = container.call("state").arg("nobody").stdio(Stdio::null(), Stdio::null(), full()).output();
+    state.assert_exit(1);
 }
 
 fn errors_go_to_the_log_as_text() {

@@ -1,6 +1,6 @@
 //! Where errors and warnings go: standard error, and the file that engines read them from.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,6 +20,11 @@ pub struct Log {
     file: Option<Arc<File>>,
     format: LogFormat,
     debug: bool,
+}
+
+/// Prints a line on the standard error. That nobody can read it changes no exit code.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 impl Log {
@@ -49,11 +54,11 @@ impl Log {
     pub fn error(&self, message: &str) {
         // Whoever asks for JSON reads nothing else, wherever it goes.
         let for_program = self.file.is_none() && self.format == LogFormat::Json;
-        if !for_program {
-            eprintln!("{message}");
-        }
         if self.file.is_some() || for_program {
             self.write("error", message);
+        }
+        if !for_program {
+            complain(message);
         }
     }
 

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let log = match log::Log::open(&cli.global) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("{}: {error:#}", cli::program());
+            log::complain(format_args!("{}: {error:#}", cli::program()));
             return ExitCode::FAILURE;
         }
     };
@@ -55,7 +55,7 @@ fn usage(error: &clap::Error) -> ExitCode {
             // A reader that is gone has read enough.
             let _ = error.print();
             if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) {
-                eprintln!("No help topic for '{name}'");
+                log::complain(format_args!("No help topic for '{name}'"));
             }
             return ExitCode::from(if kind == ErrorKind::InvalidSubcommand { 3 } else { 1 });
         }

@@ -26,6 +26,7 @@ mod task;
 mod terminal;
 mod uri;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use flags::{Action, Flags};
@@ -41,8 +42,8 @@ fn main() -> ExitCode {
     };
     let done = match flags.action {
         Action::Version => {
-            println!("{RUNTIME} (lxcrun {})", env!("CARGO_PKG_VERSION"));
-            Ok(())
+            let version = env!("CARGO_PKG_VERSION");
+            writeln!(std::io::stdout(), "{RUNTIME} (lxcrun {version})").map_err(Into::into)
         }
         Action::Info => info::info(),
         Action::Start => start::start(&flags),
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(reason: &str) -> ExitCode {
-    eprintln!("{RUNTIME}: {reason}");
+    // That nobody can read it changes nothing.
+    let _ = writeln!(std::io::stderr(), "{RUNTIME}: {reason}");
     ExitCode::FAILURE
 }
