@@ -10,7 +10,7 @@ use std::thread;
 
 use command_fds::{CommandFdExt, FdMapping};
 use lxcrun_test::{
-    Bundle, Cgroups, Container, DEADLINE, Fifo, Need, Running, hierarchies, is_v2, readable, tests,
+    Bundle, Cgroups, Container, DEADLINE, Fifo, Need, Running, hierarchies, is_v2, pidfd, readable, tests,
     until_exit,
 };
 use rustix::fs::inotify;
@@ -28,6 +28,7 @@ tests![
         .needs(Need::CgroupV1("freezer"))
         .lxcrun_only("others thaw nothing below the container's cgroup"),
     a_paused_container_is_ended,
+    a_container_whose_state_cannot_be_removed_is_ended,
     a_container_that_is_paused_meanwhile_is_ended.lxcrun_only("others may leave it frozen"),
     what_cannot_be_frozen_is_told_and_runs_on
         .needs(Need::File("/dev/fuse"))
@@ -408,6 +409,17 @@ fn an_exec_at_the_same_time_is_ended() {
         }
         container.assert_gone(&container.delete_force());
     }
+}
+
+fn a_container_whose_state_cannot_be_removed_is_ended() {
+    let container = sleeper();
+    let init = pidfd(container.pid()).expect("it runs");
+    let root = container.path("root");
+    let read_only = format!("mount --bind {0} {0}; mount -o remount,bind,ro {0}", root.display());
+    let deleted = container.call("delete").host(read_only).args(["--force", container.id()]).output();
+    deleted.assert_fails().assert_stderr_contains("read-only");
+    assert!(readable(&init, DEADLINE), "it lives on{deleted}");
+    container.assert_gone(container.delete_force().assert_ok());
 }
 
 fn who_forks_all_the_time_is_ended() {

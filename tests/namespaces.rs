@@ -8,6 +8,7 @@ use lxcrun_test::{Bundle, Container, HostSnapshot, interfaces, read_line, tests}
 use serde_json::{Value, json};
 
 tests![
+    a_proc_of_another_pid_namespace_is_refused,
     without_the_linux_section_namespaces_are_the_hosts
         .not_on("crun", "it wants the section")
         .not_on("runc", "1.1 mounts on the host, and leaves that"),
@@ -34,6 +35,11 @@ tests![
     the_hosts_mount_namespace_stays_as_it_is.lxcrun_only("runc 1.1 leaves a mount on the host").alone(),
     a_mount_namespace_with_a_path_stays_as_it_is.lxcrun_only("runc 1.1 changes its root"),
 ];
+
+/// What such a /proc says of a pid is another process's.
+fn a_proc_of_another_pid_namespace_is_refused() {
+    Bundle::busybox().host(r#"exec unshare -pf "$0" "$@""#).refused(&["proc"]);
+}
 
 fn without_the_linux_section_namespaces_are_the_hosts() {
     let own = std::fs::read_link("/proc/self/ns/uts").expect("a namespace");

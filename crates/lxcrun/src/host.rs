@@ -66,12 +66,25 @@ impl SecurityModules {
     }
 }
 
+fn check_proc() -> io::Result<()> {
+    let myself = std::fs::read_link("/proc/self")?;
+    if myself.as_os_str() == std::process::id().to_string().as_str() {
+        return Ok(());
+    }
+    Err(io::Error::other("it is of another PID namespace, where other processes have these numbers"))
+}
+
 impl Host {
     /// Looks at the host.
     ///
     /// # Errors
-    /// [`Error::Io`] when /proc can't be read.
+    /// [`Error::Io`] when /proc can't be read, or is that of another PID namespace: what it says of a pid is another process's.
     pub fn probe(id: &crate::ContainerId) -> Result<Self> {
+        check_proc().map_err(|source| Error::Io {
+            id: id.clone(),
+            what: "cannot rely on /proc".into(),
+            source,
+        })?;
         let hierarchies = Hierarchies::probe().map_err(|source| Error::Io {
             id: id.clone(),
             what: "cannot read /proc/self/mountinfo".into(),

@@ -398,9 +398,12 @@ impl StateDir {
     }
 
     /// Tells a `create` at work that somebody deletes it: by the directory's mode, so that nothing can be left of it.
+    /// Where nothing can be written none is at work.
     pub(crate) fn condemn(&self) -> Result<()> {
-        rustix::fs::fchmod(&self.fd, Mode::RWXU | CONDEMNED)
-            .at(&self.id, format!("cannot use {}", self.path.display()))
+        match rustix::fs::fchmod(&self.fd, Mode::RWXU | CONDEMNED) {
+            Err(Errno::ROFS) => Ok(()),
+            told => told.at(&self.id, format!("cannot use {}", self.path.display())),
+        }
     }
 
     /// Fails when somebody deletes it by force. Who does so later finds all that was written before.
