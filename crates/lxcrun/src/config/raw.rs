@@ -157,13 +157,22 @@ impl RawSettings {
             takes_back(value, self.sysctls.iter().any(|other| other.key == *key))?;
             self.sysctls.retain(|other| other.key != *key);
             self.sysctls.extend(Some(item).filter(|item| !item.value.is_empty()));
-        } else if ["lxc.prlimit", "lxc.sysctl", "lxc.time.offset"].contains(&key.as_str()) {
-            // liblxc would take its own list of them back, in which there is nothing.
+        } else if ["lxc.prlimit", "lxc.sysctl", "lxc.time.offset", "lxc.net"].contains(&key.as_str()) {
+            // liblxc would take its own list of them back, in which there is nothing, or our network.
             return Err("has no name after it".into());
         } else if key.starts_with("lxc.cgroup") {
             self.limits.push(RawLimit::new(item)?);
         } else if is_network(key, ".type") && value == "none" {
             return Err("the host's network is had by no network namespace in linux.namespaces".into());
+        } else if is_network(key, ".flags") && value != "up" {
+            // liblxc takes whatever it is for that.
+            return Err(format!("{value:?} is not up, the only flag that there is"));
+        } else if (is_network(key, ".name") || is_network(key, ".veth.pair")) && value.len() > INTERFACE_NAME
+        {
+            // liblxc would cut it.
+            return Err(format!(
+                "{value:?} is longer than the {INTERFACE_NAME} characters of an interface's name"
+            ));
         } else {
             self.items.push(item);
         }
@@ -263,6 +272,9 @@ fn takes_back(value: &str, said_before: bool) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// `IFNAMSIZ` of netdevice(7), without the NUL.
+const INTERFACE_NAME: usize = 15;
 
 /// Whether `key` is this setting of a network device.
 fn is_network(key: &str, setting: &str) -> bool {

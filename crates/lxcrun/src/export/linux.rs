@@ -90,7 +90,13 @@ fn cgroup_path(text: &mut Text, path: Option<&str>) {
     match path.unwrap_or_default() {
         "" => {}
         path if path.contains(':') => text.lacks(FIELD, "LXC does not ask systemd for a scope"),
-        path => text.set(FIELD, "lxc.cgroup.dir", path.trim_start_matches('/')),
+        path => {
+            // Not `lxc.cgroup.dir`: LXC would put its monitor into it, too, and leave a cgroup of its own there.
+            let path = path.trim_matches('/');
+            text.set(FIELD, "lxc.cgroup.dir.container", path);
+            text.set(FIELD, "lxc.cgroup.dir.monitor", &format!("{path}.monitor"));
+            text.set(FIELD, "lxc.cgroup.dir.monitor.pivot", &format!("{path}.pivot"));
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
 
 use super::text::Text;
 use crate::Bundle;
 use crate::cgroup::cgroups_are_unified;
 use crate::config::{is_mount_option, nothing_of_linux};
+
+const PROC_SYS: &str = "/proc/sys";
 
 pub(super) fn mounts(text: &mut Text, bundle: &Bundle) {
     let spec = bundle.spec();
@@ -16,7 +18,8 @@ pub(super) fn mounts(text: &mut Text, bundle: &Bundle) {
     let all = spec.mounts().as_deref().unwrap_or_default();
     let (own, listed): (Vec<&Mount>, Vec<&Mount>) = all.iter().partition(|m| is_lxcs_own(m));
     let readonly = linux.readonly_paths().as_deref().unwrap_or_default();
-    let mut automatic: Vec<&str> = own.iter().filter_map(|m| automatic(m, readonly)).collect();
+    let mixed = readonly.iter().any(|path| path == PROC_SYS) && !sets_parameters(spec);
+    let mut automatic: Vec<&str> = own.iter().filter_map(|m| automatic(m, mixed)).collect();
     if cgroups_are_unified() && !has_cgroup_namespace(linux) {
         let all = automatic.len();
         automatic.retain(|mount| !mount.starts_with("cgroup"));
@@ -40,8 +43,13 @@ pub(super) fn mounts(text: &mut Text, bundle: &Bundle) {
         line(text, "linux.maskedPaths", "tmpfs", path, "tmpfs", &["ro", "optional"]);
     }
     for path in readonly {
-        // Those two are read-only in proc:mixed.
-        if !["/proc/sys", "/proc/sysrq-trigger"].contains(&path.as_str()) {
+        if path == PROC_SYS && !mixed {
+            text.lacks(
+                "linux.readonlyPaths",
+                "LXC sets kernel parameters after its mounts: /proc/sys can be written",
+            );
+        } else if !mixed || ![PROC_SYS, "/proc/sysrq-trigger"].contains(&path.as_str()) {
+            // Those two are read-only in proc:mixed.
             let source = path.trim_start_matches('/');
             line(text, "linux.readonlyPaths", source, path, "none", &["rbind", "ro", "relative", "optional"]);
         }
@@ -66,10 +74,18 @@ fn is_lxcs_own(mount: &Mount) -> bool {
     }
 }
 
-fn automatic(mount: &Mount, readonly_paths: &[String]) -> Option<&'static str> {
+/// Whether LXC is to set parameters of the kernel.
+fn sets_parameters(spec: &Spec) -> bool {
+    let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
+    let named = spec.domainname().as_ref().is_some_and(|name| !name.is_empty());
+    named || sysctls.is_some_and(|all| !all.is_empty())
+}
+
+/// LXC's own mount for one of the specification. With `mixed` the kernel's parameters are read-only.
+fn automatic(mount: &Mount, mixed: bool) -> Option<&'static str> {
     let readonly = mount.options().iter().flatten().any(|o| o == "ro");
     Some(match mount.typ().as_deref()? {
-        "proc" if readonly_paths.iter().any(|p| p == "/proc/sys") => "proc:mixed",
+        "proc" if mixed => "proc:mixed",
         "proc" => "proc:rw",
         "sysfs" if readonly => "sys:ro",
         "sysfs" => "sys:rw",
