@@ -18,7 +18,8 @@ pub(super) static SHARED: OnceLock<Result<Containerd, String>> = OnceLock::new()
 pub(super) static WITH_SHIM: OnceLock<Result<Containerd, String>> = OnceLock::new();
 
 const CONFIG: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
-const DAEMON: [&str; 3] = ["containerd", "--config", "/run/containerd.toml"];
+/// Where it listens.
+pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 
 impl Containerd {
     /// The one that the tests share.
@@ -46,9 +47,7 @@ impl Containerd {
 
     /// Starts one.
     fn start(run_options: Vec<String>) -> Result<Containerd, String> {
-        let sandbox = Sandbox::start("containerd")?;
-        fs::write(sandbox.path("/run/containerd.toml"), CONFIG).map_err(|e| e.to_string())?;
-        let containerd = Containerd { sandbox, run_options };
+        let containerd = Containerd { sandbox: Sandbox::start("containerd")?, run_options };
         containerd.start_daemon()?;
         let imported = containerd.call(&["images", "import", "/run/image/image.tar"]);
         if imported.code() == 0 { Ok(containerd) } else { Err(format!("cannot import the image{imported}")) }
@@ -59,12 +58,18 @@ impl Containerd {
     /// # Errors
     /// Why it does not start.
     pub fn start_daemon(&self) -> Result<(), String> {
-        self.sandbox.daemon(&DAEMON, || {
-            let mut client = self.sandbox.command("ctr");
-            client.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
-            client.status().is_ok_and(|status| status.success())
-        })
+        start_daemon(&self.sandbox)
     }
+}
+
+/// Starts the daemon in this sandbox.
+pub(super) fn start_daemon(sandbox: &Sandbox) -> Result<(), String> {
+    fs::write(sandbox.path("/run/containerd.toml"), CONFIG).map_err(|e| e.to_string())?;
+    sandbox.daemon(&["containerd", "--config", "/run/containerd.toml"], || {
+        let mut client = sandbox.command("ctr");
+        client.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
+        client.status().is_ok_and(|status| status.success())
+    })
 }
 
 impl Engine for Containerd {

@@ -1,10 +1,10 @@
-//! dockerd with its own containerd, and the docker client.
+//! dockerd with a containerd, and the docker client.
 
 use std::fs;
 use std::process::Stdio;
 use std::sync::OnceLock;
 
-use super::{Engine, Sandbox};
+use super::{Engine, Sandbox, containerd};
 use crate::{Output, Runtime};
 
 /// A dockerd that knows the runtime under test as `lxcrun`.
@@ -77,7 +77,9 @@ impl Docker {
                 .map_err(|e| format!("{}: {e}", directory.display()))?;
             // Where the sandbox removes them.
             let parent = sandbox.cgroup_parent();
-            sandbox.daemon(&["dockerd", "--cgroup-parent", &parent], || answers(&sandbox))?;
+            containerd::start_daemon(&sandbox)?;
+            let daemon = ["dockerd", "--containerd", containerd::SOCKET, "--cgroup-parent", &parent];
+            sandbox.daemon(&daemon, || answers(&sandbox))?;
             Ok::<_, String>(Docker { sandbox, runtime: "lxcrun" })
         };
         start().unwrap_or_else(|reason| panic!("{reason}"))
@@ -94,15 +96,19 @@ impl Docker {
         Docker::start_with(sandbox, name, &[])
     }
 
+    /// With a containerd beside it, as Debian's service has one: for its own dockerd waits no longer than 15 s, which
+    /// an emulated machine may need.
     fn start_with(sandbox: Sandbox, name: &'static str, options: &[&str]) -> Result<Docker, String> {
+        containerd::start_daemon(&sandbox)?;
         let runtime = format!("lxcrun={}", Runtime::get());
         let parent = sandbox.cgroup_parent();
         let driver = if parent.starts_with('/') { "cgroupfs" } else { "systemd" };
         let driver = format!("native.cgroupdriver={driver}");
         // Experimental are checkpoints.
-        let own = ["dockerd", "--experimental", "--add-runtime", &runtime];
+        let own =
+            ["dockerd", "--containerd", containerd::SOCKET, "--experimental", "--add-runtime", &runtime];
         let cgroups = ["--cgroup-parent", &parent, "--exec-opt", &driver];
-        sandbox.daemon(&[&own, &cgroups, options].concat(), || answers(&sandbox))?;
+        sandbox.daemon(&[own.as_slice(), &cgroups, options].concat(), || answers(&sandbox))?;
         let docker = Docker { sandbox, runtime: name };
         let loaded = docker.call(&["load", "--input", "/run/image/image.tar"]);
         if loaded.code() == 0 { Ok(docker) } else { Err(format!("cannot load the image{loaded}")) }

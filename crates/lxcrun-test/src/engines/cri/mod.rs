@@ -19,6 +19,7 @@ use messages::{
 };
 use prost::Message;
 
+use super::containerd::SOCKET;
 use super::{IMAGE, Sandbox, until};
 use crate::{Output, Runtime};
 
@@ -29,7 +30,6 @@ pub const HANDLER: &str = "lxcrun";
 /// The one that means lxcrun's own shim.
 pub const OWN_SHIM: &str = "own-shim";
 
-const SOCKET: &str = "/run/containerd/containerd.sock";
 const CONFIG: &str = "/etc/containerd/config.toml";
 
 /// What a host's administrator has configured before.
