@@ -45,6 +45,7 @@ tests![
     exec_in_an_unknown_container_is_refused,
     the_end_of_exec_is_not_that_of_the_container,
     ps_lists_the_processes,
+    exec_with_a_terminal_says_what_it_cannot_execute.not_on("crun", "its words are others"),
     ps_prints_numbers_as_json,
 ];
 
@@ -325,6 +326,19 @@ fn the_end_of_exec_is_not_that_of_the_container() {
     let container = sleeper();
     container.exec(["false"]).assert_exit(1);
     assert_eq!(container.status(), "running");
+}
+
+/// Who leads the session of a terminal that ends is ended, before it could say something.
+fn exec_with_a_terminal_says_what_it_cannot_execute() {
+    let container = sleeper();
+    for (program, reason) in
+        [("nosuch", "not found"), ("/etc", "permission denied"), ("/no/such", "no such file")]
+    {
+        let socket = ConsoleSocket::new(container.path(&format!("{}.sock", program.replace('/', "_"))));
+        let options = ["--tty", "--detach", "--console-socket"];
+        let exec = container.call("exec").args(options).arg(socket.path()).args([container.id(), program]);
+        exec.output().assert_fails().assert_stderr_contains(reason);
+    }
 }
 
 fn ps_lists_the_processes() {

@@ -29,6 +29,7 @@ tests![
     mounts_nest_in_their_order,
     mounts_are_listed_in_their_order,
     a_later_mount_covers_an_earlier_one,
+    a_file_on_a_directory_is_told_in_the_words_of_engines,
     flags_of_mounts_are_set,
     flags_of_bind_mounts_are_set,
     a_bind_mount_that_names_no_flag_keeps_those_of_its_source,
@@ -53,6 +54,7 @@ tests![
     proc_is_the_containers_own,
     sys_is_read_only,
     the_cgroup_mount_shows_the_containers_cgroups,
+    what_is_mounted_below_the_cgroups_is_not_the_hosts,
     another_hosts_proc_may_be_shown_elsewhere,
     nothing_but_a_procfs_is_mounted_over_proc,
     a_source_behind_a_link_of_proc_is_what_it_leads_to
@@ -266,6 +268,16 @@ fn a_later_mount_covers_an_earlier_one() {
     let (bundle, source) = busybox_with_source();
     let bundle = bundle.bind(source, "/data", &[]).mount("/data", "tmpfs", "tmpfs", &[]);
     bundle.args(["ls", "/data"]).run().assert_ok().assert_stdout("");
+}
+
+/// dockerd explains what it means, and has an exit code for it.
+fn a_file_on_a_directory_is_told_in_the_words_of_engines() {
+    let bundle = Bundle::busybox();
+    let file = bundle.make_file("file", "");
+    bundle.bind(file, "/bin", &[]).refused(&["not a directory"]);
+    let bundle = Bundle::busybox();
+    let directory = bundle.make_dir("directory");
+    bundle.bind(directory, "/bin/busybox", &[]).refused(&["not a directory"]);
 }
 
 fn flags_of_mounts_are_set() {
@@ -503,6 +515,14 @@ fn proc_is_the_containers_own() {
 fn sys_is_read_only() {
     let run = Bundle::busybox().args(TABLE).run();
     assert!(flags(&run, "/sys").iter().any(|f| f == "ro"), "{run}");
+}
+
+/// Service managers have the host's hierarchies shared.
+fn what_is_mounted_below_the_cgroups_is_not_the_hosts() {
+    let bundle = Bundle::busybox().mount("/sys/fs/cgroup", "cgroup", "cgroup", &["ro"]);
+    let bundle = bundle.without_namespace("cgroup").host("mount --make-rshared /sys/fs/cgroup");
+    let table = bundle.args(["grep", " /sys/fs/cgroup", "/proc/self/mountinfo"]).run();
+    assert!(!table.assert_ok().stdout.contains("shared:"), "{table}");
 }
 
 fn the_cgroup_mount_shows_the_containers_cgroups() {

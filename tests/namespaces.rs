@@ -8,7 +8,8 @@ use lxcrun_test::{Bundle, Container, HostSnapshot, interfaces, read_line, tests}
 use serde_json::{Value, json};
 
 tests![
-    a_proc_of_another_pid_namespace_is_refused,
+    a_proc_of_another_pid_namespace_is_refused.not_on("crun", "it does not look"),
+    the_hosts_cgroup_namespace_stays_where_others_are_joined,
     without_the_linux_section_namespaces_are_the_hosts
         .not_on("crun", "it wants the section")
         .not_on("runc", "1.1 mounts on the host, and leaves that"),
@@ -82,6 +83,19 @@ fn an_omitted_namespace_is_the_hosts() {
     );
     for kind in ["pid", "net", "ipc", "uts", "cgroup"] {
         assert_eq!(init_link(&container, kind), link("self", kind), "{kind}");
+    }
+}
+
+/// As containers of a pod have it.
+fn the_hosts_cgroup_namespace_stays_where_others_are_joined() {
+    let first = sleeper(Bundle::busybox());
+    for (name, kind) in KINDS.into_iter().filter(|(name, _)| *name != "cgroup") {
+        let path = format!("/proc/{}/ns/{kind}", first.pid());
+        let bundle = Bundle::busybox().edit(without_hostname).without_namespace("cgroup");
+        let second = sleeper(bundle.namespace(name, Some(&path)));
+        assert_eq!(init_link(&second, "cgroup"), link("self", "cgroup"), "{kind}");
+        let own = second.exec(["cat", "/proc/1/cgroup"]);
+        assert!(own.assert_ok().stdout.contains(second.id()), "{kind}{own}");
     }
 }
 

@@ -1,5 +1,8 @@
 //! What the program gets: arguments, environment, directory, user, limits, capabilities.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use lxcrun_test::{Bundle, tests};
 use serde_json::json;
 
@@ -15,6 +18,7 @@ tests![
     the_program_is_looked_up_on_the_path_of_the_spec,
     nothing_is_looked_up_in_a_relative_directory,
     a_program_may_be_a_path,
+    a_script_has_the_name_that_it_was_called_by.not_on("crun", "it calls it by its path"),
     the_program_starts_in_its_directory,
     a_missing_directory_is_made,
     a_user_and_groups_are_set,
@@ -105,6 +109,17 @@ fn nothing_is_looked_up_in_a_relative_directory() {
 fn a_program_may_be_a_path() {
     Bundle::busybox().args(["/bin/echo", "x"]).run().assert_ok().assert_stdout("x\n");
     Bundle::busybox().args(["./echo", "x"]).cwd("/bin").run().assert_ok().assert_stdout("x\n");
+}
+
+fn a_script_has_the_name_that_it_was_called_by() {
+    for (directory, name) in [("/opt", "./script"), ("/", "opt/script"), ("/", "/opt/script")] {
+        let bundle = Bundle::busybox();
+        fs::create_dir(bundle.rootfs("opt")).expect("set up the root");
+        fs::write(bundle.rootfs("opt/script"), "#!/bin/sh\necho $0\n").expect("set up the root");
+        fs::set_permissions(bundle.rootfs("opt/script"), fs::Permissions::from_mode(0o755))
+            .expect("its mode");
+        bundle.args([name]).cwd(directory).run().assert_ok().assert_stdout(&format!("{name}\n"));
+    }
 }
 
 fn the_program_starts_in_its_directory() {

@@ -51,6 +51,12 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     }
     rustix::process::setsid().map_err(|e| fail("setsid", e))?;
     let wanted = &plan.process;
+    let program = process::find_program(wanted)?;
+    let preserved: std::io::Result<Vec<OwnedFd>> =
+        wanted.preserved.iter().map(|i| fds[*i].try_clone()).collect();
+    let preserved = preserved.map_err(|e| fail("preserved descriptors", e))?;
+    labels::set_for_exec(wanted, &proc)?;
+    // The end of a terminal ends who leads its session: from here on nobody hears why something fails.
     let master = match wanted.stdio {
         Stdio::Fds([i, o, e]) => {
             process::connect_stdio(&fds[i], &fds[o], &fds[e], wanted.uid)?;
@@ -65,12 +71,7 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
             Some(terminal.master)
         }
     };
-    let program = process::find_program(wanted)?;
-    let preserved: std::io::Result<Vec<OwnedFd>> =
-        wanted.preserved.iter().map(|i| fds[*i].try_clone()).collect();
-    let preserved = preserved.map_err(|e| fail("preserved descriptors", e))?;
     drop(fds);
-    labels::set_for_exec(wanted, &proc)?;
     let set_groups = proc.allows_setgroups();
     drop(proc);
     let masters: Vec<_> = master.iter().map(AsFd::as_fd).collect();

@@ -9,7 +9,7 @@ use kernel::{MountAttr, set_mount_attributes};
 use protocol::Channel;
 use protocol::init::{Attributes, FromInit, Mount, Propagation, Source, Tree};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, StatxAttributes, StatxFlags, XattrFlags, setxattr, statx, symlinkat,
+    AtFlags, CWD, FileType, Mode, StatxAttributes, StatxFlags, XattrFlags, fstat, setxattr, statx, symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -84,7 +84,12 @@ pub fn attach(root: &mut Root, mount: &Mount, fds: &[OwnedFd], control: &Channel
     set(&detached, false, attributes).map_err(|e| fail(format!("{}: its options", name()), e))?;
     set(&detached, true, mount.recursive_attributes)
         .map_err(|e| fail(format!("{}: its recursive options", name()), e))?;
-    move_to(&detached, &target).map_err(|e| fail(format!("{}: cannot be attached", name()), e))?;
+    move_to(&detached, &target).map_err(|e| {
+        // Engines explain those words.
+        let mixed = e == Errno::INVAL && is_directory(&detached) != is_directory(&target);
+        let e = if mixed { Errno::NOTDIR } else { e };
+        fail(format!("{}: cannot be attached", name()), e)
+    })?;
     for (propagation, recursive) in &mount.propagation {
         propagate(&detached, *propagation, *recursive)
             .map_err(|e| fail(format!("{}: propagation", name()), e))?;
@@ -96,6 +101,10 @@ pub fn attach(root: &mut Root, mount: &Mount, fds: &[OwnedFd], control: &Channel
         *root = Root::new(detached.try_clone().map_err(|e| fail(name(), e))?);
     }
     Ok(detached)
+}
+
+fn is_directory(fd: impl AsFd) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
 }
 
 /// A tree of the host, attached nowhere.

@@ -81,9 +81,9 @@ pub fn find_program(process: &Process) -> Result<PathBuf> {
     let Some(name) = process.args.first() else { return Err(refuse("process.args: is empty")) };
     let not = |kind, reason: &str| Failure { kind, message: format!("exec: {name:?}: {reason}") };
     if name.contains('/') {
-        let path = process.cwd.join(name);
-        return match path.metadata() {
-            Ok(m) if m.is_file() && m.permissions().mode() & 0o111 != 0 => Ok(path),
+        return match process.cwd.join(name).metadata() {
+            // By this name, which a script sees: it is executed from there.
+            Ok(m) if m.is_file() && m.permissions().mode() & 0o111 != 0 => Ok(name.into()),
             Ok(m) if m.is_dir() => Err(not(FailureKind::NotExecutable, "is a directory: permission denied")),
             Ok(_) => Err(not(FailureKind::NotExecutable, "permission denied")),
             Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {

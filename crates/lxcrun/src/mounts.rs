@@ -312,6 +312,10 @@ fn cgroup_mounts(
                 let path = if whole { mountpoint.to_owned() } else { mountpoint.join(cgroup.path()) };
                 let tree = HostTree::open(plan, &path, cgroup.is_none())
                     .map_err(|e| refuse(id, &planned.field, format!("{}: {e}", path.display())))?;
+                if let HostTree::Cloned(tree) = &tree {
+                    // What the container mounts there is never the host's.
+                    make_slave(id, tree, &planned.field)?;
+                }
                 of_planned(planned, Source::Tree { tree: tree.for_init(fds) })
             };
             mount.destination = destination.into();

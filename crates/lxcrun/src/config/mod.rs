@@ -197,11 +197,20 @@ impl Plan {
             && host.cgroup_layout() == Layout::Legacy
             && !self.namespaces.has_user()
             // A cgroup namespace begins where its first process is, and liblxc knows when to make it: after entering the
-            // cgroups. It makes one, unasked, where it joins other namespaces.
+            // cgroups.
             && !self.namespaces.is_new("cgroup")
-            && self.namespaces.for_lxc(&[]).1.is_empty()
+            && !self.liblxc_makes_a_cgroup_namespace_unasked()
             // A list of controllers that liblxc insists on.
             && !Path::new(LXC_SYSTEM_CONFIG).exists()
+    }
+
+    /// Whether liblxc puts the container, which is to be in the host's cgroup namespace, into one of its own: it does so where it
+    /// joins other namespaces. A container with a user namespace has no right to come back.
+    pub(crate) fn liblxc_makes_a_cgroup_namespace_unasked(&self) -> bool {
+        self.cgroup.is_some()
+            && !self.namespaces.has_user()
+            && self.namespaces.get("cgroup").is_none()
+            && !self.namespaces.for_lxc(&[]).1.is_empty()
     }
 
     /// Whether LXC's monitor stays in the cgroups that it is in. In version 2 a cgroup of its own is a single directory, and

@@ -108,13 +108,16 @@ pub(crate) fn exec_process(
     };
     let rlimits = with_raw(rlimits(id, process)?, &of_container, raw);
     let named = |label: &Option<String>| label.clone().filter(|l| !l.is_empty());
+    let mut groups = user.additional_gids().clone().unwrap_or_default();
+    groups.sort_unstable();
+    groups.dedup();
     let planned = Process {
         args,
         env,
         cwd: process.cwd().clone(),
         uid: user.uid(),
         gid: user.gid(),
-        additional_gids: user.additional_gids().clone().unwrap_or_default(),
+        additional_gids: groups,
         umask: user.umask(),
         stdio: if process.terminal().unwrap_or(false) {
             Stdio::Terminal(size)

@@ -60,8 +60,12 @@ pub(super) fn init_request(
         }
         None => Ok(None),
     };
-    let (cgroup_namespace, mount_namespace) = (to_join("cgroup")?, to_join("mount")?);
+    let (mut cgroup_namespace, mount_namespace) = (to_join("cgroup")?, to_join("mount")?);
     let joined_time_namespace = to_join("time")?;
+    if plan.liblxc_makes_a_cgroup_namespace_unasked() {
+        const OWN: &str = "/proc/self/ns/cgroup";
+        cgroup_namespace = Some(fds.push(fs::File::open(OWN).at(id, OWN)?.into()));
+    }
     Ok(protocol::init::Container {
         cgroups_hidden: creation.hidden_cgroups,
         new_cgroup_namespace: !plan.cgroup.is_for_liblxc()
