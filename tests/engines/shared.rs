@@ -13,6 +13,9 @@ pub fn what_the_program_prints_comes_through(engine: &impl Engine) {
 
 pub fn input_reaches_the_program(engine: &impl Engine) {
     engine.run_with_input("-i", "tr a-z A-Z", "hello\n").assert_ok().assert_stdout("HELLO\n");
+    // Opened anew when it has ended, it gives its end.
+    let script = "cat; cat /dev/stdin; echo end";
+    engine.run_with_input("-i", script, "hello\n").assert_ok().assert_stdout("hello\nend\n");
 }
 
 pub fn the_exit_code_is_the_programs(engine: &impl Engine) {

@@ -1,9 +1,10 @@
 //! Standard input, output and error of a process: where containerd's URIs lead.
 //!
-//! Fifos are handed to the container's program itself, so what it writes passes through nobody: a shim that is killed or
-//! busy never stands in its way. A terminal needs somebody who copies ([`Terminal`]), and so does a file of the host's,
+//! Fifos for output are handed to the container's program itself, so what it writes passes through nobody: a shim that is killed
+//! or busy never stands in its way. A terminal needs somebody who copies ([`Terminal`]), and so does a file of the host's,
 //! which must not become the container's, and an exec: containerd reads until nobody writes, and what an exec has left
-//! behind in the container may write for ever.
+//! behind in the container may write for ever. Input is copied, too: who opens a fifo anew, as `/dev/stdin`, waits for who
+//! writes to it, also when the input has ended; a pipe without a name gives its end.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -58,6 +59,8 @@ pub struct Io {
     ends: Option<(File, InputEnd, File)>,
     /// What is on its way elsewhere.
     copies: Vec<Copying>,
+    /// Input on its way to the process, which need not want it.
+    typing: Option<Copying>,
     pub terminal: Option<Terminal>,
 }
 
@@ -65,19 +68,20 @@ impl Uris {
     /// Opens everything. Nothing here waits for the other side.
     pub fn open(&self, owner: Owner<'_>) -> anyhow::Result<Opened> {
         let mut io = Io::default();
-        let stdin = io.open_input(&self.stdin, owner)?;
+        let stdin = io.open_input(&self.stdin)?;
         let stdout = io.open_outputs(self, owner)?;
         if self.terminal {
             let end = if io.input.is_some() { InputEnd::HangUp } else { InputEnd::Nothing };
             io.ends = Some((stdin, end, stdout.0));
             return Ok(Opened { stdio: None, io });
         }
+        let stdin = if io.input.is_some() { io.copy_input(stdin, owner)? } else { stdin };
         Ok(Opened { stdio: Some([stdin.into(), stdout.0.into(), stdout.1.into()]), io })
     }
 }
 
 impl Io {
-    fn open_input(&mut self, uri: &str, owner: Owner<'_>) -> anyhow::Result<File> {
+    fn open_input(&mut self, uri: &str) -> anyhow::Result<File> {
         let path = uri.strip_prefix("fifo://").unwrap_or(uri);
         if path.is_empty() {
             return Ok(File::open("/dev/null")?);
@@ -87,9 +91,17 @@ impl Io {
         if file.metadata().with_context(what)?.file_type().is_fifo() {
             // Now that there is a reader.
             self.input = Some(open_end(OpenOptions::new().write(true), path).with_context(what)?);
-            give(&file, owner).with_context(what)?;
         }
         Ok(file)
+    }
+
+    /// A pipe that what is written to this fifo comes through.
+    fn copy_input(&mut self, fifo: File, owner: Owner<'_>) -> anyhow::Result<File> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let reader = File::from(reader);
+        give(&reader, owner)?;
+        self.typing = Some(Copying::start(fifo, writer.into())?);
+        Ok(reader)
     }
 
     fn open_outputs(&mut self, uris: &Uris, owner: Owner<'_>) -> anyhow::Result<(File, File)> {
