@@ -94,7 +94,7 @@ fn row_16_a_terminal_has_a_size_and_loses_nothing() {
 #[test]
 fn row_17_signals_reach_the_init_and_terminate_everybody() {
     let bed = Bed::new();
-    let script = "trap 'echo usr1' USR1; trap 'exit 9' TERM; echo ready; while :; do read x; done";
+    let script = "trap 'echo usr1' USR1; trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done";
     let mut running = bed.start(bed.sh(script));
     assert_eq!(running.line(), "ready");
     bed.driver.kill(&running.id, Signal::USR1).unwrap();
@@ -275,7 +275,7 @@ fn row_22_exec_works() {
     let terminal = ProcessConfig {
         tty: true,
         console_size: Some((99, 33)),
-        ..sh("trap 'stty size; exit 8' WINCH; stty size; while :; do read x; done")
+        ..sh("trap 'stty size; exit 8' WINCH; stty size; while :; do sleep 0.01; done")
     };
     let (output, ours) = std::io::pipe().unwrap();
     let (input, _open) = std::io::pipe().unwrap();
