@@ -32,6 +32,9 @@ tests![
     exec_has_a_terminal_over_the_console_socket,
     exec_detached_writes_its_pid_file,
     exec_is_in_the_cgroups_of_the_container,
+    exec_gets_into_a_container_that_may_have_no_more_processes
+        .needs(Need::Controller("pids"))
+        .not_on("runc", "its own threads are too many"),
     exec_has_the_session_keyring_of_the_container.needs(Need::File("/proc/keys")),
     exec_passes_stdin,
     exec_of_a_missing_program_says_so,
@@ -268,6 +271,15 @@ fn exec_is_in_the_cgroups_of_the_container() {
     let run = container.exec(["cat", "/proc/self/cgroup"]);
     let of_init = container.proc("cgroup");
     run.assert_ok().assert_stdout(&of_init);
+}
+
+fn exec_gets_into_a_container_that_may_have_no_more_processes() {
+    let container = Bundle::busybox().args(["sleep", "1000"]).resource("pids", json!({ "limit": 1 })).start();
+    let run = container.exec(["cat", "/proc/self/cgroup"]);
+    run.assert_ok().assert_stdout(&container.proc("cgroup"));
+    // Who looks is one too many itself.
+    let run = container.exec(["sh", "-c", "true | true"]);
+    assert!(!run.status.success() && run.stderr.contains("can't fork"), "{run}");
 }
 
 fn exec_has_the_session_keyring_of_the_container() {

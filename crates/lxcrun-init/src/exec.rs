@@ -14,8 +14,6 @@ use crate::root::Root;
 use crate::{labels, may_proceed, process, say, terminal};
 
 /// Joins the container and becomes the program. Returns when that fails, or in the helper that stays outside.
-///
-/// The runtime has put this process into the container's cgroups already.
 pub fn run(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<()> {
     // A process of the container that shares our PID namespace must not get at our descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| fail("prctl", e))?;
@@ -37,6 +35,10 @@ pub fn run(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<()> {
 
 fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<()> {
     say(control, &FromInit::Hello)?;
+    // The runtime puts this process into the container's cgroups.
+    if !may_proceed(control) {
+        return Ok(());
+    }
     if plan.namespaces & ThreadNameSpaceType::USER.bits() != 0 {
         let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
         rustix::thread::set_thread_res_gid(root.1, root.1, root.1)

@@ -1,29 +1,25 @@
 //! `exec`: one more process in a running container.
 
+mod joining;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
-use protocol::Channel;
-use protocol::init::{CONTROL_FD, Exec, FdIndex, FromInit, Stdio as InitStdio, ToInit, WAITER, WAITER_FD};
+use protocol::init::{Exec, FdIndex, Stdio};
 use protocol::monitor::Exit;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::cgroup::Cgroup;
-use crate::config::{CpuAffinity, exec_process, labels};
+use self::joining::{Joining, Waiter};
+use crate::config::{CpuAffinity, Rlimit, exec_process, labels};
 use crate::create::{FdTable, own_stdio};
 use crate::error::{Context, refuse};
-use crate::helper::Helper;
 use crate::host::SecurityModules;
 use crate::state::Status;
-use crate::{Container, ContainerId, Error, Result, console, embedded, listener, pid_file, process};
+use crate::{Container, ContainerId, Error, Result, console, listener, pid_file, process};
 
 /// What an exec is asked for besides its process.
 #[derive(Debug, Default)]
@@ -62,56 +58,6 @@ pub struct ExecProcess {
     waiter: Option<Waiter>,
 }
 
-/// A process that waits for that of an exec: protocol's `WAITER`.
-#[derive(Debug)]
-struct Waiter {
-    process: Helper,
-    /// What it says when the exec has ended.
-    report: OwnedFd,
-}
-
-impl Waiter {
-    /// How the exec has ended; the waiter ends with it.
-    fn wait(&self, id: &ContainerId) -> Result<Exit> {
-        let mut status = [0; 4];
-        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.report, &mut status));
-        let read = read.at(id, "cannot wait for the process");
-        self.process.wait().at(id, "cannot wait for a helper process")?;
-        // Nothing was said by one that was killed.
-        if read? != status.len() {
-            return Err(Error::StatusTaken { id: id.clone() });
-        }
-        Ok(Exit::of_status(i32::from_ne_bytes(status)))
-    }
-}
-
-/// The process that joins the container, makes that of the exec, and ends.
-enum HelperOfExec {
-    Child(Helper),
-    /// A child of the waiter's.
-    Grandchild(Pid, OwnedFd),
-}
-
-impl HelperOfExec {
-    fn pid(&self) -> Pid {
-        match self {
-            Self::Child(helper) => helper.pid(),
-            Self::Grandchild(pid, _) => *pid,
-        }
-    }
-
-    /// Waits for its end.
-    fn wait(&self) -> io::Result<()> {
-        match self {
-            Self::Child(helper) => helper.wait(),
-            Self::Grandchild(_, pidfd) => {
-                let ended = || poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None);
-                Ok(rustix::io::retry_on_intr(ended).map(drop)?)
-            }
-        }
-    }
-}
-
 /// The namespaces of a process, by their files and their flags: namespaces(7).
 const NAMESPACES: [(&str, i32); 8] = [
     ("user", libc::CLONE_NEWUSER),
@@ -148,70 +94,82 @@ impl Container {
         let id = self.id();
         let spec = self.directory.spec()?;
         let wanted = &with_rights_of_container(wanted, spec.process().as_ref());
-        let (mut planned, rlimits) = exec_process(id, &spec, wanted, &self.state.raw_rlimits)?;
+        let affinity = cpu_affinity(id, &spec, wanted)?;
+        let mut fds = FdTable::default();
+        let (plan, rlimits) = self.plan_exec(&spec, wanted, options.stdio, options.preserve_fds, &mut fds)?;
+        // A process that is frozen says nothing until it is thawed.
+        let cancelled = options.cancelled.filter(|_| status == Status::Paused);
+
+        let mut joining = Joining::begin(id, self.cgroup()?, options.shared_children, cancelled)?;
+        let pid = joining.join(plan, &fds)?;
+        drop(fds);
+        let admitted = self.admit(pid, &affinity, &options.cgroups);
+        let mut terminal = joining.unless_it_has_ended(admitted)?.get_ready()?;
+        process::set_rlimits(id, pid, &rlimits)?;
+        process::set_oom_score_adj(id, pid, wanted.oom_score_adj())?;
+        if let (Some(master), Some(socket)) = (&terminal, &options.console_socket) {
+            console::send(id, socket, master)?;
+            terminal = None;
+        }
+        if let (Some(master), true) = (&terminal, options.plain_newlines) {
+            console::keep_newlines(id, master)?;
+        }
+        if let Some(socket) = &options.pidfd_socket {
+            console::send_pidfd(id, socket, b"setns", joining.pidfd()?)?;
+        }
+        if let Some(file) = &options.pid_file {
+            pid_file::write(id, file, pid.as_raw_nonzero().get())?;
+        }
+        tracing::debug!("setns_init: about to exec {:?}", wanted.args().as_deref().unwrap_or_default());
+        joining.become_program(|listener| {
+            listener::send(id, &spec, &self.oci_state(), pid.as_raw_nonzero().get(), listener)
+        })?;
+        joining.into_process(terminal)
+    }
+
+    /// What the process is asked for, with the descriptors that it needs, and the limits that it is given from outside.
+    fn plan_exec(
+        &self,
+        spec: &Spec,
+        wanted: &Process,
+        stdio: Option<[OwnedFd; 3]>,
+        preserved: Vec<OwnedFd>,
+        fds: &mut FdTable,
+    ) -> Result<(Exec, Vec<Rlimit>)> {
+        let id = self.id();
+        let (mut process, rlimits) = exec_process(id, spec, wanted, &self.state.raw_rlimits)?;
         // One that asks for nothing else is confined like the container's own program.
         let of_container = spec.process().as_ref().and_then(|p| p.apparmor_profile().as_ref());
         if self.state.apparmor_profile.is_some() && wanted.apparmor_profile().as_ref() == of_container {
-            planned.apparmor_profile.clone_from(&self.state.apparmor_profile);
+            process.apparmor_profile.clone_from(&self.state.apparmor_profile);
         }
-        labels::settle(id, SecurityModules::probe(), &mut planned)?;
-        let affinity = cpu_affinity(id, &spec, wanted)?;
-        let mut fds = FdTable::default();
-        if let InitStdio::Fds(_) = planned.stdio {
-            let stdio = options
-                .stdio
-                .map_or_else(own_stdio, |fds| Ok(fds.into()))
-                .at(id, "standard input and output")?;
+        labels::settle(id, SecurityModules::probe(), &mut process)?;
+        if let Stdio::Fds(_) = process.stdio {
+            let stdio = stdio.map_or_else(own_stdio, |fds| Ok(fds.into()));
+            let stdio = stdio.at(id, "standard input and output")?;
             let indices: Vec<FdIndex> = stdio.into_iter().map(|fd| fds.push(fd)).collect();
-            planned.stdio = InitStdio::Fds([indices[0], indices[1], indices[2]]);
+            process.stdio = Stdio::Fds([indices[0], indices[1], indices[2]]);
         }
-        planned.preserved = options.preserve_fds.into_iter().map(|fd| fds.push(fd)).collect();
-
+        process.preserved = preserved.into_iter().map(|fd| fds.push(fd)).collect();
         let init =
             self.init_pidfd()?.ok_or_else(|| Error::Exec { id: id.clone(), status: Status::Stopped })?;
-        let root = self.root_beside_others(&spec).at(id, "the container's root")?.map(|root| fds.push(root));
-        let request = Exec {
+        let root = self.root_beside_others(spec).at(id, "the container's root")?.map(|root| fds.push(root));
+        let plan = Exec {
             container: fds.push(init),
             namespaces: self.other_namespaces().at(id, "the container's namespaces")?,
             root,
             keyring: (!self.state.no_new_keyring).then(|| format!("_ses.{id}")),
-            process: planned,
+            process,
         };
-        // A process that is frozen says nothing until it is thawed.
-        let cancelled = options.cancelled.filter(|_| status == Status::Paused);
-        let cancelled = cancelled.as_ref();
-        let (channel, helper_end) = Channel::pair().at(id, "no channel for the exec")?;
-        channel.learn_senders().at(id, "no channel for the exec")?;
-        let program = embedded::init().at(id, "cannot start a helper process")?;
-        let mut helper_fds = vec![(helper_end.into(), CONTROL_FD)];
-        let waits = options.shared_children && !kernel::statuses_outlive_reaping();
-        let (report, name) = if waits {
-            let (report, end) = pipe_with(PipeFlags::CLOEXEC).at(id, "no channel for the exec")?;
-            helper_fds.push((end, WAITER_FD));
-            (Some(report), WAITER)
-        } else {
-            (None, "lxcrun: exec")
-        };
-        let spawned =
-            Helper::spawn(program, name, helper_fds, None).at(id, "cannot start a helper process")?;
-        let mut cleanup =
-            KillOnDrop { pid: Some(spawned.pid()), pidfd: None, cgroup: self.cgroup()?, waiter: None };
-        let helper = match report {
-            Some(report) => {
-                // The helper is a child of what was spawned, and tells its pid.
-                let (_, sender) = expect(id, &channel, None, |m| matches!(m, FromInit::Hello))?;
-                let pid = sender.ok_or_else(|| refuse(id, "exec", "its pid is unknown"))?;
-                let helper = pidfd_open(pid, PidfdFlags::empty()).at(id, "the exec has ended")?;
-                cleanup.waiter = Some(Waiter { process: spawned, report });
-                HelperOfExec::Grandchild(pid, helper)
-            }
-            None => HelperOfExec::Child(spawned),
-        };
-        let pid = helper.pid();
-        cleanup.pid = Some(pid);
+        Ok((plan, rlimits))
+    }
+
+    /// Puts the process into the container's cgroups and its class of resctrl, on the processors that are wanted.
+    fn admit(&self, pid: Pid, affinity: &CpuAffinity, below: &[String]) -> Result<()> {
+        let id = self.id();
         set_affinity(id, pid, "initial", affinity.initial.as_ref())?;
-        let beside = self.state.init.and_then(|init| Pid::from_raw(init.pid));
-        self.cgroup()?.enter(pid, &options.cgroups, beside)?;
+        let init = self.state.init.and_then(|init| Pid::from_raw(init.pid));
+        self.cgroup()?.enter(pid, below, init)?;
         if let Some(resctrl) = &self.state.resctrl {
             resctrl.enter(id, pid)?;
         }
@@ -219,73 +177,7 @@ impl Container {
         if affinity.initial.is_none() && affinity.last.is_none() {
             process::reset_affinity(pid);
         }
-        if cleanup.waiter.is_none() {
-            expect(id, &channel, cancelled, |m| matches!(m, FromInit::Hello))?;
-        }
-        let sent = channel.send(&ToInit::Exec(Box::new(request)), &fds.borrowed());
-        if let Err(e) = sent {
-            // It has given up: what it said before tells why.
-            expect(id, &channel, cancelled, |_| false)?;
-            return Err(e).at(id, "the exec does not listen");
-        }
-        let (_, sender) = expect(id, &channel, cancelled, |m| matches!(m, FromInit::Hello))?;
-        let pid = sender.ok_or_else(|| refuse(id, "exec", "its pid is unknown"))?;
-        tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
-        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-            Err(e) if process::is_gone(e) => {
-                // Somebody else has waited for it already. What it said before tells why it has ended.
-                helper.wait().at(id, "cannot wait for a helper process")?;
-                cleanup.pid = None;
-                expect(id, &channel, cancelled, |_| false)?;
-                return Err(e).at(id, "the exec has ended");
-            }
-            opened => opened.at(id, "the exec's process")?,
-        };
-        helper.wait().at(id, "cannot wait for a helper process")?;
-        cleanup.pid = Some(pid);
-        cleanup.pidfd = Some(pidfd.try_clone().at(id, "the exec's process")?);
-
-        let terminal =
-            expect(id, &channel, cancelled, |m| matches!(m, FromInit::Ready))?.0.into_iter().next();
-        process::set_rlimits(id, pid, &rlimits)?;
-        process::set_oom_score_adj(id, pid, wanted.oom_score_adj())?;
-        let terminal = match (terminal, &options.console_socket) {
-            (Some(master), Some(socket)) => {
-                console::send(id, socket, &master)?;
-                None
-            }
-            (Some(master), None) if options.plain_newlines => {
-                console::keep_newlines(id, &master)?;
-                Some(master)
-            }
-            (terminal, _) => terminal,
-        };
-        if let Some(socket) = &options.pidfd_socket {
-            console::send_pidfd(id, socket, b"setns", &pidfd)?;
-        }
-        if let Some(file) = &options.pid_file {
-            pid_file::write(id, file, pid.as_raw_nonzero().get())?;
-        }
-        tracing::debug!("setns_init: about to exec {:?}", wanted.args().as_deref().unwrap_or_default());
-        unless_gone(channel.send(&ToInit::Proceed, &[])).at(id, "the exec does not listen")?;
-        until_it_speaks(id, &channel, cancelled)?;
-        while let Some(received) =
-            unless_gone(channel.receive::<FromInit>()).at(id, "the exec's message")?.flatten()
-        {
-            match (received.message, received.fds.first()) {
-                (FromInit::Failed(failure), _) => return Err(Error::Init { id: id.clone(), failure }),
-                (FromInit::Listener, Some(listener)) => {
-                    let pid = pid.as_raw_nonzero().get();
-                    listener::send(id, &spec, &self.oci_state(), pid, listener)?;
-                    channel.send(&ToInit::Proceed, &[]).at(id, "the exec does not listen")?;
-                }
-                (message, _) => return Err(out_of_turn(id, &message)),
-            }
-        }
-        // The exec has closed it.
-        cleanup.pid = None;
-        let waiter = cleanup.waiter.take();
-        Ok(ExecProcess { id: id.clone(), pid, pidfd, terminal, waiter })
+        Ok(())
     }
 
     /// The root of a container whose mount namespace is not its own: there, others have another.
@@ -356,78 +248,6 @@ fn set_affinity(id: &ContainerId, pid: Pid, which: &str, cpus: Option<&CpuSet>) 
     let mask = (0..128).filter(|cpu| cpus.is_set(*cpu)).fold(0_u128, |mask, cpu| mask | 1 << cpu);
     tracing::debug!("nsexec has set the {which} processors: affinity: {mask:#x}");
     Ok(())
-}
-
-/// Waits for one message of the init; its failure is the error.
-fn expect(
-    id: &ContainerId,
-    channel: &Channel,
-    cancelled: Option<&OwnedFd>,
-    wanted: impl Fn(&FromInit) -> bool,
-) -> Result<(Vec<OwnedFd>, Option<Pid>)> {
-    until_it_speaks(id, channel, cancelled)?;
-    match channel.receive::<FromInit>().at(id, "the exec's message")? {
-        Some(received) => match received.message {
-            FromInit::Failed(failure) => Err(Error::Init { id: id.clone(), failure }),
-            message if wanted(&message) => Ok((received.fds, received.sender)),
-            message => Err(out_of_turn(id, &message)),
-        },
-        None => Err(refuse(id, "exec", "its process ended early: the container may have ended")),
-    }
-}
-
-fn until_it_speaks(id: &ContainerId, channel: &Channel, cancelled: Option<&OwnedFd>) -> Result<()> {
-    if process::until_readable(channel, cancelled).at(id, "cannot wait for the exec")? {
-        return Ok(());
-    }
-    Err(refuse(id, "exec", process::CANCELLED))
-}
-
-/// Whoever has the pidfd may have killed the process by now: then it says nothing, and its end tells how.
-fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(None),
-        result => result.map(Some),
-    }
-}
-
-fn out_of_turn(id: &ContainerId, message: &FromInit) -> Error {
-    refuse(id, "exec", format!("its process said {message:?} out of turn"))
-}
-
-/// Kills and reaps a child that is not wanted any more.
-struct KillOnDrop<'a> {
-    pid: Option<Pid>,
-    /// The same, if it may be waited for by others: then its number may be somebody else's by now.
-    pidfd: Option<OwnedFd>,
-    /// Where it may be frozen.
-    cgroup: &'a Cgroup,
-    /// Who waits for it instead of us.
-    waiter: Option<Waiter>,
-}
-
-impl Drop for KillOnDrop<'_> {
-    fn drop(&mut self) {
-        let is_exec = self.pidfd.is_some();
-        if let Some(pid) = self.pid
-            && let Some(pidfd) = self.pidfd.take().or_else(|| pidfd_open(pid, PidfdFlags::empty()).ok())
-        {
-            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-            // The container stays frozen; who leaves it is not.
-            self.cgroup.leave_freezer(pid);
-            // A caller's signals may come at any moment; a zombie of ours would stay in it.
-            let _ = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
-        }
-        let Some(waiter) = &self.waiter else { return };
-        // It ends with those that it waits for. After the helper alone there may be one that ends only with our channel.
-        if self.pid.is_some()
-            && !is_exec
-            && let Ok(pidfd) = pidfd_open(waiter.process.pid(), PidfdFlags::empty())
-        {
-            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-        }
-        let _ = waiter.process.wait();
-    }
 }
 
 impl ExecProcess {

@@ -14,6 +14,9 @@
 //!    | gate: connect; <----------- Ack |
 //!    | gate: Start ------------------> |  user, capabilities, seccomp, startContainer hooks, exec
 //! ```
+//! That of an exec says Hello twice: its helper, and then the process that the helper has made in the container's namespaces.
+//! It goes on at `Proceed`, in the container's cgroups, says Ready, and executes at the next `Proceed`.
+//!
 //! Where a seccomp filter has a listener, user, capabilities and filter come before `Ready`, because agents expect to hear
 //! of it from `create`: `Listener` comes along with it, and the init waits for `Proceed` until the agent has it.
 //!
