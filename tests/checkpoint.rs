@@ -27,6 +27,10 @@ tests![
     lost_mount_points_in_mounts_are_made_again.needs(Need::Criu),
     own_cgroup_namespace_and_mount.needs(Need::Criu),
     limits_and_cgroups_are_made_again.needs(Need::Criu),
+    one_that_may_have_no_more_processes_is_restored
+        .needs(Need::Criu)
+        .needs(Need::Controller("pids"))
+        .not_on("runc", "criu is one too many"),
     a_joined_network_is_joined_again.needs(Need::Criu),
     a_network_of_its_own_has_its_loopback_again.needs(Need::Criu).not_on("runc", "it leaves the device down"),
     rights_are_the_same_again.needs(Need::Criu),
@@ -320,6 +324,15 @@ fn limits_and_cgroups_are_made_again() {
     counter.says("a", "1 a");
     let cgroups = Cgroups::of(counter.pid());
     assert_eq!(cgroups.read("pids", "pids.max", "pids.max"), "33");
+}
+
+fn one_that_may_have_no_more_processes_is_restored() {
+    let mut counter = Counter::start(Bundle::busybox().sh(COUNTER).resource("pids", json!({ "limit": 1 })));
+    counter.says("a", "1 a");
+    counter.save_and_restore();
+    counter.says("b", "2 b");
+    let limit = Cgroups::of(counter.pid()).read("pids", "pids.max", "pids.max");
+    assert_eq!(limit, "1");
 }
 
 fn a_joined_network_is_joined_again() {

@@ -32,23 +32,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     // Nobody who shares our PID namespace gets at our descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| fail("prctl", e))?;
     rustix::process::umask(rustix::fs::Mode::empty());
-    if plan.new_cgroup_namespace {
-        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| fail("linux.namespaces: cgroup", e))?;
-    }
-    if let Some(namespace) = plan.cgroup_namespace {
-        let kind = Some(LinkNameSpaceType::ControlGroup);
-        move_into_link_name_space(fds[namespace].as_fd(), kind)
-            .map_err(|e| fail("linux.namespaces: cgroup", e))?;
-    }
-    let proc = Proc::mount().map_err(|e| fail("a procfs for the init", e))?;
-    if let Some(offsets) = &plan.time_namespace {
-        enter_time_namespace(&proc, offsets)?;
-    }
-    if let Some(namespace) = plan.joined_time_namespace {
-        move_into_link_name_space(fds[namespace].as_fd(), Some(LinkNameSpaceType::Time))
-            .map_err(|e| fail("linux.namespaces: time", e))?;
-    }
-
+    let proc = enter_namespaces(plan, &fds)?;
     let mut root = attach_root(plan, &fds)?;
     let mut mounted = Vec::new();
     for mount in &plan.mounts {
@@ -67,17 +51,7 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
         return Ok(());
     }
 
-    // Hooks may count them.
-    use_every_processor();
-    if plan.cgroups_hidden && !plan.create_container_hooks.is_empty() {
-        unmount(CGROUPS, UnmountFlags::DETACH).map_err(|e| fail("showing the host's cgroups to hooks", e))?;
-    }
-    // In the root, as in runc; by descriptor, because its path may lead through what only its owner may enter.
-    fchdir(root.as_fd()).map_err(|e| fail("root.path", e))?;
-    for hook in &plan.create_container_hooks {
-        hook.run(&plan.creating_state, Path::new("."))
-            .map_err(|e| refuse(format!("error running hook: {e}")))?;
-    }
+    run_create_container_hooks(plan, &root)?;
     root.resolve(&plan.process.cwd, Missing::Directory)
         .map_err(|e| fail(format!("process.cwd ({})", plan.process.cwd.display()), e))?;
     protect_paths(plan, &root)?;
@@ -98,10 +72,24 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     let set_groups = proc.allows_setgroups();
     drop(proc);
     let gate = fds[plan.gate].try_clone().map_err(|e| fail("the gate", e))?;
+    drop(fds);
+    start(control, plan, Ready { terminal, program, preserved, set_groups, gate })
+}
+
+/// A container that is complete but for its program.
+struct Ready {
+    terminal: Option<Terminal>,
+    program: PathBuf,
+    preserved: Vec<OwnedFd>,
+    set_groups: bool,
+    gate: OwnedFd,
+}
+
+/// Waits at the gate for `start`, gives up rights, and becomes the program.
+fn start(control: &Channel, plan: &Container, ready: Ready) -> Result<()> {
+    let Ready { terminal, program, preserved, set_groups, gate } = ready;
     // Before the limits of the program, which may be allowed no file.
     let (step, shared) = SharedNumber::new().map_err(|e| fail("memory to share with start", e))?;
-    drop(fds);
-
     let note = &|next| step.set(next as u32);
     let rights =
         Rights { set_groups, hand_over_listener: &|listener| exec::hand_over(control, &listener), note };
@@ -136,6 +124,42 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     // `start` may have been killed meanwhile; the exit of this process tells the rest.
     let _ = starter.send(&FromGate::Failed(failure.clone()), &[]);
     end(failure.kind)
+}
+
+/// Those that liblxc has not made, and returns the procfs of the PID namespace.
+fn enter_namespaces(plan: &Container, fds: &[OwnedFd]) -> Result<Proc> {
+    if plan.new_cgroup_namespace {
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| fail("linux.namespaces: cgroup", e))?;
+    }
+    if let Some(namespace) = plan.cgroup_namespace {
+        let kind = Some(LinkNameSpaceType::ControlGroup);
+        move_into_link_name_space(fds[namespace].as_fd(), kind)
+            .map_err(|e| fail("linux.namespaces: cgroup", e))?;
+    }
+    let proc = Proc::mount().map_err(|e| fail("a procfs for the init", e))?;
+    if let Some(offsets) = &plan.time_namespace {
+        enter_time_namespace(&proc, offsets)?;
+    }
+    if let Some(namespace) = plan.joined_time_namespace {
+        move_into_link_name_space(fds[namespace].as_fd(), Some(LinkNameSpaceType::Time))
+            .map_err(|e| fail("linux.namespaces: time", e))?;
+    }
+    Ok(proc)
+}
+
+fn run_create_container_hooks(plan: &Container, root: &Root) -> Result<()> {
+    // Hooks may count them.
+    use_every_processor();
+    if plan.cgroups_hidden && !plan.create_container_hooks.is_empty() {
+        unmount(CGROUPS, UnmountFlags::DETACH).map_err(|e| fail("showing the host's cgroups to hooks", e))?;
+    }
+    // In the root, as in runc; by descriptor, because its path may lead through what only its owner may enter.
+    fchdir(root.as_fd()).map_err(|e| fail("root.path", e))?;
+    for hook in &plan.create_container_hooks {
+        hook.run(&plan.creating_state, Path::new("."))
+            .map_err(|e| refuse(format!("error running hook: {e}")))?;
+    }
+    Ok(())
 }
 
 /// Those of its cgroup, whatever the caller's are, and for all that the monitor has kept us on one: only the cgroup limits a

@@ -16,9 +16,22 @@ use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
 use crate::error::Context;
 use crate::{ContainerId, Result};
 
-/// Sends `master` to the socket at `path`, with the terminal's name as runc does it.
-pub(crate) fn send(id: &ContainerId, path: &Path, master: &OwnedFd) -> Result<()> {
-    send_fd(id, &format!("console socket {}", path.display()), path, b"/dev/ptmx", master)
+/// A terminal's master goes to who listens for it at `socket`, with the terminal's name as runc does it; who runs the
+/// program themselves gets it back.
+pub(crate) fn hand_over(
+    id: &ContainerId,
+    master: Option<OwnedFd>,
+    socket: Option<&Path>,
+    plain_newlines: bool,
+) -> Result<Option<OwnedFd>> {
+    match (master, socket) {
+        (Some(master), Some(path)) => {
+            let what = format!("console socket {}", path.display());
+            send_fd(id, &what, path, b"/dev/ptmx", &master).map(|()| None)
+        }
+        (Some(master), None) if plain_newlines => keep_newlines(id, &master).map(|()| Some(master)),
+        (master, _) => Ok(master),
+    }
 }
 
 /// Sends a pidfd to the socket at `path`. runc's word beside it is `standard` for an init, `setns` for an exec.
@@ -53,7 +66,7 @@ pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
 }
 
 /// Has a terminal leave LF as it is.
-pub(crate) fn keep_newlines(id: &ContainerId, master: &OwnedFd) -> Result<()> {
+fn keep_newlines(id: &ContainerId, master: &OwnedFd) -> Result<()> {
     let set = || {
         let mut modes = tcgetattr(master)?;
         modes.output_modes.remove(OutputModes::ONLCR);

@@ -104,16 +104,11 @@ impl Container {
         let pid = joining.join(plan, &fds)?;
         drop(fds);
         let admitted = self.admit(pid, &affinity, &options.cgroups);
-        let mut terminal = joining.unless_it_has_ended(admitted)?.get_ready()?;
+        let terminal = joining.unless_it_has_ended(admitted)?.get_ready()?;
         process::set_rlimits(id, pid, &rlimits)?;
         process::set_oom_score_adj(id, pid, wanted.oom_score_adj())?;
-        if let (Some(master), Some(socket)) = (&terminal, &options.console_socket) {
-            console::send(id, socket, master)?;
-            terminal = None;
-        }
-        if let (Some(master), true) = (&terminal, options.plain_newlines) {
-            console::keep_newlines(id, master)?;
-        }
+        let terminal =
+            console::hand_over(id, terminal, options.console_socket.as_deref(), options.plain_newlines)?;
         if let Some(socket) = &options.pidfd_socket {
             console::send_pidfd(id, socket, b"setns", joining.pidfd()?)?;
         }

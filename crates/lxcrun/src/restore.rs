@@ -79,7 +79,12 @@ pub struct RestoreOptions {
 ///
 /// # Errors
 /// Any of [`Error`]; nothing is left behind then.
-pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreOptions) -> Result<Container> {
+pub fn restore(
+    root: &Path,
+    id: &ContainerId,
+    bundle: &Bundle,
+    mut options: RestoreOptions,
+) -> Result<Container> {
     let spec = bundle.spec();
     let host = Host::probe(id)?;
     let mut plan = Plan::new(id, bundle.path(), spec, &host, &[])?;
@@ -96,8 +101,7 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
     };
     criu::mounts::make_places(id, &plan, &tree)?;
 
-    let mut inherited = Inherited::default();
-    let stdio = match options.stdio {
+    let stdio = match options.stdio.take() {
         Some(stdio) => stdio.into(),
         None => own_stdio().at(id, "standard input, output and error")?,
     };
@@ -107,41 +111,22 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
     check_replaceable(id, &saved, &stdio)?;
     // A fifo is another one now, whose permissions may be others, too.
     let other_permissions = saved.iter().any(|name| checkpoint::is_external(name));
-    for (name, fd) in saved.into_iter().zip(stdio).filter(|(name, _)| checkpoint::is_reconnected(name)) {
-        inherited.push(name, fd);
-    }
-    for namespace in checkpoint::external_namespaces(id, &plan)? {
-        let file = File::open(namespace.path).at(id, namespace.path.display().to_string())?;
-        inherited.push(namespace.name.into(), file.into());
-    }
+    let inherited = Inherited::new(id, &plan, saved, stdio)?;
     let work_path = options.work_path.as_deref();
     let (mut criu, images, work) =
         restoration.spawn_criu(tree, inherited.fds, &options.image_path, work_path)?;
     restoration.note_criu(criu.pid())?;
-    let (limits, device_rules) = split(resources(spec, &host));
+    let (limits, limits_of_restored) = split(resources(spec, &host));
     restoration.make_cgroup(spec, criu.pid(), &limits)?;
     let request = Options {
         root: Some(restoration.directory()?.path().join(ROOT).display().to_string()),
-        evasive_devices: Some(true),
-        restore_sibling: Some(true),
-        tcp_established: Some(options.tcp_established),
-        ext_unix_sk: Some(options.ext_unix_sk),
-        shell_job: Some(options.shell_job),
-        file_locks: Some(options.file_locks),
-        link_remap: Some(options.link_remap),
-        auto_dedup: Some(options.auto_dedup),
-        lazy_pages: Some(options.lazy_pages),
-        lsm_profile: options.lsm_profile,
-        lsm_mount_context: options.lsm_mount_context,
-        manage_cgroups_mode: options.cgroups_mode.map(CgroupsMode::number),
         cgroup_roots: cgroup_roots(&restoration.cgroup),
-        empty_namespaces: Some(criu::EMPTY_NAMESPACES),
         external_mounts: criu::mounts::on_host(id, &plan, &restoration.cgroup)?,
         join_namespaces: joined_namespaces(&plan),
         config_file: checkpoint::config_file(id, spec)?,
         inherit_fds: inherited.names,
         skip_file_rwx_check: other_permissions.then_some(true),
-        ..criu::options(&images, &work, LOG)
+        ..options.for_criu(&images, &work)
     };
     criu.check(Features { lazy_pages: options.lazy_pages.then_some(true), ..Features::default() })?;
     let mut terminal = None;
@@ -160,21 +145,37 @@ pub fn restore(root: &Path, id: &ContainerId, bundle: &Bundle, options: RestoreO
         // Everything is there, and nothing runs yet.
         "post-restore" => {
             restoration.meet_init(news.pid)?;
-            restoration.cgroup.apply(&device_rules)
+            restoration.cgroup.apply(&limits_of_restored)
         }
         _ => Ok(()),
     })?;
 
-    let terminal = match (terminal, &options.console_socket) {
-        (Some(master), Some(socket)) => {
-            console::send(id, socket, &master)?;
-            None
-        }
-        (terminal, _) => terminal,
-    };
+    let terminal = console::hand_over(id, terminal, options.console_socket.as_deref(), false)?;
     let container = restoration.finish(options.pid_file.as_deref(), terminal)?;
     devices.keep();
     Ok(container)
+}
+
+impl RestoreOptions {
+    /// What they ask CRIU for.
+    fn for_criu(&self, images: &Directory, work: &Directory) -> Options {
+        Options {
+            evasive_devices: Some(true),
+            restore_sibling: Some(true),
+            tcp_established: Some(self.tcp_established),
+            ext_unix_sk: Some(self.ext_unix_sk),
+            shell_job: Some(self.shell_job),
+            file_locks: Some(self.file_locks),
+            link_remap: Some(self.link_remap),
+            auto_dedup: Some(self.auto_dedup),
+            lazy_pages: Some(self.lazy_pages),
+            lsm_profile: self.lsm_profile.clone(),
+            lsm_mount_context: self.lsm_mount_context.clone(),
+            manage_cgroups_mode: self.cgroups_mode.map(CgroupsMode::number),
+            empty_namespaces: Some(criu::EMPTY_NAMESPACES),
+            ..criu::options(images, work, LOG)
+        }
+    }
 }
 
 fn check_terminal(id: &ContainerId, plan: &Plan, options: &RestoreOptions) -> Result<()> {
@@ -187,13 +188,15 @@ fn check_terminal(id: &ContainerId, plan: &Plan, options: &RestoreOptions) -> Re
     Ok(())
 }
 
-/// The rules for devices apart from the rest: under them CRIU could neither make device nodes nor find out what the
-/// kernel can do.
+/// What CRIU, which makes the processes in their cgroup, can't do its work under, apart from the rest: with rules for devices it
+/// could neither make device nodes nor find out what the kernel can do, and it is one process more than the container has.
 fn split(mut resources: LinuxResources) -> (LinuxResources, LinuxResources) {
-    let mut devices = LinuxResources::default();
-    devices.set_devices(resources.devices().clone());
+    let mut later = LinuxResources::default();
+    later.set_devices(resources.devices().clone());
+    later.set_pids(*resources.pids());
     resources.set_devices(None);
-    (resources, devices)
+    resources.set_pids(None);
+    (resources, later)
 }
 
 /// What standard input, output and error were connected with.
@@ -248,6 +251,19 @@ struct Inherited {
 }
 
 impl Inherited {
+    /// What takes the place of the saved program's standard input, output and error, and namespaces that are others'.
+    fn new(id: &ContainerId, plan: &Plan, saved: Vec<String>, stdio: Vec<OwnedFd>) -> Result<Self> {
+        let mut inherited = Self::default();
+        for (name, fd) in saved.into_iter().zip(stdio).filter(|(name, _)| checkpoint::is_reconnected(name)) {
+            inherited.push(name, fd);
+        }
+        for namespace in checkpoint::external_namespaces(id, plan)? {
+            let file = File::open(namespace.path).at(id, namespace.path.display().to_string())?;
+            inherited.push(namespace.name.into(), file.into());
+        }
+        Ok(inherited)
+    }
+
     fn push(&mut self, key: String, fd: OwnedFd) {
         self.names.push(InheritFd { key, fd: criu::inherited_fd(self.fds.len()) });
         self.fds.push(fd);

@@ -151,7 +151,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     process::set_rlimits(id, init, &plan.rlimits)?;
     process::set_oom_score_adj(id, init, plan.oom_score_adj)?;
     let terminal =
-        hand_over_terminal(id, terminal, options.console_socket.as_deref(), options.plain_newlines)?;
+        console::hand_over(id, terminal, options.console_socket.as_deref(), options.plain_newlines)?;
     if let Some(socket) = &options.pidfd_socket {
         let pidfd = pidfd_open(init, PidfdFlags::empty()).at(id, "the init has ended")?;
         console::send_pidfd(id, socket, b"standard", &pidfd)?;
@@ -192,24 +192,4 @@ fn check_terminal(id: &ContainerId, plan: &Plan, options: &CreateOptions) -> Res
         return Err(refuse(id, "process.terminal", "needs a console socket when the container is detached"));
     }
     Ok(())
-}
-
-/// The terminal's master goes to who listens for it; who runs the container themselves gets it back.
-fn hand_over_terminal(
-    id: &ContainerId,
-    master: Option<OwnedFd>,
-    console_socket: Option<&Path>,
-    plain_newlines: bool,
-) -> Result<Option<OwnedFd>> {
-    match (master, console_socket) {
-        (Some(master), Some(socket)) => {
-            console::send(id, socket, &master)?;
-            Ok(None)
-        }
-        (Some(master), None) if plain_newlines => {
-            console::keep_newlines(id, &master)?;
-            Ok(Some(master))
-        }
-        (master, _) => Ok(master),
-    }
 }
