@@ -64,10 +64,11 @@ pub trait Driver: Send + Sync {
         start: &mut StartCallback<'_>,
     ) -> Result<ExitStatus>;
 
-    /// Sends a signal to the container's init.
+    /// Sends a signal to the container's init. KILL ends one that is still being made as [`terminate`](Self::terminate) does.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel refuses, and for any other signal when the container is still being made: there is nobody yet who
+    /// could take it.
     fn kill(&self, id: &ContainerId, signal: Signal) -> Result<()>;
 
     /// Stops every process of the container, and returns when all stand still.
@@ -82,7 +83,8 @@ pub trait Driver: Send + Sync {
     /// When it isn't paused, or the kernel can't.
     fn unpause(&self, id: &ContainerId) -> Result<()>;
 
-    /// Kills every process of the container, and returns when all have ended.
+    /// Kills every process of the container, and returns when all have ended. One that is still being made is removed as by
+    /// [`clean`](Self::clean): the [`run`](Self::run) that makes it fails, and its program never runs.
     ///
     /// # Errors
     /// When the kernel refuses.

@@ -76,6 +76,18 @@ impl Error {
         }
     }
 
+    /// The id of the container that it is about, for instance of one in [`Driver::list`](crate::Driver::list) that can't be
+    /// looked at.
+    #[must_use]
+    pub fn container(&self) -> Option<&str> {
+        match self {
+            Self::Missing { .. } | Self::Root { .. } => None,
+            Self::Field { id, .. } => Some(id),
+            Self::Pipes { id, .. } => Some(id.as_str()),
+            Self::Lxcrun(error) => error.container(),
+        }
+    }
+
     /// Whether there is no such container.
     ///
     /// ```no_run

@@ -152,10 +152,11 @@ impl LxcDriver {
         Ok(Container::load(&self.root, id)?)
     }
 
-    /// A container, unless it has gone already.
+    /// A container, unless it has gone already, or was never completed: then it has no process.
     fn find(&self, id: &ContainerId) -> Result<Option<Container>> {
         match self.load(id) {
             Err(error) if error.is_not_found() => Ok(None),
+            Err(Error::Lxcrun(lxcrun::Error::Unfinished { .. })) => Ok(None),
             loaded => loaded.map(Some),
         }
     }
@@ -272,10 +273,22 @@ impl Driver for LxcDriver {
     }
 
     fn kill(&self, id: &ContainerId, signal: Signal) -> Result<()> {
-        let Some(container) = self.find(id)? else { return Ok(()) };
-        match container.kill(signal) {
-            Err(lxcrun::Error::NotRunning { .. }) => Ok(()),
-            sent => Ok(sent?),
+        loop {
+            if signal == Signal::KILL && lxcrun::cancel_creation(&self.root, id)? {
+                return Ok(());
+            }
+            match self.find(id)?.map(|container| container.kill(signal)) {
+                None | Some(Err(lxcrun::Error::NotRunning { .. })) => {}
+                Some(sent) => return Ok(sent?),
+            }
+            if !Container::is_being_made(&self.root, id)? {
+                return Ok(());
+            }
+            // Its making has begun meanwhile.
+            if signal != Signal::KILL {
+                let status = Status::Creating;
+                return Err(lxcrun::Error::Status { id: id.clone(), verb: "kill", status }.into());
+            }
         }
     }
 

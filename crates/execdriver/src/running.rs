@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use lxcrun::oci_spec::runtime::{Process, Spec};
-use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecProcess, Exit, Signal};
+use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecProcess, Exit, Signal, Status};
 
 use crate::driver::StartCallback;
 use crate::error::{Error, Result};
@@ -45,7 +45,13 @@ pub(crate) fn run(
         .map_err(pipes_error(id, "cannot give it its pipes"))?;
     let warn = |e: &lxcrun::Error| tracing::warn!("no out-of-memory kill will be noticed: {e}");
     let oom = container.watch_oom().inspect_err(warn).ok();
-    container.start().map_err(|e| in_command(command, spec, e))?;
+    if let Err(error) = container.start() {
+        return Err(if was_killed(container, &error) && !oom.is_some_and(|oom| oom.happened()) {
+            lxcrun::Error::Deleted { id: id.clone() }.into()
+        } else {
+            in_command(command, spec, error)
+        });
+    }
 
     record_start(root, id);
     pump.feed().map_err(pipes_error(id, "cannot read its input"))?;
@@ -63,6 +69,16 @@ pub(crate) fn run(
         tracing::warn!("container {id}: the end of its output is lost: {e}");
     }
     Ok(status)
+}
+
+/// Whether `start` failed because somebody has killed the container that waited for it.
+fn was_killed(container: &mut Container, error: &lxcrun::Error) -> bool {
+    // Not of a program that can't be executed, which says so itself, nor of a hook.
+    let unexplained = error.exit_code().is_none()
+        && !matches!(error, lxcrun::Error::Hook { .. } | lxcrun::Error::State { .. });
+    unexplained
+        && container.status() == Status::Stopped
+        && matches!(container.wait(), Ok(Exit::Signal(signal)) if i32::from(signal) == Signal::KILL.as_raw())
 }
 
 /// Runs one more process in a container.

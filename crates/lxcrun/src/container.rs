@@ -54,7 +54,7 @@ impl Container {
     /// Finds a container.
     ///
     /// # Errors
-    /// [`Error::NotFound`], or [`Error::State`] when its state file can't be used.
+    /// [`Error::NotFound`], [`Error::Unfinished`], or [`Error::State`] when its state file can't be used.
     pub fn load(root: &Path, id: &ContainerId) -> Result<Self> {
         Self::load_from(StateDir::open(root, id)?)?
             .ok_or_else(|| Error::NotFound { id: id.clone(), root: root.into() })
@@ -62,7 +62,18 @@ impl Container {
 
     /// `None` when `create` has not come far enough for it to be one.
     fn load_from(directory: StateDir) -> Result<Option<Self>> {
-        Ok(directory.state()?.map(|state| Self::new(directory, state, None, None)))
+        Ok(directory.state_of_container()?.map(|state| Self::new(directory, state, None, None)))
+    }
+
+    /// Whether somebody is at work on making the container `id`: then [`delete`](crate::delete) with `force` has that fail.
+    ///
+    /// # Errors
+    /// [`Error::State`] when its state file can't be used, [`Error::Io`].
+    pub fn is_being_made(root: &Path, id: &ContainerId) -> Result<bool> {
+        match StateDir::open(root, id) {
+            Err(Error::NotFound { .. }) => Ok(false),
+            opened => opened?.is_being_made(),
+        }
     }
 
     /// Every container in `root`, by id, each looked at when it is asked for. What is being made or removed meanwhile is

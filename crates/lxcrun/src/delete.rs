@@ -25,6 +25,33 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool) -> Result<()> {
         Err(Error::NotFound { .. }) if force => return Ok(()),
         opened => opened?,
     };
+    delete_opened(directory, force)
+}
+
+/// Has a `create` at work on the container fail, and returns when nothing of it is left. False when none was at work: whether
+/// there is a container or not, nothing was done then.
+///
+/// # Errors
+/// As [`delete`] with `force`.
+pub fn cancel_creation(root: &Path, id: &ContainerId) -> Result<bool> {
+    let directory = match StateDir::open(root, id) {
+        Err(Error::NotFound { .. }) => return Ok(false),
+        opened => opened?,
+    };
+    if !directory.is_incomplete()? {
+        return Ok(false);
+    }
+    // It may be complete by now, and is deleted all the same: whoever asked was told of no container.
+    delete_opened(directory, true).map(|()| true)
+}
+
+fn delete_opened(directory: StateDir, force: bool) -> Result<()> {
+    let id = &directory.id().clone();
+    let not_found = || Error::NotFound { id: id.clone(), root: directory.root().to_owned() };
+    if directory.is_fresh()? {
+        directory.remove_fresh()?;
+        return if force { Ok(()) } else { Err(not_found()) };
+    }
     if force {
         // A `create` or `start` at work may wait for a hook for ever: it goes on when what it works on is gone.
         directory.condemn()?;
@@ -37,7 +64,7 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool) -> Result<()> {
     }
     // Waits for a `create` at work; one that was killed has lost its lock.
     if !directory.lock_if_there()? {
-        return if force { Ok(()) } else { Err(Error::NotFound { id: id.clone(), root: root.into() }) };
+        return if force { Ok(()) } else { Err(not_found()) };
     }
     let state = match directory.state() {
         Ok(Some(state)) => state,

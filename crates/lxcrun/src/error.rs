@@ -38,6 +38,23 @@ pub enum Error {
         /// The state root.
         root: PathBuf,
     },
+    /// Somebody deletes the container while it is being made.
+    #[error("container {id}: is being deleted: somebody has deleted or terminated it before it was complete")]
+    Deleted {
+        /// The container.
+        id: ContainerId,
+    },
+    /// Whoever made the container was killed at it, before there was anything but its directory.
+    #[error(
+        "container {id}: was never completed: whoever made it was killed; what is left of it in {} can be deleted",
+        root.display()
+    )]
+    Unfinished {
+        /// The container.
+        id: ContainerId,
+        /// The state root.
+        root: PathBuf,
+    },
     /// The bundle's config.json can't be used.
     #[error("bundle {}: {field}: {reason}", bundle.display())]
     Bundle {
@@ -184,6 +201,7 @@ fn in_runcs_words(verb: &str) -> &'static str {
     match verb {
         "pause" | "update" => "container not running: ",
         "resume" => "container not paused: ",
+        "kill" => "container not running yet: ",
         _ => "",
     }
 }
@@ -197,6 +215,33 @@ fn during(failure: &Failure) -> &'static str {
 }
 
 impl Error {
+    /// The id of the container that it is about; none where a bundle alone is.
+    #[must_use]
+    pub fn container(&self) -> Option<&str> {
+        match self {
+            Self::Id { id, .. } => Some(id),
+            Self::Bundle { .. } => None,
+            Self::NotFound { id, .. }
+            | Self::Exists { id, .. }
+            | Self::Deleted { id }
+            | Self::Unfinished { id, .. }
+            | Self::Spec { id, .. }
+            | Self::Status { id, .. }
+            | Self::Exec { id, .. }
+            | Self::NotRunning { id }
+            | Self::StatusTaken { id }
+            | Self::Io { id, .. }
+            | Self::State { id, .. }
+            | Self::Systemd { id, .. }
+            | Self::Refused { id, .. }
+            | Self::Liblxc { id, .. }
+            | Self::Criu { id, .. }
+            | Self::Init { id, .. }
+            | Self::Hook { id, .. }
+            | Self::Cleanup { id, .. } => Some(id.as_str()),
+        }
+    }
+
     /// What the kernel says of a program that was found and can't be executed: all that `runc run` prints then.
     #[must_use]
     pub fn of_execution(&self) -> Option<&str> {

@@ -23,6 +23,12 @@ impl ContainerId {
     }
 }
 
+impl AsRef<str> for ContainerId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for ContainerId {
     type Err = Error;
 

@@ -54,7 +54,7 @@ pub use config::{ANNOTATION_PREFIX, SYSTEM_CONFIG};
 pub use container::Container;
 pub use create::{CreateOptions, create};
 pub use criu::CgroupsMode;
-pub use delete::delete;
+pub use delete::{cancel_creation, delete};
 pub use error::{Error, Result};
 pub use exec::{ExecOptions, ExecProcess};
 pub use export::plain_lxc_config;

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use kernel::ChildNote;
 use oci_spec::runtime::Spec;
 use rustix::fs::{
-    Access, AtFlags, FlockOperation, Mode, OFlags, accessat, flock, fstat, lstat, openat, renameat, unlinkat,
+    Access, AtFlags, FlockOperation, Mode, OFlags, accessat, fchmod, flock, fstat, lstat, openat, renameat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -40,8 +41,10 @@ const STATE: &str = "state.json";
 const SPEC: &str = "spec.json";
 /// The LXC configuration, where LXC's tools look for it.
 pub(crate) const CONFIG: &str = "config";
-/// The mode of a directory whose container somebody deletes by force.
+/// The mode of a directory whose container somebody deletes by force, or removes.
 const CONDEMNED: Mode = Mode::SVTX;
+/// The mode of a directory that was just made, until its maker has locked it: such a one is no container yet.
+const FRESH: Mode = Mode::RUSR.union(Mode::XUSR);
 /// The socket at which the init waits.
 pub(crate) const GATE: &str = "gate";
 const HOOK: &str = "hook";
@@ -294,22 +297,25 @@ impl StateDir {
             .at(id, format!("cannot make {}", root.display()))?;
         let root = fs::canonicalize(root).at(id, format!("cannot use {}", root.display()))?;
         let path = root.join(id.as_str());
+        let exists = || Error::Exists { id: id.clone(), root: root.clone() };
         loop {
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(Error::Exists { id: id.clone(), root });
-                }
-                made => made.at(id, format!("cannot make {}", path.display()))?,
+            let made = rustix::fs::mkdir(&path, FRESH);
+            if !matches!(made, Ok(()) | Err(Errno::EXIST)) {
+                made.at(id, format!("cannot make {}", path.display()))?;
             }
             // Until it is locked, somebody may take it for what a killed `create` has left, and remove it.
             let Some(mut directory) = Self::open_below(root.clone(), id)? else { continue };
+            // Whoever locks a fresh one has it, also when its maker was killed before that.
+            if !directory.is_fresh()? {
+                return Err(exists());
+            }
             if !directory.lock_if_there()? {
                 continue;
             }
-            // Then another one may also have made it again, and finished before us.
-            if directory.has(SPEC) {
-                return Err(Error::Exists { id: id.clone(), root });
+            if !directory.is_fresh()? {
+                return Err(exists());
             }
+            fchmod(&directory.fd, Mode::RWXU).at(id, format!("cannot use {}", path.display()))?;
             directory.remove = true;
             return Ok(directory);
         }
@@ -343,6 +349,10 @@ impl StateDir {
         let what = || format!("cannot open {}", self.path.display());
         let fd = openat(&self.fd, ".", flags, Mode::empty()).at(&self.id, what())?;
         Ok(Self { id: self.id.clone(), path: self.path.clone(), root: self.root.clone(), fd, remove: false })
+    }
+
+    pub(crate) fn id(&self) -> &ContainerId {
+        &self.id
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -400,7 +410,7 @@ impl StateDir {
     /// Tells a `create` at work that somebody deletes it: by the directory's mode, so that nothing can be left of it.
     /// Where nothing can be written none is at work.
     pub(crate) fn condemn(&self) -> Result<()> {
-        match rustix::fs::fchmod(&self.fd, Mode::RWXU | CONDEMNED) {
+        match fchmod(&self.fd, Mode::RWXU | CONDEMNED) {
             Err(Errno::ROFS) => Ok(()),
             told => told.at(&self.id, format!("cannot use {}", self.path.display())),
         }
@@ -408,11 +418,31 @@ impl StateDir {
 
     /// Fails when somebody deletes it by force. Who does so later finds all that was written before.
     pub(crate) fn check_not_condemned(&self) -> Result<()> {
-        let mode = fstat(&self.fd).at(&self.id, "cannot look at its directory")?.st_mode;
-        if Mode::from_raw_mode(mode).contains(CONDEMNED) {
-            return Err(self.damaged("is being deleted".into()));
+        if self.mode()?.contains(CONDEMNED) {
+            return Err(Error::Deleted { id: self.id.clone() });
         }
         Ok(())
+    }
+
+    /// Removes one that is fresh, unless somebody is just taking it.
+    pub(crate) fn remove_fresh(&self) -> Result<()> {
+        if flock(&self.fd, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && self.is_fresh()?
+            && self.is_there().at(&self.id, "cannot look at its directory")?
+        {
+            fs::remove_dir(&self.path).at(&self.id, format!("cannot remove {}", self.path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether nobody has locked it since it was made.
+    pub(crate) fn is_fresh(&self) -> Result<bool> {
+        Ok(self.mode()? == FRESH)
+    }
+
+    fn mode(&self) -> Result<Mode> {
+        let status = fstat(&self.fd).at(&self.id, "cannot look at its directory")?;
+        Ok(Mode::from_raw_mode(status.st_mode))
     }
 
     /// Where a hook notes itself that runs beside the container; it does not run when the directory is condemned.
@@ -509,6 +539,42 @@ impl StateDir {
         Ok(content)
     }
 
+    /// Reads state.json; `None` when `create` has not come so far, or somebody removes the container.
+    ///
+    /// # Errors
+    /// [`Error::Unfinished`] when nobody is at work on it any more; besides those of [`state`](Self::state).
+    pub(crate) fn state_of_container(&self) -> Result<Option<State>> {
+        if let Some(state) = self.state()? {
+            return Ok(Some(state));
+        }
+        if flock(&self.fd, FlockOperation::NonBlockingLockShared).is_err() {
+            return Ok(None);
+        }
+        // Now that nobody can be at it: it may have been completed, or removed, meanwhile.
+        let state = self.state();
+        let left = self.is_there().at(&self.id, "cannot look at its directory");
+        let fresh = self.is_fresh();
+        self.unlock();
+        match state? {
+            None if left? && !fresh? => {
+                Err(Error::Unfinished { id: self.id.clone(), root: self.root.clone() })
+            }
+            state => Ok(state),
+        }
+    }
+
+    /// Whether somebody is making the container, or is about to have removed it.
+    pub(crate) fn is_incomplete(&self) -> Result<bool> {
+        // Asked first: who has completed it meanwhile has written so before the lock was let go.
+        let locked = self.is_locked();
+        Ok(locked && !self.is_fresh()? && self.state()?.is_none_or(|state| state.init.is_none()))
+    }
+
+    /// Whether somebody is making the container, and nobody removes it.
+    pub(crate) fn is_being_made(&self) -> Result<bool> {
+        Ok(self.is_incomplete()? && !self.mode()?.contains(CONDEMNED))
+    }
+
     /// Reads state.json; `None` when `create` did not come so far.
     pub(crate) fn state(&self) -> Result<Option<State>> {
         let text = match self.read(STATE) {
@@ -565,6 +631,8 @@ impl StateDir {
     /// Removes it with everything in it. Only for who has its lock: see [`lock_if_there`](Self::lock_if_there).
     pub(crate) fn remove(mut self) -> Result<()> {
         self.remove = false;
+        // Without its state file it would look like one that is being made.
+        let _ = self.condemn();
         self.remove_lock_of_tools();
         loop {
             return match fs::remove_dir_all(&self.path) {

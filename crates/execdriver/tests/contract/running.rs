@@ -118,6 +118,68 @@ fn row_17_signals_reach_the_init_and_terminate_everybody() {
     assert!(!pids.iter().any(|pid| common::lives(*pid)), "{pids:?}");
 }
 
+/// A container that is being made waits for a hook of LXC's for as long as `held` is not dropped.
+fn held_command(bed: &Bed) -> (Command, std::io::PipeReader, std::io::PipeWriter) {
+    use std::os::fd::AsRawFd;
+    let (reached, says) = std::io::pipe().unwrap();
+    let (waits, held) = std::io::pipe().unwrap();
+    let own = |fd: &dyn AsRawFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+    let hook = bed.path().join("hook");
+    let script = format!("#!/bin/sh\nexec <{} >{}\necho reached\nread x\n", own(&waits), own(&says));
+    fs::write(&hook, script).unwrap();
+    fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let command = bed.sh("sleep 1000").lxc_config("lxc.hook.pre-start", hook.to_str().unwrap());
+    // The hook opens both by their paths, so they stay open here.
+    std::mem::forget((waits, says));
+    (command.build().unwrap(), reached, held)
+}
+
+#[test]
+fn row_17_one_that_is_being_made_is_ended_before_its_program_runs() {
+    let bed = Bed::new();
+    for how in ["terminate", "kill", "clean"] {
+        let (command, mut reached, held) = held_command(&bed);
+        let id = command.id.clone();
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| bed.driver.run(&command, Pipes::null(), &mut |_| panic!("it began")));
+            assert_eq!(common::until_line(&mut reached, "reached"), "reached");
+            assert_eq!(bed.driver.info(&id).unwrap().status, Status::Creating);
+            let message = bed.driver.kill(&id, Signal::TERM).unwrap_err().to_string();
+            assert!(message.contains("not running yet") && message.contains("creating"), "{message}");
+            match how {
+                "terminate" => bed.driver.terminate(&id).unwrap(),
+                "kill" => bed.driver.kill(&id, Signal::KILL).unwrap(),
+                _ => bed.driver.clean(&id).unwrap(),
+            }
+            common::assert_no_trace(&bed.driver, &id);
+            let message = run.join().unwrap().unwrap_err().to_string();
+            assert!(message.contains(id.as_str()) && message.contains("being deleted"), "{message}");
+        });
+        drop(held);
+        bed.driver.kill(&id, Signal::TERM).unwrap();
+    }
+}
+
+#[test]
+fn row_17_whenever_it_is_terminated_it_ends() {
+    let bed = Bed::new();
+    for _ in 0..30 {
+        let command = bed.sh("exec sleep 1000").build().unwrap();
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| bed.driver.run(&command, Pipes::null(), &mut |_| ()));
+            // One that has not begun is none yet.
+            while !run.is_finished() {
+                bed.driver.terminate(&command.id).unwrap();
+            }
+            match run.join().unwrap() {
+                Ok(status) => assert_eq!(status.exit_code, 137),
+                Err(error) => assert!(error.to_string().contains("is being deleted"), "{error}"),
+            }
+        });
+        common::assert_no_trace(&bed.driver, &command.id);
+    }
+}
+
 #[test]
 fn row_18_a_pause_is_confirmed() {
     let bed = Bed::new();
@@ -394,6 +456,75 @@ fn row_24_a_damaged_container_hides_no_other() {
     bed.driver.clean(&damaged).unwrap();
     assert_eq!(bed.driver.list().unwrap().len(), 1);
     running.finish();
+}
+
+#[test]
+fn row_24_what_a_killed_daemon_has_begun_is_known() {
+    use std::os::unix::fs::DirBuilderExt;
+    let bed = Bed::new();
+    let root = bed.driver.root().to_owned();
+    let make =
+        |id: &ContainerId, mode| fs::DirBuilder::new().mode(mode).create(root.join(id.as_str())).unwrap();
+    let command = bed.sh("true").build().unwrap();
+    let id = &command.id;
+    make(id, 0o700);
+    let directory = fs::File::open(root.join(id.as_str())).unwrap();
+    // Somebody is making it, or removes it.
+    let lock = rustix::fs::FlockOperation::LockExclusive;
+    rustix::fs::flock(&directory, lock).unwrap();
+    assert!(bed.driver.list().unwrap().is_empty());
+    assert!(bed.driver.info(id).unwrap_err().is_not_found());
+    drop(directory);
+    // Nobody is any more.
+    let listed = bed.driver.list().unwrap();
+    let [Err(error)] = listed.as_slice() else { panic!("{listed:?}") };
+    assert_eq!(error.container(), Some(id.as_str()), "{error}");
+    let error = bed.driver.info(id).unwrap_err();
+    assert!(!error.is_not_found() && error.to_string().contains("was killed"), "{error}");
+    assert!(bed.driver.run(&command, Pipes::null(), &mut |_| ()).unwrap_err().to_string().contains("exists"));
+    bed.driver.kill(id, Signal::TERM).unwrap();
+    bed.driver.terminate(id).unwrap();
+    bed.driver.clean(id).unwrap();
+    common::assert_no_trace(&bed.driver, id);
+    // One that was just made is nobody's before it is locked.
+    make(id, 0o500);
+    assert!(bed.driver.list().unwrap().is_empty());
+    assert!(bed.driver.info(id).unwrap_err().is_not_found());
+    assert!(bed.driver.run(&command, Pipes::null(), &mut |_| ()).unwrap().success());
+    make(id, 0o500);
+    bed.driver.clean(id).unwrap();
+    common::assert_no_trace(&bed.driver, id);
+}
+
+#[test]
+fn row_24_a_daemon_may_be_killed_at_its_first_step() {
+    use rustix::fs::inotify;
+    let bed = Bed::new();
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, bed.driver.root(), inotify::WatchFlags::CREATE).unwrap();
+    for _ in 0..10 {
+        let id: ContainerId = unique().parse().unwrap();
+        let mut daemon = role_command("daemon", bed.path(), &[]).env("ROLE_ID", id.as_str()).spawn().unwrap();
+        common::until_readable(&watch, Duration::from_secs(20));
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        rustix::io::read(&watch, &mut [0; 4096]).unwrap();
+        let listed = bed.driver.list().unwrap();
+        let named = |container: &execdriver::Result<execdriver::Info>| match container {
+            Ok(info) => info.id == id,
+            Err(error) => error.container() == Some(id.as_str()),
+        };
+        // A monitor that has not ended yet holds the lock for so long.
+        let again = Command::builder(&id, bed.rootfs()).args(["true"]).build().unwrap();
+        if !listed.iter().any(named) {
+            match bed.driver.run(&again, Pipes::null(), &mut |_| ()) {
+                Ok(status) => assert!(status.success()),
+                Err(error) => assert!(bed.driver.list().unwrap().iter().any(named), "{error}"),
+            }
+        }
+        bed.driver.clean(&id).unwrap();
+        common::assert_no_trace(&bed.driver, &id);
+    }
 }
 
 #[test]

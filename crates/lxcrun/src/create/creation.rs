@@ -188,6 +188,12 @@ impl Creation {
         Ok(tree)
     }
 
+    /// Why it failed: whoever deletes it kills what we talk to.
+    pub(super) fn blame_delete(&self, otherwise: Error) -> Error {
+        let deleted = self.directory.as_ref().and_then(|directory| directory.check_not_condemned().err());
+        deleted.unwrap_or(otherwise)
+    }
+
     fn remove_cgroups(&self) {
         let _ = self.cgroup.kill_all();
         let own = (!self.cgroup_existed).then_some(&self.cgroup);
@@ -441,7 +447,7 @@ impl Creation {
 
     /// The last steps: the monitor retires or stays, the state is written, and the init goes to its gate.
     pub(super) fn finish(
-        mut self,
+        &mut self,
         keep_monitor: bool,
         pid_file: Option<&Path>,
         terminal: Option<OwnedFd>,

@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use protocol::init::ToInit;
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use crate::cgroup::Layout;
+use crate::cgroup::{CgroupPath, Layout};
 use crate::checkpoint::name_of;
 use crate::config::Plan;
 use crate::container::Container;
@@ -78,13 +78,37 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     }
     let user_namespace = rootless::user_namespace(id, &plan)?;
     let otherwise = place::choose(id, root, spec, &host, &mut plan, options.systemd_cgroup)?;
-    let mut binds = mounts::open_binds(id, &plan)?;
+    let binds = mounts::open_binds(id, &plan)?;
     let resctrl = plan.intel_rdt.as_ref().map(|wanted| Resctrl::new(id, wanted)).transpose()?;
 
     let mut creation = Creation::begin(root, id, bundle, &plan, &host)?;
+    let checked = Checked { plan, user_namespace, otherwise, binds, resctrl };
+    let made = make(&mut creation, spec, &host, checked, options);
+    made.map_err(|e| creation.blame_delete(e))
+}
+
+/// What was settled before anything was made.
+struct Checked {
+    plan: Plan,
+    user_namespace: Option<OwnedFd>,
+    /// Another place for its cgroup.
+    otherwise: Option<CgroupPath>,
+    binds: Vec<mounts::HostTree>,
+    resctrl: Option<Resctrl>,
+}
+
+fn make(
+    creation: &mut Creation,
+    spec: &Spec,
+    host: &Host,
+    checked: Checked,
+    options: CreateOptions,
+) -> Result<Container> {
+    let id = &creation.id.clone();
+    let Checked { mut plan, user_namespace, otherwise, mut binds, resctrl } = checked;
     creation.cancelled = options.cancelled.filter(|_| spec.hooks().is_some());
     creation.claim_cgroup(&mut plan, otherwise)?;
-    creation.divide_cgroups(&plan, &host, options.keep_monitor);
+    creation.divide_cgroups(&plan, host, options.keep_monitor);
     creation.state.resctrl.clone_from(&resctrl);
     creation.state.no_new_keyring = options.no_new_keyring;
     creation.generate_profile(&mut plan)?;
@@ -101,21 +125,21 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
     }
     let sources = mounts::Sources { rootfs, binds };
     let gate = creation.bind_gate()?;
-    let config = creation.start_liblxc(spec, &host, &plan, user_namespace.as_ref(), options.keep_monitor)?;
+    let config = creation.start_liblxc(spec, host, &plan, user_namespace.as_ref(), options.keep_monitor)?;
     if creation.own_cgroups {
         creation.cgroup.make()?;
         creation.cgroup.prepare_to_move();
     }
     let init = creation.meet_init(&config)?;
 
-    let mut limits = resources(spec, &host);
+    let mut limits = resources(spec, host);
     creation.limit_memory(&mut limits)?;
     if options.keep_monitor && creation.state.unit.is_some() {
         // Before there are limits, which are the container's.
         creation.cgroup.leave_to_container(creation.monitor()?.pid()).at(id, "cannot move the monitor")?;
     }
     // An ordinary user can't give files away; their own are those of the container's root already.
-    if plan.owns_cgroup(&host) && !rootless::is_ordinary_user() {
+    if plan.owns_cgroup(host) && !rootless::is_ordinary_user() {
         creation.cgroup.hand_over(init, plan.process.uid)?;
     }
 
@@ -133,7 +157,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         sources,
         gate,
     };
-    let request = init_request(&creation, &plan, given, &mut fds)?;
+    let request = init_request(creation, &plan, given, &mut fds)?;
     creation.send(&ToInit::Prepare(Box::new(request)), &fds)?;
     drop(fds);
     creation.until_mounted(&plan)?;
