@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::pump::{Copy, Feeder, Pump};
+use crate::pump::{Copy, Feeder, Pump, Waiting};
 
 /// Standard input, output and error of a program.
 ///
@@ -39,7 +39,7 @@ pub struct Pipes<'io> {
 /// Where a program's standard input comes from.
 #[derive(Default)]
 pub enum Input {
-    /// There is none: it ends at once.
+    /// There is none: it ends at once. At a terminal nobody types, and who reads there waits, as with `docker run -t`.
     #[default]
     Null,
     /// This process's.
@@ -60,7 +60,9 @@ pub enum Output<'io> {
     Inherit,
     /// To this file, pipe or socket itself.
     Fd(OwnedFd),
-    /// Here. A program that writes faster has to wait.
+    /// Here. A program that writes faster has to wait. It must wait, too, when it can't take more: one that returns
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) has failed as by any other error. A descriptor that does not wait is given as
+    /// [`Fd`](Self::Fd).
     Writer(Box<dyn Write + Send + 'io>),
 }
 
@@ -126,8 +128,8 @@ impl<'io> Pipes<'io> {
         let input = self.stdin.source(&mut pump, rustix::stdio::stdin())?;
         let sink: Box<dyn Write + Send + 'io> = match self.stdout {
             Output::Null => Box::new(io::sink()),
-            Output::Inherit => Box::new(File::from(rustix::stdio::stdout().try_clone_to_owned()?)),
-            Output::Fd(fd) => Box::new(File::from(fd)),
+            Output::Inherit => Box::new(Waiting(rustix::stdio::stdout().try_clone_to_owned()?)),
+            Output::Fd(fd) => Box::new(Waiting(fd)),
             Output::Writer(sink) => sink,
         };
         let terminal = pump.connect(master, input, sink)?;

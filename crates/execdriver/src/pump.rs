@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use lxcrun::OomWatch;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Gid, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
@@ -94,6 +95,8 @@ impl<'io> Pump<'io> {
     pub(crate) fn feed(&mut self) -> io::Result<()> {
         let Some(Feeder { mut reader, into }) = self.feeder.take() else { return Ok(()) };
         let feed = move || {
+            // Who embeds this may die of the signal that a program's end would bring: signal(7).
+            let _ = broken_pipe().thread_block();
             let mut into = std::fs::File::from(into);
             // Its end is that of the input, or of the program: neither is a failure.
             let _ = io::copy(&mut reader, &mut into);
@@ -214,6 +217,48 @@ impl TerminalPump<'_> {
     }
 }
 
+/// A descriptor to write to, be it one that others have made non-blocking: then it is waited for.
+pub(crate) struct Waiting(pub OwnedFd);
+
+impl Write for Waiting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match write_without_signal(&self.0, bytes) {
+                Err(Errno::AGAIN) => {
+                    // Also when nobody reads any more, which the next attempt says.
+                    let room = || poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None);
+                    retry_on_intr(room)?;
+                }
+                written => return Ok(written?),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// write(2) in a thread of somebody's who may not want to die of `SIGPIPE`.
+fn write_without_signal(fd: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {
+    let signal = broken_pipe();
+    let before = signal.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
+    let written = retry_on_intr(|| rustix::io::write(fd, bytes));
+    let Some(before) = before.filter(|before| !before.contains(Signal::SIGPIPE)) else { return written };
+    if written == Err(Errno::PIPE) {
+        // The kernel has sent it to this thread alone.
+        let _ = signal.wait();
+    }
+    let _ = before.thread_set_mask();
+    written
+}
+
+fn broken_pipe() -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGPIPE);
+    set
+}
+
 /// Copies what is there, until that was `left`.
 fn pass_on_all(source: impl AsFd, sink: &mut Box<dyn Write + Send + '_>, mut left: u64) {
     while left > 0
@@ -226,7 +271,8 @@ fn pass_on_all(source: impl AsFd, sink: &mut Box<dyn Write + Send + '_>, mut lef
 
 /// Copies what is there. Returns how much that was, if more may come.
 fn pass_on(source: impl AsFd, sink: &mut Box<dyn Write + Send + '_>) -> Option<u64> {
-    let mut buffer = [0; BUFFER];
+    // Not on the stack, which an embedder's threads may have little of.
+    let mut buffer = vec![0; BUFFER];
     match retry_on_intr(|| rustix::io::read(&source, &mut buffer)) {
         // Every program has closed it; a terminal says EIO then.
         Ok(0) | Err(Errno::IO) => {
@@ -308,6 +354,31 @@ mod tests {
         let mut seen = Vec::new();
         std::fs::File::from(stdin).read_to_end(&mut seen).unwrap();
         assert_eq!(seen, text);
+    }
+
+    #[test]
+    fn what_a_descriptor_cannot_take_yet_is_written_later() {
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        let (mut output, ours) = std::io::pipe().unwrap();
+        fcntl_setfl(&ours, fcntl_getfl(&ours).unwrap() | OFlags::NONBLOCK).unwrap();
+        let text = vec![b'x'; 1 << 20];
+        let writer = std::thread::spawn({
+            let text = text.clone();
+            move || {
+                let mut sink = super::Waiting(ours.into());
+                sink.write_all(&text).unwrap();
+                sink
+            }
+        });
+        let mut seen = vec![0; text.len()];
+        output.read_exact(&mut seen).unwrap();
+        assert_eq!(seen, text);
+        // It fills the pipe, and is told when nobody reads any more.
+        let mut sink = writer.join().unwrap();
+        let writer = std::thread::spawn(move || sink.write_all(&text));
+        output.read_exact(&mut [0; 4096]).unwrap();
+        drop(output);
+        assert_eq!(writer.join().unwrap().unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
     }
 
     #[test]

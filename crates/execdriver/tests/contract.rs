@@ -65,6 +65,26 @@ fn plays_a_part() {
             let started = &mut |s: execdriver::Started| println!("\nROLE started {}", s.pid);
             driver.unwrap().run(&command, Pipes::null(), started).unwrap();
         }
+        "default-sigpipe" => {
+            use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+            // SAFETY: no handler of ours runs.
+            unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.unwrap();
+            SigSet::all().thread_unblock().unwrap();
+            let driver = driver.unwrap();
+            // Ends without reading; what is written to it then is for nobody.
+            let (alive, end) = std::sync::mpsc::channel();
+            let input = execdriver::Input::reader(Endless(alive));
+            let command =
+                Command::builder(common::unique(), bed.join("rootfs")).args(["true"]).build().unwrap();
+            driver.run(&command, Pipes::null().stdin(input), &mut |_| ()).unwrap();
+            // The thread that writes ends with its reader.
+            end.recv().unwrap_err();
+            // A terminal's output.
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            let command = Command::builder(common::unique(), bed.join("rootfs")).args(["echo"]).tty(true);
+            driver.run(&command.build().unwrap(), Pipes::null().stdout(writer), &mut |_| ()).unwrap();
+        }
         "later" => {
             let (driver, id) = (driver.unwrap(), id.parse().unwrap());
             assert!(driver.info(&id).unwrap().is_running());
@@ -115,6 +135,16 @@ fn without_pidfd_info() -> Vec<u8> {
         [c0, c1, yes, no, k0, k1, k2, k3]
     };
     program.into_iter().flat_map(entry).collect()
+}
+
+/// Yields for ever. What it holds goes with it.
+struct Endless(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
+
+impl std::io::Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        buffer.fill(b'x');
+        Ok(buffer.len())
+    }
 }
 
 /// Says how each of several execs has ended, in a process whose children somebody else may wait for.

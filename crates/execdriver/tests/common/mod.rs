@@ -356,3 +356,9 @@ pub fn until_readable(fd: &impl std::os::fd::AsFd, within: std::time::Duration) 
     let mut fds = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
     assert_eq!(rustix::event::poll(&mut fds, Some(&deadline)).unwrap(), 1, "no event came");
 }
+
+/// Whether a pipe has room.
+pub fn takes_more(fd: &impl std::os::fd::AsFd) -> bool {
+    let mut fds = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::OUT)];
+    rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())).unwrap() == 1
+}

@@ -91,6 +91,37 @@ fn row_16_a_terminal_has_a_size_and_loses_nothing() {
     assert_eq!(hung.wait().exit_code, 6);
 }
 
+/// A terminal's output to a descriptor that somebody else has made non-blocking.
+#[test]
+fn row_16_output_waits_for_who_reads_slowly() {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    let bed = Bed::new();
+    let (output, ours) = std::io::pipe().unwrap();
+    fcntl_setfl(&ours, fcntl_getfl(&ours).unwrap() | OFlags::NONBLOCK).unwrap();
+    let same = ours.try_clone().unwrap();
+    let command = bed.sh("stty -opost; head -c 1000000 /dev/zero; exit 3").tty(true).build().unwrap();
+    let status = std::thread::scope(|scope| {
+        let run = scope.spawn(|| bed.driver.run(&command, Pipes::null().stdout(ours), &mut |_| ()));
+        // Nobody reads before the pipe is full.
+        while !run.is_finished() && common::takes_more(&same) {
+            std::thread::yield_now();
+        }
+        drop(same);
+        let count = std::io::copy(&mut &output, &mut std::io::sink()).unwrap();
+        assert_eq!(count, 1_000_000);
+        run.join().unwrap().unwrap()
+    });
+    assert_eq!(status.exit_code, 3);
+}
+
+/// A program that ends before its input, under a daemon that SIGPIPE kills.
+#[test]
+fn row_16_a_closed_pipe_does_not_kill_the_daemon() {
+    let bed = Bed::new();
+    let output = role_command("default-sigpipe", bed.path(), &[]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn row_17_signals_reach_the_init_and_terminate_everybody() {
     let bed = Bed::new();
