@@ -1,11 +1,12 @@
 //! A command: everything needed to run one container.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use lxcrun::ContainerId;
 use lxcrun::oci_spec::runtime::LinuxSeccomp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::error::{Result, refuse};
 use crate::namespace::check_path;
@@ -189,6 +190,12 @@ impl Command {
     /// [`Error::Field`](crate::Error::Field) with the first field that is wrong.
     pub fn check(&self) -> Result<()> {
         let refuse = |field: &str, reason: String| Err(refuse(&self.id, field, reason));
+        if self.id.as_str().contains("..") {
+            return refuse("id", "has two dots in a row, which LXC takes for a way up".into());
+        }
+        if let Some(field) = nul_in(self) {
+            return refuse(&field, "has a NUL character".into());
+        }
         if !self.rootfs.is_absolute() {
             return refuse("rootfs", format!("{:?} is not absolute", self.rootfs));
         }
@@ -209,10 +216,15 @@ impl Command {
         if let Err(reason) = self.userns.check() {
             return refuse("userns", reason);
         }
-        for (index, limit) in self.resources.rlimits.iter().enumerate() {
-            if let Err(reason) = limit.check() {
-                return refuse(&format!("resources.rlimits[{index}]"), reason);
-            }
+        if let Err((field, reason)) = self.resources.check() {
+            return refuse(&format!("resources.{field}"), reason);
+        }
+        if let Some(parent) = self.cgroup_parent.as_ref().filter(|parent| goes_up(parent)) {
+            return refuse("cgroup_parent", format!("{parent:?} has `..` in it"));
+        }
+        if let Some(name) = self.wanted_hostname().filter(|name| name.len() > MAX_HOSTNAME) {
+            let field = if self.hostname.is_some() { "hostname" } else { "process_config.env" };
+            return refuse(field, format!("{name:?} is longer than {MAX_HOSTNAME} bytes"));
         }
         if self.hostname.as_ref().is_some_and(|name| !name.is_empty()) && self.uts != Namespace::Own {
             let owner = if self.uts == Namespace::Host { "the host's" } else { "somebody else's" };
@@ -232,14 +244,19 @@ impl Command {
                 return refuse(&format!("mounts[{index}].{field}"), reason);
             }
         }
-        for device in &self.allowed_devices {
+        for (index, device) in self.allowed_devices.iter().enumerate() {
             if let Err(reason) = device.check() {
-                return refuse("allowed_devices", reason);
+                return refuse(&format!("allowed_devices[{index}]"), reason);
             }
         }
-        for device in &self.autocreated_devices {
+        for (index, device) in self.autocreated_devices.iter().enumerate() {
+            let field = format!("autocreated_devices[{index}]");
             if let Err(reason) = device.check_node() {
-                return refuse("autocreated_devices", reason);
+                return refuse(&field, reason);
+            }
+            let is_same = |other: &Device| other.path.components().eq(device.path.components());
+            if self.autocreated_devices[..index].iter().any(is_same) {
+                return refuse(&field, format!("{}: there is one already", device.path.display()));
             }
         }
         self.lxc_keys().map(drop)
@@ -251,9 +268,11 @@ impl Command {
                 Err(refuse(&self.id, "network", "the path of the network namespace is empty"))
             }
             Network::Path(path) => check_path(path).map_err(|reason| refuse(&self.id, "network", reason)),
-            Network::Interfaces(all) => {
-                all.iter().try_for_each(|i| i.check().map_err(|reason| refuse(&self.id, "network", reason)))
-            }
+            Network::Interfaces(all) => all.iter().enumerate().try_for_each(|(index, interface)| {
+                interface.check().map_err(|(member, reason)| {
+                    refuse(&self.id, format!("network.interfaces[{index}].{member}"), reason)
+                })
+            }),
             _ => Ok(()),
         }
     }
@@ -297,6 +316,29 @@ impl Command {
         }
         Ok(keys)
     }
+}
+
+/// sethostname(2)
+const MAX_HOSTNAME: usize = 64;
+
+fn goes_up(path: &Path) -> bool {
+    path.components().any(|part| part == Component::ParentDir)
+}
+
+/// The field of what is to be compiled that has a NUL character, which no file name and no argument can have.
+pub(crate) fn nul_in(whole: &impl Serialize) -> Option<String> {
+    fn search(value: &Value, path: &str) -> Option<String> {
+        match value {
+            Value::String(text) => text.contains('\0').then(|| path.to_owned()),
+            Value::Array(all) => all.iter().enumerate().find_map(|(i, v)| search(v, &format!("{path}[{i}]"))),
+            Value::Object(all) => all.iter().find_map(|(name, value)| {
+                search(value, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") })
+            }),
+            _ => None,
+        }
+    }
+    // What isn't text is refused when it is compiled.
+    search(&serde_json::to_value(whole).ok()?, "")
 }
 
 /// Whether a key of LXC's is `whole`, or below it.

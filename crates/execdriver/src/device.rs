@@ -97,6 +97,13 @@ impl Device {
                 self.permissions
             ));
         }
+        // Those of dev_t in the kernel.
+        for (what, number, bits) in [("major", self.major, 12), ("minor", self.minor, 20)] {
+            if let Some(number) = number.filter(|number| number >> bits != 0) {
+                let highest = (1_u32 << bits) - 1;
+                return Err(format!("{}: {what} {number} is above {highest}", self.path.display()));
+            }
+        }
         Ok(())
     }
 
@@ -108,6 +115,13 @@ impl Device {
                 "{:?} is no path below /dev: anywhere else the node would stay in the image",
                 self.path
             ));
+        }
+        if self.mode > 0o777 {
+            return Err(format!("{}: mode {:#o} is above 0o777", self.path.display(), self.mode));
+        }
+        // The last one means "no change" to the kernel.
+        if self.uid == u32::MAX || self.gid == u32::MAX {
+            return Err(format!("{}: nobody has the number {}", self.path.display(), u32::MAX));
         }
         self.major
             .zip(self.minor)

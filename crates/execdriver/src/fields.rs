@@ -1,5 +1,6 @@
 //! Errors about a specification, told in the fields of the command that it was compiled from.
 
+use lxcrun::FailureKind;
 use lxcrun::oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::error::Error;
@@ -8,13 +9,17 @@ use crate::{Command, Network};
 
 /// Fields of a specification and those of [`Command`]. What begins with one of the left may go on with members and indices,
 /// which stay.
-const FIELDS: [(&str, &str); 41] = [
+const FIELDS: [(&str, &str); 44] = [
     ("root.path", "rootfs"),
     ("root.readonly", "readonly_rootfs"),
     ("root", "rootfs"),
     ("hostname", "hostname"),
     ("process.args", "process_config.entrypoint"),
     ("process.env", "process_config.env"),
+    // The command has one field for all of them.
+    ("process.user.uid", "process_config.user"),
+    ("process.user.gid", "process_config.user"),
+    ("process.user.additionalGids", "process_config.user"),
     ("process.user", "process_config.user"),
     ("process.terminal", "process_config.tty"),
     ("process.consoleSize", "process_config.console_size"),
@@ -69,8 +74,24 @@ const POINTERS: [(&str, &str); 11] = [
 
 /// The same error with the field that the embedding program has written. What it has not written keeps its name.
 pub(crate) fn in_command(command: &Command, spec: &Spec, error: lxcrun::Error) -> Error {
+    told_by(&|field| field_of(command, spec, field), &|key| interface(command, key), error)
+}
+
+/// The same for one more process.
+pub(crate) fn in_process(error: lxcrun::Error) -> Error {
+    let field_of = |field: &str| match field {
+        "process.cwd" => Some("process_config.working_dir".into()),
+        _ if field.starts_with("process") => listed(field),
+        _ => None,
+    };
+    told_by(&field_of, &|_| None, error)
+}
+
+type Translate<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn told_by(field_of: Translate<'_>, interface: Translate<'_>, error: lxcrun::Error) -> Error {
     match error {
-        lxcrun::Error::Spec { id, field, reason } => match field_of(command, spec, &field) {
+        lxcrun::Error::Spec { id, field, reason } => match field_of(&field) {
             Some(field) => {
                 let reason = POINTERS.iter().fold(reason, |text, (of, to)| text.replace(of, to));
                 Error::Field { id: id.to_string(), field, reason }
@@ -78,11 +99,33 @@ pub(crate) fn in_command(command: &Command, spec: &Spec, error: lxcrun::Error) -
             None => lxcrun::Error::Spec { id, field, reason }.into(),
         },
         lxcrun::Error::Refused { id, field, key, value, log } => {
-            let field = interface(command, &key).or_else(|| field_of(command, spec, &field)).unwrap_or(field);
+            let field = interface(&key).or_else(|| field_of(&field)).unwrap_or(field);
             let reason = format!("liblxc refused {key} = {value:?}{log}");
             Error::Field { id: id.to_string(), field, reason }
         }
+        // Its exit code goes with one of the program itself.
+        lxcrun::Error::Init { id, failure } if failure.kind == FailureKind::Other => {
+            match said_by_init(field_of, &failure.message) {
+                Some((field, reason)) => Error::Field { id: id.to_string(), field, reason },
+                None => lxcrun::Error::Init { id, failure }.into(),
+            }
+        }
         other => other.into(),
+    }
+}
+
+/// Field and reason of what the init says: `WHERE: FIELD (VALUE): WHY`, of which only the field is always there.
+fn said_by_init(field_of: Translate<'_>, message: &str) -> Option<(String, String)> {
+    let mut begin = 0;
+    loop {
+        let rest = &message[begin..];
+        let length = rest.find([':', ' ']).unwrap_or(rest.len());
+        let (name, rest) = rest.split_at(length);
+        if let Some(field) = field_of(name) {
+            let reason = rest.trim_start_matches([':', ' ']);
+            return Some((field, format!("{}{reason}", &message[..begin])));
+        }
+        begin += message[begin..].find(": ")? + 2;
     }
 }
 
@@ -115,6 +158,11 @@ fn field_of(command: &Command, spec: &Spec, field: &str) -> Option<String> {
     if field == "lxc_config" {
         return Some(field.into());
     }
+    listed(field)
+}
+
+/// By [`FIELDS`].
+fn listed(field: &str) -> Option<String> {
     FIELDS.iter().find_map(|(of, to)| {
         let rest = field.strip_prefix(of)?;
         (rest.is_empty() || rest.starts_with(['.', '['])).then(|| format!("{to}{rest}"))
@@ -198,6 +246,19 @@ mod tests {
         ] {
             assert_eq!(named(of).as_deref(), Some(to), "{of}");
         }
+        for (said, field, reason) in [
+            ("process.cwd (/x): not a directory", "working_dir", "(/x): not a directory"),
+            ("process.user.uid 5000: invalid argument", "process_config.user", "5000: invalid argument"),
+            (
+                "error mounting \"nofs\": mounts[6]: no such device",
+                "mounts[0]",
+                "error mounting \"nofs\": no such device",
+            ),
+            ("hostname: too long", "hostname", "too long"),
+        ] {
+            assert_eq!(said_by_init(&named, said), Some((field.into(), reason.into())), "{said}");
+        }
+        assert_eq!(said_by_init(&named, "the gate: closed"), None);
         // What nobody has written.
         for of in ["mounts[5].source", "linux.maskedPaths", "linux.namespaces[0].path", "rootless"] {
             assert_eq!(named(of), None, "{of}");

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
+use crate::command::nul_in;
 use crate::driver::StartCallback;
 use crate::error::{Error, Result, refuse};
 use crate::host::HostFacts;
@@ -230,8 +231,8 @@ impl Driver for LxcDriver {
     fn run(&self, command: &Command, pipes: Pipes<'_>, start: &mut StartCallback<'_>) -> Result<ExitStatus> {
         command.check()?;
         let wanted = &command.process_config.user;
-        let accounts =
-            Accounts::read(&command.rootfs).map_err(|e| refuse(&command.id, "rootfs", e.to_string()))?;
+        let accounts = Accounts::read(&command.rootfs)
+            .map_err(|e| refuse(&command.id, "rootfs", format!("{}: {e}", command.rootfs.display())))?;
         let user = accounts.find(wanted);
         let mut user = user.map_err(|reason| refuse(&command.id, "process_config.user", reason))?;
         accounts
@@ -255,6 +256,9 @@ impl Driver for LxcDriver {
         pipes: Pipes<'_>,
         start: &mut StartCallback<'_>,
     ) -> Result<ExitStatus> {
+        if let Some(field) = nul_in(process) {
+            return Err(refuse(id, format!("process_config.{field}"), "has a NUL character"));
+        }
         process.check().map_err(|(field, reason)| refuse(id, field, reason))?;
         let container = self.load(id)?;
         let first = container.default_process()?;

@@ -111,6 +111,9 @@ fn check_ranges(of: &str, ranges: &[IdMapping]) -> Result<(), String> {
     if ranges.is_empty() {
         return Err(format!("no {of} of the container is one of the host's"));
     }
+    if !ranges.iter().any(|range| range.container_id == 0) {
+        return Err(format!("{of} 0 of the container is none of the host's: LXC needs it"));
+    }
     // The last number means "no change" to the kernel, so nobody has it.
     let end = |first: u32, size: u32| first.checked_add(size);
     for (index, range) in ranges.iter().enumerate() {

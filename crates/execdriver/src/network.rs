@@ -232,27 +232,32 @@ impl Interface {
         self
     }
 
-    /// Why it can't be had, if it can't.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Why it can't be had, if it can't: the member and the reason.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         let kind = self.kind.name();
         if self.link.is_none() && self.kind != InterfaceKind::Veth {
-            return Err(format!("{kind} needs a link, an interface of the host"));
+            return Err(("link", format!("{kind} needs a link, an interface of the host")));
         }
         if self.vlan_id.is_some() != (self.kind == InterfaceKind::Vlan) {
-            return Err(format!("a vlan_id is for vlan, which needs it; this is {kind}"));
+            return Err(("vlan_id", format!("a vlan_id is for vlan, which needs it; this is {kind}")));
         }
         if self.host_name.is_some() && self.kind != InterfaceKind::Veth {
-            return Err(format!("a host_name is for veth; this is {kind}"));
+            return Err(("host_name", format!("a host_name is for veth; this is {kind}")));
         }
         for (field, name) in [("link", &self.link), ("name", &self.name), ("host_name", &self.host_name)] {
             let Some(name) = name else { continue };
             let fits = (1..16).contains(&name.len()) && !matches!(name.as_str(), "." | "..");
-            if !fits || name.bytes().any(|b| b == b'/' || b.is_ascii_whitespace() || b.is_ascii_control()) {
-                return Err(format!("{field} {name:?} is no name of an interface"));
+            if !fits
+                || name
+                    .bytes()
+                    .any(|b| b"/:%".contains(&b) || b.is_ascii_whitespace() || b.is_ascii_control())
+            {
+                return Err((field, format!("{name:?} is no name of an interface")));
             }
         }
         match &self.mac {
-            Some(mac) if !is_mac(mac) => Err(format!("mac {mac:?} is not like 02:00:00:00:00:01")),
+            Some(mac) if !is_mac(mac) => Err(("mac", format!("{mac:?} is not like 02:00:00:00:00:01"))),
+            _ if self.mtu == Some(0) => Err(("mtu", "0 bytes are no packet".into())),
             _ => Ok(()),
         }
     }
@@ -274,10 +279,7 @@ impl Interface {
         set("veth.pair", self.host_name.clone());
         set("vlan.id", self.vlan_id.map(|id| id.to_string()));
         for address in &self.addresses {
-            set(
-                if address.ip.is_ipv4() { "ipv4.address" } else { "ipv6.address" },
-                Some(address.to_string()),
-            );
+            set(if address.ip.is_ipv4() { "ipv4.address" } else { "ipv6.address" }, Some(address.for_lxc()));
         }
         set("ipv4.gateway", self.gateway.map(|gateway| gateway.to_string()));
         set("ipv6.gateway", self.gateway6.map(|gateway| gateway.to_string()));
@@ -337,6 +339,19 @@ pub struct Address {
     pub prefix: u8,
 }
 
+impl Address {
+    /// With the broadcast address after it, which liblxc 5.0.2 gets wrong; none in a network of one or two: RFC 3021.
+    fn for_lxc(self) -> String {
+        match self.ip {
+            IpAddr::V4(ip) if self.prefix < 31 => {
+                let broadcast = Ipv4Addr::from_bits(ip.to_bits() | (u32::MAX >> self.prefix));
+                format!("{self} {broadcast}")
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl FromStr for Address {
     type Err = String;
 
@@ -391,7 +406,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let reason = |interface: Interface| interface.check().unwrap_err();
+        let reason = |interface: Interface| {
+            let (member, reason) = interface.check().unwrap_err();
+            format!("{member}: {reason}")
+        };
+        assert!(reason(Interface::veth("br0").name("a%d")).contains("name"));
+        assert!(reason(Interface::veth("br0").mtu(0)).contains("mtu"));
         assert!(reason(Interface::veth("")).contains("no name of an interface"));
         assert!(reason(Interface::veth("br 0")).contains("link"));
         assert!(reason(Interface::veth("br0").mac("02:00")).contains("02:00"));

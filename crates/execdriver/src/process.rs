@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capabilities::{self, Capabilities};
+
 /// A program in a container: its first one, or one more by [`Driver::exec`](crate::Driver::exec).
 ///
 /// ```
@@ -56,6 +58,11 @@ impl ProcessConfig {
 
     /// Why it can't be run, if it can't: the field and the reason.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+        if let Some(names) = &self.capabilities
+            && let Err(e) = capabilities::exactly(names, &Capabilities::new())
+        {
+            return Err(("process_config.capabilities", e.to_string()));
+        }
         if self.entrypoint.is_empty() {
             return Err(("process_config.entrypoint", "is empty".into()));
         }

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Resources {
-    /// Memory, in bytes. It is the soft limit, too, unless [`memory_reservation`](Self::memory_reservation) is set.
+    /// Memory, in bytes; 0 and -1 for no limit. It is the soft limit, too, unless [`memory_reservation`](Self::memory_reservation) is set.
     pub memory: Option<i64>,
-    /// Memory and swap together, in bytes: twice the memory by default, -1 for no limit.
+    /// Memory and swap together, in bytes: twice the memory by default and for 0, -1 for no limit.
     pub memory_swap: Option<i64>,
     /// The soft limit of memory, in bytes.
     pub memory_reservation: Option<i64>,
@@ -29,7 +29,7 @@ pub struct Resources {
     pub cpu_shares: Option<u64>,
     /// Length of a scheduling period, in µs.
     pub cpu_period: Option<u64>,
-    /// Processor time in each period, in µs; -1 for no limit.
+    /// Processor time in each period, in µs; 0 and -1 for no limit.
     pub cpu_quota: Option<i64>,
     /// Processors, for instance `0-2,7`.
     pub cpuset_cpus: Option<String>,
@@ -37,7 +37,7 @@ pub struct Resources {
     pub cpuset_mems: Option<String>,
     /// Share of block device time, 10 to 1000.
     pub blkio_weight: Option<u16>,
-    /// Processes and threads; -1 for no limit.
+    /// Processes and threads; 0 and -1 for no limit, as in Docker.
     pub pids_limit: Option<i64>,
     /// Huge pages.
     pub hugepage_limits: Vec<HugepageLimit>,
@@ -111,6 +111,50 @@ impl Rlimit {
 }
 
 impl Resources {
+    /// Why they can't be had, if they can't: the member and the reason.
+    pub(crate) fn check(&self) -> Result<(), (String, String)> {
+        let outside = |field: &str, reason: String| Err((field.to_owned(), reason));
+        // What is below -1 the kernel would refuse, or take for something else.
+        let limits = [
+            ("memory", self.memory),
+            ("memory_swap", self.memory_swap),
+            ("memory_reservation", self.memory_reservation),
+            ("cpu_quota", self.cpu_quota),
+            ("pids_limit", self.pids_limit),
+        ];
+        for (field, limit) in limits {
+            if let Some(limit) = limit.filter(|limit| *limit < -1) {
+                return outside(field, format!("{limit} is no limit; -1 is for none"));
+            }
+        }
+        let ranges = [
+            ("memory_swappiness", self.memory_swappiness, 0..=100),
+            ("cpu_shares", self.cpu_shares, 2..=262_144),
+            ("blkio_weight", self.blkio_weight.map(u64::from), 10..=1000),
+        ];
+        for (field, value, range) in ranges {
+            if let Some(value) = value.filter(|value| !range.contains(value)) {
+                return outside(field, format!("{value} is not from {} to {}", range.start(), range.end()));
+            }
+        }
+        for (index, pages) in self.hugepage_limits.iter().enumerate() {
+            if i64::try_from(pages.limit).is_err() {
+                let field = format!("hugepage_limits[{index}].limit");
+                return outside(&field, format!("{} is above {}", pages.limit, i64::MAX));
+            }
+        }
+        for (index, limit) in self.rlimits.iter().enumerate() {
+            let field = format!("rlimits[{index}]");
+            if let Err(reason) = limit.check() {
+                return outside(&field, reason);
+            }
+            if self.rlimits[..index].iter().any(|other| other.short_name() == limit.short_name()) {
+                return outside(&field, format!("{} is set already", limit.name));
+            }
+        }
+        Ok(())
+    }
+
     /// The soft limit, and the limit of memory and swap together.
     ///
     /// As in Docker's driver both follow the memory limit. Where the kernel counts no swap there is nothing to limit,

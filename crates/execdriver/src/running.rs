@@ -11,7 +11,7 @@ use lxcrun::{Bundle, Container, ContainerId, CreateOptions, ExecOptions, ExecPro
 
 use crate::driver::StartCallback;
 use crate::error::{Error, Result};
-use crate::fields::in_command;
+use crate::fields::{in_command, in_process};
 use crate::pump::Pump;
 use crate::{Command, ExitStatus, Pipes, Started, Terminal};
 
@@ -96,7 +96,7 @@ pub(crate) fn exec(
         .give_to(owner_on_host(container.init_pid(), Some(process)))
         .map_err(pipes_error(id, "cannot give an exec its pipes"))?;
     let oom_kills = container.oom_kills()?;
-    let mut joined = Joined { process: container.exec(process, options)?, ended: false };
+    let mut joined = Joined { process: container.exec(process, options).map_err(in_process)?, ended: false };
     let (terminal, mut pump) = streams.connect(id, joined.process.take_terminal())?;
 
     pump.feed().map_err(pipes_error(id, "cannot read its input"))?;

@@ -89,6 +89,19 @@ impl Command {
         set(linux, "cgroupsPath", self.cgroup_parent.as_ref().map(|parent| parent.join(self.id.as_str())));
         set(linux, "seccomp", self.seccomp.as_ref());
         if let UserNamespace::Own { uid_mappings, gid_mappings } = &self.userns {
+            let user = &facts.user;
+            let has = |all: &[crate::IdMapping], id: u32| {
+                all.iter().any(|m| id.checked_sub(m.container_id).is_some_and(|offset| offset < m.size))
+            };
+            if !has(uid_mappings, user.uid) {
+                let reason = format!("user {} is not in the container's user namespace", user.uid);
+                return Err(refuse(&self.id, "process_config.user", reason));
+            }
+            let mut groups = std::iter::once(&user.gid).chain(&user.additional_gids);
+            if let Some(group) = groups.find(|group| !has(gid_mappings, **group)) {
+                let reason = format!("group {group} is not in the container's user namespace");
+                return Err(refuse(&self.id, "process_config.user", reason));
+            }
             let oci = |all: &[crate::IdMapping]| {
                 let one = |m: &crate::IdMapping| json!({ "containerID": m.container_id, "hostID": m.host_id, "size": m.size });
                 all.iter().map(one).collect::<Value>()

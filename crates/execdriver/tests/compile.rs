@@ -203,7 +203,7 @@ fn what_is_wrong_is_refused_by_field() {
         (web().create_device(Device::block("/device", 1, 1)), "no path below /dev"),
         (
             web().create_device(Device::block("/srv/x", 1, 1)),
-            "autocreated_devices: \"/srv/x\" is no path below /dev",
+            "autocreated_devices[0]: \"/srv/x\" is no path below /dev",
         ),
         (web().create_device(Device::block("/dev/../srv/x", 1, 1)), "no path below /dev"),
         (web().create_device(Device::block("/dev/x/../y", 1, 1)), "no path below /dev"),
@@ -289,4 +289,77 @@ fn a_name_that_is_none_is_refused_wherever_it_is() {
     let process = r#"{"id":"web","rootfs":"/srv/web","process_config":{"entrypoint":"x","tYy":true}}"#;
     let error = serde_json::from_str::<Command>(process).unwrap_err().to_string();
     assert!(error.contains("`tYy`"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_its_field() {
+    use execdriver::{
+        Device, HugepageLimit, IdMapping, Interface, Mount, Network, Resources, Rlimit, UserNamespace,
+    };
+    let web = |change: &dyn Fn(&mut Command)| {
+        let mut command = Command::builder("web", "/srv/web").args(["x"]).build().unwrap();
+        change(&mut command);
+        command.check().unwrap_err().to_string()
+    };
+    let limited = |limits: Resources| web(&|command| command.resources = limits.clone());
+    let made = |devices: &[Device]| web(&|command| command.autocreated_devices = devices.to_vec());
+    let null = || Device::character("/dev/x", 1, 3);
+    let lan = |interface: Interface| web(&|c| c.network = Network::Interfaces(vec![interface.clone()]));
+    let limit = |name: &str| Rlimit { name: name.into(), soft: 1, hard: 1 };
+    let from_one = || vec![IdMapping { container_id: 1, host_id: 100_000, size: 9 }];
+    for (message, field) in [
+        (Command::builder("a..b", "/srv/web").args(["x"]).build().unwrap_err().to_string(), "id"),
+        (
+            web(&|c| c.process_config.arguments = vec!["a".into(), "b\0".into()]),
+            "process_config.arguments[1]",
+        ),
+        (web(&|c| c.process_config.env = vec!["A=\0".into()]), "process_config.env[0]"),
+        (web(&|c| c.mounts = vec![Mount::bind("/a\0", "/b")]), "mounts[0].source"),
+        (web(&|c| c.process_config.capabilities = Some(vec!["zz".into()])), "process_config.capabilities"),
+        (web(&|c| c.hostname = Some("h".repeat(65))), "hostname"),
+        (web(&|c| c.process_config.env = vec![format!("HOSTNAME={}", "h".repeat(65))]), "process_config.env"),
+        (web(&|c| c.cgroup_parent = Some("a/../b".into())), "cgroup_parent"),
+        (
+            web(&|c| c.userns = UserNamespace::Own { uid_mappings: from_one(), gid_mappings: from_one() }),
+            "userns",
+        ),
+        (limited(Resources { pids_limit: Some(-5), ..Resources::default() }), "resources.pids_limit"),
+        (limited(Resources { cpu_quota: Some(-2), ..Resources::default() }), "resources.cpu_quota"),
+        (limited(Resources { cpu_quota: Some(i64::MIN), ..Resources::default() }), "resources.cpu_quota"),
+        (limited(Resources { cpu_shares: Some(1), ..Resources::default() }), "resources.cpu_shares"),
+        (limited(Resources { blkio_weight: Some(1), ..Resources::default() }), "resources.blkio_weight"),
+        (
+            limited(Resources { memory_swappiness: Some(101), ..Resources::default() }),
+            "resources.memory_swappiness",
+        ),
+        (
+            limited(Resources {
+                hugepage_limits: vec![HugepageLimit { page_size: "2MB".into(), limit: u64::MAX }],
+                ..Resources::default()
+            }),
+            "resources.hugepage_limits[0].limit",
+        ),
+        (
+            limited(Resources {
+                rlimits: vec![limit("nofile"), limit("RLIMIT_NOFILE")],
+                ..Resources::default()
+            }),
+            "resources.rlimits[1]",
+        ),
+        (made(&[Device { major: Some(u32::MAX), ..null() }]), "autocreated_devices[0]"),
+        (made(&[Device { minor: Some(1 << 20), ..null() }]), "autocreated_devices[0]"),
+        (made(&[Device { uid: u32::MAX, ..null() }]), "autocreated_devices[0]"),
+        (made(&[Device { mode: 0o4777, ..null() }]), "autocreated_devices[0]"),
+        (made(&[null(), null()]), "autocreated_devices[1]"),
+        (lan(Interface::veth("br0").name("a%d")), "network.interfaces[0].name"),
+        (lan(Interface::veth("br0").mtu(0)), "network.interfaces[0].mtu"),
+    ] {
+        assert!(message.contains(&format!(": {field}: ")), "{field}: {message}");
+        assert!(!message.contains('\0'), "{message:?}");
+    }
+    // No limit is a limit, too.
+    for limit in [-1, 0] {
+        let none = Resources { pids_limit: Some(limit), cpu_quota: Some(limit), ..Resources::default() };
+        Command::builder("web", "/srv/web").args(["x"]).resources(none).build().unwrap();
+    }
 }

@@ -163,3 +163,16 @@ fn the_kernels_without_a_kind_are_told_so() {
         }
     });
 }
+
+#[test]
+fn addresses_have_their_broadcast_address() {
+    with_uplink(|bed| {
+        for (address, broadcast) in
+            [("10.77.0.2/24", "brd 10.77.0.255"), ("10.77.1.9/29", "brd 10.77.1.15"), ("10.77.2.2/32", "")]
+        {
+            let veth = Interface::veth_pair().address(address.parse().unwrap());
+            let seen = bed.run(with(bed.sh("ip -o -4 addr show eth0"), veth)).out;
+            assert!(seen.contains(address) && seen.contains(broadcast), "{seen}");
+        }
+    });
+}

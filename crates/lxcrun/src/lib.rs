@@ -65,6 +65,7 @@ pub use id::ContainerId;
 pub use kill::parse_signal;
 pub use notify::NotifySocket;
 pub use oci_spec;
+pub use protocol::init::{Failure, FailureKind};
 pub use protocol::monitor::Exit;
 pub use restore::{RestoreOptions, restore};
 pub use rootless::is_ordinary_user;

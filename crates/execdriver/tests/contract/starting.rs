@@ -3,8 +3,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use execdriver::{
-    Command, Device, Driver, Interface, LxcDriver, Mount, Namespace, Network, Pipes, Resources, Rlimit,
-    Signal, UserNamespace,
+    Command, Device, Driver, Interface, LxcDriver, Mount, Namespace, Network, Pipes, ProcessConfig,
+    Resources, Rlimit, Signal, UserNamespace,
 };
 use nix::sched::CloneFlags;
 
@@ -415,4 +415,36 @@ fn row_14_the_environment_is_exact_and_nothing_is_left_in_the_image() {
     assert_eq!(seen.assert_ok(), "PATH=/bin\nHOME=/h\nEMPTY=\nODD=a=b \"c\"\n'd' é");
     assert_eq!(bed.run(bed.sh("ls -a / | grep docker; mount | grep -c dockerenv")).out, "0\n");
     assert_eq!(before, tree());
+}
+
+#[test]
+fn errors_of_the_init_name_the_field_of_the_command() {
+    let bed = Bed::new();
+    let refused = |command: execdriver::CommandBuilder, field: &str| {
+        let message = bed.refusal(command);
+        assert!(message.contains(&format!(": {field}: ")), "{field}: {message}");
+    };
+    let in_passwd =
+        || ProcessConfig { working_dir: Some("/etc/passwd".into()), ..ProcessConfig::new(["true"]) };
+    refused(bed.sh("true").mount(Mount::filesystem("nofs", "/mnt")), "mounts[0]");
+    refused(bed.sh("true").working_dir("/etc/passwd"), "working_dir");
+    refused(bed.sh("true").process(in_passwd()), "process_config.working_dir");
+    let users = UserNamespace::shifted(100_000, 1000);
+    refused(bed.sh("true").userns(users).user("5000"), "process_config.user");
+    let nowhere = execdriver::Command::builder(crate::common::unique(), "/nowhere").args(["true"]);
+    assert!(bed.refusal(nowhere).contains("rootfs: /nowhere: "));
+    let running = bed.idle();
+    let exec = |process: ProcessConfig, field: &str| {
+        let message = bed.try_exec(&running.id, &process).unwrap_err().to_string();
+        assert!(message.contains(&format!(": {field}: ")), "{field}: {message}");
+    };
+    exec(in_passwd(), "process_config.working_dir");
+    exec(ProcessConfig::new(["true", "\0"]), "process_config.arguments[0]");
+    exec(ProcessConfig { env: vec!["A=\0".into()], ..ProcessConfig::new(["true"]) }, "process_config.env[0]");
+    let unknown = Some(vec!["zz".into()]);
+    exec(
+        ProcessConfig { capabilities: unknown, ..ProcessConfig::new(["true"]) },
+        "process_config.capabilities",
+    );
+    running.finish();
 }

@@ -188,8 +188,11 @@ impl Creation {
         Ok(tree)
     }
 
-    /// Why it failed: whoever deletes it kills what we talk to.
+    /// Why it failed: whoever deletes it kills what we talk to. A hook that is ended says so itself.
     pub(super) fn blame_delete(&self, otherwise: Error) -> Error {
+        if matches!(otherwise, Error::Hook { .. }) {
+            return otherwise;
+        }
         let deleted = self.directory.as_ref().and_then(|directory| directory.check_not_condemned().err());
         deleted.unwrap_or(otherwise)
     }
