@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<ExitCode> {
         scope.spawn(|| {
             for _ in &mut signals {
                 if let Err(e) = driver.terminate(id) {
-                    eprintln!("{e}");
+                    eprintln!("{}", e.report());
                 }
             }
         });
@@ -62,7 +62,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(status.exit_code))
         }
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", error.report());
             Ok(ExitCode::from(error.exit_code().unwrap_or(125)))
         }
     }

@@ -88,7 +88,7 @@ impl CommandBuilder {
         self.with(|c| c.process_config.privileged = privileged)
     }
 
-    /// The whole process at once.
+    /// The whole process at once, instead of all that was said of it before.
     pub fn process(self, process: ProcessConfig) -> Self {
         self.with(|c| c.process_config = process)
     }

@@ -29,8 +29,10 @@ pub type StartCallback<'a> = dyn FnMut(Started) + 'a;
 /// Runs containers, each in a call of its own. Every call blocks, any thread may call at any time.
 ///
 /// A container that has ended and one that never was are the same to [`kill`](Self::kill),
-/// [`terminate`](Self::terminate) and [`clean`](Self::clean): both are as dead as asked. The other functions say so by
-/// an error for which [`Error::is_not_found`](crate::Error::is_not_found) is true.
+/// [`terminate`](Self::terminate) and [`clean`](Self::clean): both are as dead as asked. The other functions say of one that never
+/// was, or that was removed, by an error for which [`Error::is_not_found`](crate::Error::is_not_found) is true. One whose daemon
+/// was killed stays until somebody [cleans](Self::clean) it: when it has ended, [`list`](Self::list) and [`info`](Self::info) say
+/// that it is stopped, and the rest are other errors.
 ///
 /// ```no_run
 /// use execdriver::{Driver, LxcDriver};
@@ -108,7 +110,7 @@ pub trait Driver: Send + Sync {
     /// for container in LxcDriver::new()?.list()? {
     ///     match container {
     ///         Ok(info) => println!("{} is {}", info.id, info.status),
-    ///         Err(error) => eprintln!("{error}"),
+    ///         Err(error) => eprintln!("{}", error.report()),
     ///     }
     /// }
     /// # Ok::<(), execdriver::Error>(())
@@ -135,17 +137,18 @@ pub trait Driver: Send + Sync {
     ///
     /// The watch is a descriptor for poll(2), or for an async runtime, and is readable when there may be news:
     /// [`OomWatch::next`] takes them and says whether somebody was killed since the last call. It is readable once more when
-    /// the container is gone, for which [`info`](Self::info) then returns an error. Nobody needs one to be told the end:
-    /// [`run`](Self::run) returns whether there was any kill.
+    /// the container has ended and its cgroup is gone. [`info`](Self::info) then says that it is stopped, when nobody was there to
+    /// remove it, or returns an error. Nobody needs one to be told the end: [`run`](Self::run) returns whether there was any
+    /// kill.
     ///
     /// ```no_run
     /// use execdriver::rustix::event::{PollFd, PollFlags, poll};
-    /// use execdriver::{ContainerId, Driver, LxcDriver};
+    /// use execdriver::{ContainerId, Driver, LxcDriver, Status};
     ///
-    /// /// Says each kill, until the container has gone.
+    /// /// Says each kill, until the container has ended.
     /// fn follow(driver: &LxcDriver, id: &ContainerId) -> Result<(), Box<dyn std::error::Error>> {
     ///     let watch = driver.watch_oom(id)?;
-    ///     while driver.info(id).is_ok() {
+    ///     while driver.info(id).is_ok_and(|info| info.status != Status::Stopped) {
     ///         poll(&mut [PollFd::new(&watch, PollFlags::IN)], None)?;
     ///         if watch.next()? {
     ///             println!("{id}: out of memory");

@@ -8,7 +8,8 @@ use lxcrun::ContainerId;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong.
+/// Everything that can go wrong. `Display` says what was done and [`source`](std::error::Error::source) why it failed;
+/// [`report`](Self::report) is both.
 ///
 /// A daemon that wants `docker run`'s exit codes takes [`Error::exit_code`], and 125 for what has none:
 ///
@@ -66,6 +67,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error and its causes in one line, for people.
+    ///
+    /// ```
+    /// let error = execdriver::Command::builder("a/b", "/srv/web").build().unwrap_err();
+    /// assert!(error.report().starts_with("container id \"a/b\" has other characters"));
+    /// ```
+    #[must_use]
+    pub fn report(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
+
     /// The exit code that says why there is no exit code of a program: 127 when it isn't there, 126 when it can't be
     /// executed.
     #[must_use]
@@ -105,4 +118,20 @@ impl Error {
 /// A refusal of one field.
 pub(crate) fn refuse(id: &ContainerId, field: impl Into<String>, reason: impl Into<String>) -> Error {
     Error::Field { id: id.to_string(), field: field.into(), reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_all_causes() {
+        let id: ContainerId = "web".parse().expect("an id");
+        let source = io::Error::from_raw_os_error(24);
+        let pipes = Error::Pipes { id: id.clone(), what: "cannot open its pipes", source };
+        assert_eq!(pipes.report(), "container web: cannot open its pipes: Too many open files (os error 24)");
+        let source = io::Error::from_raw_os_error(2);
+        let error: Error = lxcrun::Error::Io { id, what: "cannot read x".into(), source }.into();
+        assert_eq!(error.report(), "container web: cannot read x: No such file or directory (os error 2)");
+    }
 }

@@ -31,6 +31,9 @@ pub struct Info {
     /// What it ended with, when nobody was there to be told: its daemon was killed, and LXC's monitor has left this behind
     /// for the next one, a moment after the end. 128 + the signal that ended it. [`Driver::run`](crate::Driver::run) returns it to
     /// everybody else.
+    ///
+    /// Whether the out-of-memory killer has hit is not left behind: it is counted in the cgroup, which goes with the container. Who
+    /// has to know watches it from the daemon's restart on: [`Driver::watch_oom`](crate::Driver::watch_oom).
     pub exit_code: Option<u8>,
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitStatus {
-    /// What the program returned, or 128 + the signal that ended it.
+    /// What the program returned, or 128 + the signal that ended it: 137 may be either, as in Docker.
     ///
     /// Of a container, by [`Driver::run`](crate::Driver::run): 137 whenever the kernel's out-of-memory killer has hit a process
     /// in it, one of an exec, too, and whatever its program made of that. Of an exec: always the program's own.

@@ -589,6 +589,31 @@ fn row_25_the_oom_killer_is_noticed() {
     assert_eq!((child.code, child.oom_killed), (137, true), "{child:?}");
 }
 
+/// The example of `watch_oom` in a daemon that was started again.
+#[test]
+fn row_25_a_watch_ends_with_a_container_that_is_left_behind() {
+    let bed = Bed::new();
+    let id: ContainerId = unique().parse().unwrap();
+    let mut daemon = role_command("daemon", bed.path(), &[]).env("ROLE_ID", id.as_str()).spawn().unwrap();
+    common::until_line(daemon.stdout.as_mut().unwrap(), "ROLE started");
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let watch = bed.driver.watch_oom(&id).unwrap();
+    let mut rounds = 0;
+    while bed.driver.info(&id).is_ok_and(|info| info.status != Status::Stopped) {
+        if rounds == 0 {
+            bed.driver.terminate(&id).unwrap();
+        }
+        common::until_readable(&watch, Duration::from_secs(20));
+        assert!(!watch.next().unwrap(), "nobody was short of memory");
+        rounds += 1;
+    }
+    assert!(rounds > 0, "it was not there");
+    assert_eq!(bed.driver.info(&id).unwrap().status, Status::Stopped);
+    bed.driver.clean(&id).unwrap();
+    common::assert_no_trace(&bed.driver, &id);
+}
+
 #[test]
 fn row_26_users_filters_readonly_roots_and_labels() {
     let bed = Bed::new();
