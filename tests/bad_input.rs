@@ -79,6 +79,7 @@ tests![
     a_cgroup_with_processes_is_refused_and_stays.lxcrun_only("runc 1.1 only warns"),
     a_cgroup_path_that_climbs_stays_in_its_hierarchy,
     a_full_disk_for_the_state_is_refused.lxcrun_only("runc 1.1 fails without a reason"),
+    a_caller_with_few_descriptors_leaves_nothing.lxcrun_only("crun leaves its directory, runc takes minutes"),
     a_state_root_that_is_a_file_is_refused,
     a_pid_file_that_cannot_be_written_is_refused,
     a_pid_file_that_is_a_directory_leaves_nothing_beside_it.lxcrun_only("others leave a temporary"),
@@ -580,6 +581,17 @@ fn a_full_disk_for_the_state_is_refused() {
         root.display()
     );
     bundle.host(script).refused(&["no space left"]);
+}
+
+fn a_caller_with_few_descriptors_leaves_nothing() {
+    let container = bare();
+    // The program may have more.
+    for limit in 4..64 {
+        let created = container.create_with(|call| call.host(format!("ulimit -n {limit}")));
+        created.assert_fails();
+        container.assert_gone(&created);
+    }
+    container.create().assert_ok();
 }
 
 fn a_state_root_that_is_a_file_is_refused() {

@@ -46,6 +46,7 @@ tests![
     what_criu_cannot_save_is_an_error_and_the_container_runs_on
         .needs(Need::Criu)
         .not_on("runc", "its error has only a number and the name of the log"),
+    a_container_whose_checkpoint_was_killed_is_deleted.needs(Need::Criu).lxcrun_only("others wait for criu"),
     only_what_runs_is_saved.needs(Need::Criu),
     an_id_that_is_taken_is_not_restored.needs(Need::Criu),
     images_that_are_none_are_refused.needs(Need::Criu),
@@ -132,14 +133,17 @@ fn pipes() -> ((PipeReader, PipeWriter), (PipeReader, PipeWriter)) {
 
 /// The verbs of this module.
 trait Checkpoint {
-    fn checkpoint(&self, images: &str, options: &[&str]) -> Output;
+    fn checkpoint_call(&self, images: &str, options: &[&str]) -> Call;
+    fn checkpoint(&self, images: &str, options: &[&str]) -> Output {
+        self.checkpoint_call(images, options).output()
+    }
     fn restore_call(&self, images: &str) -> Call;
 }
 
 impl Checkpoint for Container {
-    fn checkpoint(&self, images: &str, options: &[&str]) -> Output {
+    fn checkpoint_call(&self, images: &str, options: &[&str]) -> Call {
         let call = self.call("checkpoint").arg("--image-path").arg(self.path(images));
-        call.arg("--work-path").arg(self.path("work")).args(options).arg(self.id()).output()
+        call.arg("--work-path").arg(self.path("work")).args(options).arg(self.id())
     }
 
     fn restore_call(&self, images: &str) -> Call {
@@ -517,6 +521,20 @@ fn a_hook_of_a_killed_restore_is_ended() {
     let deleted = counter.container.delete_force();
     until_exit(sleep);
     counter.container.assert_gone(deleted.assert_ok());
+}
+
+fn a_container_whose_checkpoint_was_killed_is_deleted() {
+    let container = Bundle::busybox().sh("sleep 1000 & exec sleep 1000").start();
+    fs::create_dir(container.path("work")).expect("a directory");
+    let mut log = Fifo::new(container.path("work/dump.log"));
+    // So it stands still with the processes of the container in its hand, which can't end then.
+    log.hold_little();
+    let checkpoint = container.checkpoint_call("images", &[]).spawn();
+    while !log.line().contains("Seized task") {}
+    checkpoint.signal(rustix::process::Signal::KILL);
+    checkpoint.wait();
+    let deleted = container.delete_force();
+    container.assert_gone(deleted.assert_ok());
 }
 
 fn what_criu_cannot_save_is_an_error_and_the_container_runs_on() {

@@ -22,6 +22,7 @@ tests![
     a_limit_below_the_needs_of_the_init.lxcrun_only(WHY),
     a_setting_without_a_value_has_something_to_take_back.lxcrun_only(WHY),
     a_wrong_limit_is_named.lxcrun_only(WHY),
+    network_devices_of_a_failed_start_are_gone.lxcrun_only(WHY),
 ];
 
 const WHY: &str = "others have no raw LXC settings";
@@ -227,4 +228,16 @@ fn a_wrong_limit_is_named() {
         annotated(&[(key, value)]).refused(&[&format!("lxc.{key}")]);
     }
     annotated(&[("prlimit.nofile", "99999999999")]).refused(&["lxc.prlimit.nofile", "RLIMIT_NOFILE"]);
+}
+
+fn network_devices_of_a_failed_start_are_gone() {
+    let host_name = format!("raw{}", std::process::id() % 1_000_000);
+    let pair = format!("lxc.net.0.veth.pair={host_name}");
+    // liblxc finds out in the container, and leaves the pair to the kernel, which takes its time.
+    let settings = ["lxc.net.0.type=veth", &pair, "lxc.net.0.hwaddr=01:00:00:00:00:01"];
+    for _ in 0..10 {
+        run(&settings, "true").assert_fails().assert_stderr_contains("hw address");
+        let device = std::path::Path::new("/sys/class/net").join(&host_name);
+        assert!(!device.exists(), "{}", device.display());
+    }
 }

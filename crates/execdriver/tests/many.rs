@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{Bed, cgroups_named, unique};
 use execdriver::{Command, Driver, Pipes};
+use rustix::process::{getpid, set_child_subreaper};
 
 /// Who counts what this process has must be the only one that has anything.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -114,6 +115,22 @@ fn loud(bed: &Bed) {
     let status = bed.driver.run(&command, Pipes::null().stdin(input).stdout(&mut out), &mut |_| ()).unwrap();
     assert_eq!(status.exit_code, 0);
     assert!(out == bytes, "{} of {} bytes", out.len(), bytes.len());
+}
+
+#[test]
+fn a_container_that_could_not_start_leaves_no_zombie() {
+    let _alone = ALONE.lock();
+    let bed = Bed::new();
+    bed.prints("true");
+    let before = belongings();
+    // A child whose parent ends becomes this process's then, as in a daemon that is the first process of a container.
+    set_child_subreaper(Some(getpid())).unwrap();
+    for _ in 0..3 {
+        bed.refusal(Command::builder(unique(), bed.rootfs()).args(["nosuch"]));
+    }
+    let left = new_since(&before);
+    set_child_subreaper(None).unwrap();
+    assert_eq!(left, Vec::<String>::new());
 }
 
 #[test]

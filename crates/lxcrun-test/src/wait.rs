@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// The longest that anything in the suite may take: generous, as the machine may be emulated, where twenty containers that
@@ -65,6 +66,11 @@ impl Fifo {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Makes it hold no more than a page: who writes more waits until it is read.
+    pub fn hold_little(&self) {
+        fcntl_setpipe_size(&self.file, 1).expect("a size");
     }
 
     /// Writes a line, for one reader.

@@ -111,7 +111,7 @@ impl Container {
             request.external_mounts = criu::mounts::of_container(id, &plan, self.cgroup()?, pid)?;
             write_descriptors(id, &images.0.path, &self.state.stdio)?;
         }
-        let mut criu = Criu::spawn(id, "checkpoint", Vec::new())?;
+        let mut criu = Criu::spawn(id, "checkpoint", Vec::new(), Some(self.directory.note_for_criu()?))?;
         criu.check(Features {
             mem_track: (options.pre_dump || parent.is_some()).then_some(true),
             lazy_pages: options.lazy_pages.then_some(true),

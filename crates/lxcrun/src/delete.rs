@@ -55,6 +55,7 @@ fn delete_opened(directory: StateDir, force: bool) -> Result<()> {
     if force {
         // A `create` or `start` at work may wait for a hook for ever: it goes on when what it works on is gone.
         directory.condemn()?;
+        directory.end_criu()?;
         // A state that can't be read is told below.
         if let Ok(Some(state)) = directory.state() {
             // The descriptor is another one, because a lock belongs to the one that took it.

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use protocol::monitor::Exit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, Rlimit as Limits, WaitId, WaitIdOptions, prlimit, waitid};
+use rustix::process::{
+    Pid, Resource, Rlimit as Limits, Signal, WaitId, WaitIdOptions, pidfd_send_signal, prlimit, waitid,
+};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::config::{DESCRIPTORS_OF_INIT, Rlimit};
@@ -56,6 +58,14 @@ pub(crate) fn has_ended(process: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(process, PollFlags::IN)];
     let polled = rustix::io::retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())));
     polled.is_ok_and(|ready| ready > 0)
+}
+
+/// Kills a process, and waits for its end if it is a child of this one: nobody else would, and it stay a zombie.
+pub(crate) fn kill_and_reap(process: &OwnedFd) {
+    let _ = pidfd_send_signal(process, Signal::KILL);
+    let wait = || waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);
+    // A caller's signals may come at any moment.
+    let _ = rustix::io::retry_on_intr(wait);
 }
 
 /// Waits for the end of a child of this process.

@@ -25,7 +25,9 @@ use crate::delete::run_poststop_hooks;
 use crate::error::{Context, refuse};
 use crate::netdevices::{MovedDevices, bring_loopback_up};
 use crate::state::{ProcessId, State, StateDir, Status};
-use crate::{Bundle, Container, ContainerId, Error, Host, Result, console, mounts, netdevices, pid_file};
+use crate::{
+    Bundle, Container, ContainerId, Error, Host, Result, console, mounts, netdevices, pid_file, process,
+};
 
 const LOG: &str = "restore.log";
 /// Where CRIU finds the root, below the container's directory.
@@ -367,7 +369,7 @@ impl Restoration {
             set_thread_groups(&[]).at(id, "cannot give up this process's groups")?;
             let images = Directory::open(id, images)?;
             let work = checkpoint::work_directory(id, work, state)?;
-            Ok((Criu::spawn(id, "restore", inherited)?, images, work))
+            Ok((Criu::spawn(id, "restore", inherited, None)?, images, work))
         };
         let spawned = std::thread::scope(|scope| scope.spawn(spawn).join());
         spawned.unwrap_or_else(|_| {
@@ -465,6 +467,7 @@ impl Drop for Restoration {
     fn drop(&mut self) {
         let Some(directory) = self.directory.take() else { return };
         let _ = self.cgroup.kill_all();
+        self.init.iter().for_each(process::kill_and_reap);
         for problem in self.cgroup.remove() {
             tracing::warn!("container {}: {problem}", self.id);
         }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ use std::path::{Path, PathBuf};
 use kernel::ChildNote;
 use oci_spec::runtime::Spec;
 use rustix::fs::{
-    Access, AtFlags, FlockOperation, Mode, OFlags, accessat, fchmod, flock, fstat, lstat, openat, renameat,
-    unlinkat,
+    Access, AtFlags, FlockOperation, Mode, OFlags, RawDir, accessat, fchmod, flock, fstat, lstat, openat,
+    renameat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -48,6 +49,7 @@ const FRESH: Mode = Mode::RUSR.union(Mode::XUSR);
 /// The socket at which the init waits.
 pub(crate) const GATE: &str = "gate";
 const HOOK: &str = "hook";
+const CRIU: &str = "criu";
 
 /// What a container is doing. Source: runtime-spec, runtime.md, "State"; `paused` as in runc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -447,17 +449,36 @@ impl StateDir {
 
     /// Where a hook notes itself that runs beside the container; it does not run when the directory is condemned.
     pub(crate) fn note_for_hook(&self) -> Result<ChildNote> {
-        let what = || format!("cannot note a hook in {}", self.path.join(HOOK).display());
-        let file =
-            self.open_file(HOOK, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC).at(&self.id, what())?;
-        Ok(ChildNote { file: file.into(), directory: self.fd.try_clone().at(&self.id, what())? })
+        self.note_for(HOOK)
+    }
+
+    /// Where the CRIU of a checkpoint notes itself, like a hook.
+    pub(crate) fn note_for_criu(&self) -> Result<ChildNote> {
+        self.note_for(CRIU)
     }
 
     /// Ends a hook that still runs, with what it has started: whoever waits for it goes on, or was killed.
     pub(crate) fn end_hook(&self) -> Result<()> {
-        let what = "cannot end a hook";
-        let Some(hook) = self.noted_hook() else { return Ok(()) };
-        let (Some(pidfd), Some(group)) = (hook.open().at(&self.id, what)?, Pid::from_raw(hook.pid)) else {
+        self.end_noted(HOOK)
+    }
+
+    /// Ends the CRIU of a checkpoint that still runs. It traces the container's processes, whose end would wait for it.
+    pub(crate) fn end_criu(&self) -> Result<()> {
+        self.end_noted(CRIU)
+    }
+
+    fn note_for(&self, file: &str) -> Result<ChildNote> {
+        let what = || format!("cannot note a process in {}", self.path.join(file).display());
+        let file =
+            self.open_file(file, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC).at(&self.id, what())?;
+        Ok(ChildNote { file: file.into(), directory: self.fd.try_clone().at(&self.id, what())? })
+    }
+
+    /// Ends a process that has noted itself, with its process group.
+    fn end_noted(&self, file: &str) -> Result<()> {
+        let what = format!("cannot end a {file}");
+        let Some(noted) = self.noted(file) else { return Ok(()) };
+        let (Some(pidfd), Some(group)) = (noted.open().at(&self.id, &what)?, Pid::from_raw(noted.pid)) else {
             return Ok(());
         };
         match kill_process_group(group, Signal::KILL) {
@@ -466,8 +487,8 @@ impl StateDir {
         }
     }
 
-    fn noted_hook(&self) -> Option<ProcessId> {
-        let text = self.read(HOOK).ok()?;
+    fn noted(&self, file: &str) -> Option<ProcessId> {
+        let text = self.read(file).ok()?;
         let text = String::from_utf8_lossy(&text);
         let pid = text.split_once(' ')?.0.parse().ok()?;
         Some(ProcessId { pid, start_time: parse_stat(&text)?.1 })
@@ -628,6 +649,17 @@ impl StateDir {
         let _ = flock(&self.fd, FlockOperation::Unlock);
     }
 
+    /// Removes it by the descriptor that it has, for a process that can open no other. It has no directories then, which take
+    /// more of them to be made.
+    fn remove_files(&self) {
+        let mut space = [MaybeUninit::uninit(); 1024];
+        let mut entries = RawDir::new(&self.fd, &mut space);
+        while let Some(Ok(entry)) = entries.next() {
+            let _ = unlinkat(&self.fd, entry.file_name(), AtFlags::empty());
+        }
+        let _ = fs::remove_dir(&self.path);
+    }
+
     /// Removes it with everything in it. Only for who has its lock: see [`lock_if_there`](Self::lock_if_there).
     pub(crate) fn remove(mut self) -> Result<()> {
         self.remove = false;
@@ -653,8 +685,8 @@ impl AsFd for StateDir {
 
 impl Drop for StateDir {
     fn drop(&mut self) {
-        if self.remove {
-            let _ = fs::remove_dir_all(&self.path);
+        if self.remove && fs::remove_dir_all(&self.path).is_err() {
+            self.remove_files();
         }
     }
 }

@@ -265,7 +265,7 @@ impl Namespaces {
         if !self.is_new("uts") {
             return Err(refuse(id, field, format!("{key} needs a new uts namespace in linux.namespaces")));
         }
-        check_name(id, field, value)?;
+        check_name(id, &format!("{field}: {key}"), value)?;
         Ok(Some((field.clone(), value.clone())))
     }
 }

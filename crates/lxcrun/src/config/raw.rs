@@ -49,6 +49,8 @@ pub(crate) struct RawSettings {
     pub limits: Vec<RawLimit>,
     /// `lxc.sysctl.*`, checked like those of the specification: LXC would set the host's, too.
     pub sysctls: Vec<Item>,
+    /// The network that settings of LXC 1.x, which have no number, are about.
+    unnumbered: u32,
     /// The first one of all: field and key.
     first: Option<(String, String)>,
 }
@@ -77,7 +79,8 @@ impl RawSettings {
             .flatten()
             .filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION_PREFIX)?, value)))
             .collect();
-        annotations.sort();
+        // They have no order of their own.
+        annotations.sort_by_key(|(key, value)| (!goes_first(key), *key, *value));
         if !annotations.is_empty() {
             let allowed = allowed_by_administrator(id)?;
             for (key, value) in annotations {
@@ -141,7 +144,7 @@ impl RawSettings {
             takes_back(value, self.hostname.is_some())?;
             self.hostname = Some(item).filter(|item| !item.value.is_empty());
         } else if let Some(name) = key.strip_prefix("lxc.prlimit.") {
-            let limit = raw_values::rlimit(field, name, value)?;
+            let limit = raw_values::rlimit(&format!("{field}: {key}"), name, value)?;
             takes_back(value, self.rlimits.iter().any(|other| other.is_called(name)))?;
             self.rlimits.retain(|other| !other.is_called(name));
             self.rlimits.extend(limit);
@@ -162,25 +165,35 @@ impl RawSettings {
             return Err("has no name after it".into());
         } else if key.starts_with("lxc.cgroup") {
             self.limits.push(RawLimit::new(item)?);
-        } else if is_network(key, ".type") && value == "none" {
-            return Err("the host's network is had by no network namespace in linux.namespaces".into());
-        } else if is_network(key, ".flags") && value != "up" {
-            // liblxc takes whatever it is for that.
-            return Err(format!("{value:?} is not up, the only flag that there is"));
-        } else if (is_network(key, ".name") || is_network(key, ".veth.pair")) && value.len() > INTERFACE_NAME
-        {
-            // liblxc would cut it.
-            return Err(format!(
-                "{value:?} is longer than the {INTERFACE_NAME} characters of an interface's name"
-            ));
         } else {
+            if let Some((number, setting)) = network(key) {
+                self.check_network(number, setting, value)?;
+            }
             self.items.push(item);
         }
         Ok(())
     }
 
+    /// Fails for what liblxc would pass over, or take for something else.
+    fn check_network(&self, number: &str, setting: &str, value: &str) -> Result<(), String> {
+        let kind = format!("lxc.net.{number}.type");
+        match setting {
+            "type" if value == "none" => {
+                Err("the host's network is had by no network namespace in linux.namespaces".into())
+            }
+            "type" => Ok(()),
+            // liblxc forgets what was said before it.
+            _ if !self.items.iter().any(|item| item.key == kind) => Err(format!("comes after {kind}")),
+            "flags" if value != "up" => Err(format!("{value:?} is not up, the only flag that there is")),
+            "name" | "veth.pair" if value.len() > INTERFACE_NAME => Err(format!(
+                "{value:?} is longer than the {INTERFACE_NAME} characters of an interface's name"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Today's name of a key. Networks of LXC 1.x have no number: each `type` begins the next one.
-    fn translate(&self, id: &ContainerId, key: &str) -> String {
+    fn translate(&mut self, id: &ContainerId, key: &str) -> String {
         let mut new = key.to_owned();
         for (old, now) in RENAMED {
             if key == old {
@@ -192,12 +205,11 @@ impl RawSettings {
             }
         }
         if let Some(rest) = new.strip_prefix("lxc.network.") {
-            let begun = self
-                .items
-                .iter()
-                .filter(|i| i.key.starts_with("lxc.net.") && i.key.ends_with(".type"))
-                .count();
-            let index = if rest == "type" { begun } else { begun.saturating_sub(1) };
+            if rest == "type" {
+                let taken = self.items.iter().filter_map(|item| network(&item.key)?.0.parse::<u32>().ok());
+                self.unnumbered = taken.max().map_or(0, |last| last.saturating_add(1));
+            }
+            let index = self.unnumbered;
             new = format!("lxc.net.{index}.{rest}");
         }
         if new != key {
@@ -248,12 +260,12 @@ impl RawSettings {
     /// Fails for what liblxc does at the container's end, where its monitor is not there any more. Network devices that
     /// go away with their namespace need nobody.
     pub(crate) fn check_without_monitor(&self, id: &ContainerId) -> Result<()> {
-        let at_the_end = |item: &&Item| match item.key.as_str() {
-            "lxc.hook.stop" | "lxc.hook.post-stop" => true,
+        let at_the_end = |item: &&Item| match network(&item.key) {
             // The kernel destroys a device in a namespace that ends, unless it is hardware.
-            key if is_network(key, ".type") => item.value == "phys",
-            key if is_network(key, ".l2proxy") => item.value != "0",
-            key => is_network(key, ".script.down"),
+            Some((_, "type")) => item.value == "phys",
+            Some((_, "l2proxy")) => item.value != "0",
+            Some((_, setting)) => setting == "script.down",
+            None => matches!(item.key.as_str(), "lxc.hook.stop" | "lxc.hook.post-stop"),
         };
         let Some(item) = self.items.iter().find(at_the_end) else { return Ok(()) };
         let Item { key, value, field } = item;
@@ -276,9 +288,14 @@ fn takes_back(value: &str, said_before: bool) -> Result<(), String> {
 /// `IFNAMSIZ` of netdevice(7), without the NUL.
 const INTERFACE_NAME: usize = 15;
 
-/// Whether `key` is this setting of a network device.
-fn is_network(key: &str, setting: &str) -> bool {
-    key.starts_with("lxc.net.") && key.ends_with(setting)
+/// The number of a network device, and its setting.
+fn network(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix("lxc.net.")?.split_once('.')
+}
+
+/// Whether a setting is one that others add to: what LXC forgets them at.
+fn goes_first(key: &str) -> bool {
+    key.ends_with(".type") || key.ends_with(".devices.deny")
 }
 
 /// A key is written into a file that LXC's tools read line by line, so it has no other characters than LXC's own keys.
@@ -357,6 +374,38 @@ mod tests {
             "lxc.net.1.link=d0",
         ];
         assert_eq!(lines(&networks), expected);
+    }
+
+    #[test]
+    fn networks_with_and_without_numbers_are_different_ones() {
+        let networks = [
+            ("net.3.type", "veth"),
+            ("network.type", "empty"),
+            ("network.flags", "up"),
+            ("net.3.link", "br0"),
+        ];
+        let expected =
+            ["lxc.net.3.type=veth", "lxc.net.4.type=empty", "lxc.net.4.flags=up", "lxc.net.3.link=br0"];
+        assert_eq!(lines(&networks), expected);
+    }
+
+    #[test]
+    fn a_setting_that_liblxc_would_forget_is_refused() {
+        for key in ["net.0.link", "network.name", "net.1.type"] {
+            let error = settings(&[("net.1.flags", "up"), (key, "x")]).unwrap_err().to_string();
+            assert!(error.contains("lxc.net.1.flags: comes after lxc.net.1.type"), "{error}");
+        }
+    }
+
+    #[test]
+    fn annotations_are_in_an_order_that_has_an_effect() {
+        let keys =
+            ["net.0.flags", "net.0.type", "cgroup.devices.allow", "cgroup.devices.deny", "signal.halt"];
+        let mut sorted: Vec<&str> = keys.to_vec();
+        sorted.sort_by_key(|key| (!goes_first(key), *key));
+        let expected =
+            ["cgroup.devices.deny", "net.0.type", "cgroup.devices.allow", "net.0.flags", "signal.halt"];
+        assert_eq!(sorted, expected);
     }
 
     #[test]
@@ -456,7 +505,7 @@ mod tests {
             ("net.1.l2proxy", "1"),
         ];
         for (key, value) in at_the_end {
-            let error = check(&[(key, value)]).unwrap_err().to_string();
+            let error = check(&[("net.1.type", "veth"), (key, value)]).unwrap_err().to_string();
             assert!(error.contains(&format!("lxc.{key} = {value} needs LXC's monitor")), "{error}");
         }
         assert!(check(&[("net.0.type", "veth"), ("hook.pre-start", "/x"), ("hook.version", "1")]).is_ok());

@@ -22,6 +22,7 @@ use crate::delete::run_poststop_hooks;
 use crate::error::{Context, refuse};
 use crate::monitor::Monitor;
 use crate::mounts::HostTree;
+use crate::netlink::PairsBefore;
 use crate::pid_file;
 use crate::resctrl::Resctrl;
 use crate::state::{self, ProcessId, State, StateDir, Status};
@@ -48,6 +49,10 @@ pub(super) struct Creation {
     monitor_cgroups: [Cgroup; 2],
     monitor: Option<Monitor>,
     init: Channel,
+    /// The init, which becomes a child of this process without its monitor, if this is a subreaper or the first of its PID namespace.
+    init_process: Option<OwnedFd>,
+    /// Those of the host before liblxc makes the container's.
+    pairs_before: Option<PairsBefore>,
     /// Becomes readable when it is not wanted any more.
     pub(super) cancelled: Option<OwnedFd>,
     /// What lxc-attach may do, in LXC's words.
@@ -105,6 +110,8 @@ impl Creation {
             monitor_cgroups,
             monitor: Some(monitor),
             init,
+            init_process: None,
+            pairs_before: None,
             cancelled: None,
             attach_filter: None,
             memory_limit: None,
@@ -234,6 +241,9 @@ impl Creation {
         user_namespace: Option<&OwnedFd>,
         monitored: bool,
     ) -> Result<Vec<Item>> {
+        if plan.raw.has_network() {
+            self.pairs_before = Some(PairsBefore::note().at(&self.id, "cannot read the network devices")?);
+        }
         let mut enter = if self.own_cgroups {
             None
         } else if plan.cgroup.is_some() && plan.cgroup.unit().is_none() {
@@ -318,6 +328,7 @@ impl Creation {
             self.directory()?.write_state(&State { unfinished_init: Some(init), ..self.state.clone() })?;
         }
         self.state.init = Some(init);
+        self.init_process = init.open().at(&self.id, "cannot open the init")?;
         if self.own_cgroups {
             self.cgroup.enter(pid, &[], None)?
         } else {
@@ -497,6 +508,10 @@ impl Drop for Creation {
         }
         if self.claim.is_some() || self.state.unit.is_some() {
             self.remove_cgroups();
+        }
+        self.init_process.iter().for_each(process::kill_and_reap);
+        if let Some(Err(e)) = self.pairs_before.as_ref().map(PairsBefore::until_new_ones_are_gone) {
+            tracing::warn!("container {}: cannot tell whether its network devices are gone: {e}", self.id);
         }
         let resctrl = self.state.resctrl.iter().flat_map(Resctrl::remove);
         for problem in resctrl.chain(self.state.generated_profile.iter().flat_map(Generated::remove)) {

@@ -10,10 +10,12 @@ use std::fs::File;
 use std::io::{self, IoSliceMut, Read, Seek};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use command_fds::{CommandFdExt, FdMapping};
+use kernel::ChildNote;
 use prost::Message;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
@@ -105,8 +107,14 @@ pub(crate) struct Criu {
 }
 
 impl Criu {
-    /// Starts one, in the mount namespace of this thread. `inherited` get the numbers from [`inherited_fd`] on.
-    pub(crate) fn spawn(id: &ContainerId, verb: &'static str, inherited: Vec<OwnedFd>) -> Result<Self> {
+    /// Starts one, in the mount namespace of this thread. `inherited` get the numbers from [`inherited_fd`] on. With a `note` it
+    /// is in a process group of its own: it goes on when this process is killed, until somebody ends it by that note.
+    pub(crate) fn spawn(
+        id: &ContainerId,
+        verb: &'static str,
+        inherited: Vec<OwnedFd>,
+        note: Option<ChildNote>,
+    ) -> Result<Self> {
         let what = "cannot start criu";
         let (socket, its_end) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -119,6 +127,9 @@ impl Criu {
         let mappings =
             (SOCKET_FD..).zip(fds).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
         command.fd_mappings(mappings).map_err(io::Error::other).at(id, what)?;
+        if let Some(note) = note {
+            kernel::note_child_in(command.process_group(0), note);
+        }
         let child = match kernel::block_none_in(&mut command).spawn() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let reason = "criu is not installed, or not in PATH".into();

@@ -1,15 +1,13 @@
 //! A process on its way into a container.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use protocol::Channel;
 use protocol::init::{CONTROL_FD, Exec, FromInit, ToInit, WAITER, WAITER_FD};
 use protocol::monitor::Exit;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::ExecProcess;
 use crate::cgroup::Cgroup;
@@ -194,11 +192,10 @@ impl Drop for Joining<'_> {
     fn drop(&mut self) {
         let made = self.process.take();
         if let Some((pid, pidfd)) = &made {
+            // The container stays frozen; who leaves it is not. Killed it goes on to its end only.
             let _ = pidfd_send_signal(pidfd, Signal::KILL);
-            // The container stays frozen; who leaves it is not.
             self.cgroup.leave_freezer(*pid);
-            // A caller's signals may come at any moment; a zombie of ours would stay in it.
-            let _ = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
+            process::kill_and_reap(pidfd);
         }
         // The waiter ends with those that it waits for. After the helper alone there may be one that ends only with our channel.
         let others = self.helper.iter().chain(self.waiter.iter().map(|waiter| &waiter.process));
