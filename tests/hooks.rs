@@ -39,6 +39,8 @@ tests![
     a_timeout_of_zero_is_refused.lxcrun_only("runc 1.1 takes it for one that is over"),
     a_hook_that_does_not_exist_aborts_create,
     a_hook_that_is_no_absolute_path_is_refused.lxcrun_only("runc and crun run it, or try to"),
+    start_kills_the_container_whose_poststart_hooks_it_cannot_read
+        .lxcrun_only("it looks into the state directory"),
     a_hook_sees_the_network_namespace_before_the_program_runs,
 ];
 
@@ -351,20 +353,34 @@ fn a_timeout_beyond_all_time_is_none() {
 }
 
 fn a_timeout_of_zero_is_refused() {
-    let hook = json!({ "path": "/bin/true", "timeout": 0 });
-    Bundle::busybox().push("/hooks/createRuntime", hook).refused(&["hooks.createRuntime[0].timeout"]);
+    for kind in KINDS {
+        let hook = json!({ "path": "/bin/true", "timeout": 0 });
+        let field = format!("hooks.{kind}[0].timeout");
+        Bundle::busybox().push(&format!("/hooks/{kind}"), hook).refused(&[&field]);
+    }
 }
 
 fn a_hook_that_does_not_exist_aborts_create() {
-    Bundle::busybox()
-        .push("/hooks/createRuntime", json!({ "path": "/no/such/hook" }))
-        .refused(&["/no/such/hook"]);
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let hook = json!({ "path": "/no/such/hook" });
+        Bundle::busybox().push(&format!("/hooks/{kind}"), hook).refused(&["/no/such/hook"]);
+    }
 }
 
 fn a_hook_that_is_no_absolute_path_is_refused() {
-    Bundle::busybox()
-        .push("/hooks/createRuntime", json!({ "path": "bin/true" }))
-        .refused(&["hooks", "bin/true"]);
+    for kind in KINDS {
+        let hook = json!({ "path": "bin/true" });
+        Bundle::busybox().push(&format!("/hooks/{kind}"), hook).refused(&["hooks", "bin/true"]);
+    }
+}
+
+fn start_kills_the_container_whose_poststart_hooks_it_cannot_read() {
+    let (bundle, notes) = Notes::new();
+    let container = bundle.push("/hooks/poststart", notes.hook("true")).args(["sleep", "1000"]).create();
+    let spec = container.path("root").join(container.id()).join("spec.json");
+    fs::write(&spec, "not JSON").expect("the specification that was kept");
+    container.start().assert_fails();
+    container.until_stopped();
 }
 
 fn a_hook_sees_the_network_namespace_before_the_program_runs() {

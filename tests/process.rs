@@ -22,6 +22,7 @@ tests![
     the_program_starts_in_its_directory,
     a_missing_directory_is_made,
     a_user_and_groups_are_set,
+    a_home_is_found_behind_a_name_in_another_encoding,
     a_user_need_not_be_in_passwd,
     a_umask_is_set,
     the_umask_is_022_by_default,
@@ -135,6 +136,16 @@ fn a_user_and_groups_are_set() {
     let run = bundle.user(1000, 1001).set("/process/user/additionalGids", json!([10, 20])).run();
     let ids = "Uid:\t1000\t1000\t1000\t1000\nGid:\t1001\t1001\t1001\t1001\n";
     run.assert_ok().assert_stdout(&format!("1000\n1001\n1001 10 20\n{ids}"));
+}
+
+fn a_home_is_found_behind_a_name_in_another_encoding() {
+    let container = Bundle::busybox().sh("echo $HOME").user(1000, 1000).build();
+    fs::write(
+        container.path("rootfs/etc/passwd"),
+        b"x:x:1:1:Ren\xe9:/x:/x\nuser:x:1000:1000::/tmp:/bin/sh\n",
+    )
+    .expect("a file of the image");
+    container.run().assert_ok().assert_stdout("/tmp\n");
 }
 
 fn a_user_need_not_be_in_passwd() {

@@ -106,8 +106,8 @@ fn start(control: &Channel, plan: &Container, ready: Ready) -> Result<()> {
         return Ok(());
     }
 
-    let starter = wait_for_start(&gate, &shared)?;
-    drop((gate, shared));
+    let starter = wait_for_start(&gate, shared)?;
+    drop(gate);
     let count = i32::try_from(preserved.len()).unwrap_or(i32::MAX);
     let starter = rustix::io::fcntl_dupfd_cloexec(&starter, count.saturating_add(3));
     let starter = Channel::from(starter.map_err(|e| fail("the gate", e))?);
@@ -294,16 +294,22 @@ fn prepare_process(
 }
 
 /// Accepts connections until one says `Start`: others only asked whether we still wait. Each gets the memory to read our
-/// step from; until then we hold no descriptor but that memory's, the gate's and that of signals.
-fn wait_for_start(gate: &OwnedFd, step: &OwnedFd) -> Result<OwnedFd> {
+/// step from. Until then no file is open, which would look like one that was forgotten: the memory's descriptor lies in a socket.
+fn wait_for_start(gate: &OwnedFd, mut step: OwnedFd) -> Result<OwnedFd> {
+    let (put, get) = Channel::pair().map_err(|e| fail("the gate", e))?;
     let signals = ending_signals().map_err(|e| fail("signals at the gate", e))?;
     loop {
+        put.send(&(), &[step.as_fd()]).map_err(|e| fail("the gate", e))?;
+        drop(step);
         let mut fds = [PollFd::new(gate, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         rustix::io::retry_on_intr(|| poll(&mut fds, None)).map_err(|e| fail("the gate", e))?;
         if !fds[1].revents().is_empty() {
             let signal = signals.read_signal().ok().flatten().map_or(0, |signal| signal.ssi_signo);
             exit(128 + i32::try_from(signal).unwrap_or(0));
         }
+        let received = get.receive::<()>().map_err(|e| fail("the gate", e))?;
+        step =
+            received.and_then(|mut it| it.fds.pop()).ok_or_else(|| refuse("the gate: no memory to share"))?;
         let connection = match accept_with(gate, SocketFlags::CLOEXEC) {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
             accepted => accepted.map_err(|e| fail("the gate", e))?,

@@ -265,8 +265,10 @@ fn open_regular(path: &str) -> Option<File> {
 
 fn home_of(uid: u32) -> String {
     let Some(passwd) = open_regular("/etc/passwd") else { return "/".into() };
-    let lines = BufReader::new(passwd.take(MAX_PASSWD)).lines().map_while(std::io::Result::ok);
+    let lines = BufReader::new(passwd.take(MAX_PASSWD)).split(b'\n').map_while(std::io::Result::ok);
     let home = lines.filter_map(|line| {
+        // A name may be in any encoding.
+        let line = String::from_utf8_lossy(&line);
         let fields: Vec<&str> = line.split(':').collect();
         (fields.len() > 5 && fields[2].parse() == Ok(uid)).then(|| fields[5].to_owned())
     });

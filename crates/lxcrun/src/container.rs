@@ -23,6 +23,8 @@ pub struct Container {
     monitor: Option<Monitor>,
     /// The init, of a container that this process made.
     init: Option<OwnedFd>,
+    /// How it has ended, as [`wait`](Self::wait) has heard.
+    ended: Option<Exit>,
     terminal: Option<OwnedFd>,
     /// Becomes readable when whoever made it does not want it any more, and it has hooks.
     pub(crate) cancelled: Option<OwnedFd>,
@@ -38,7 +40,16 @@ impl Container {
         terminal: Option<OwnedFd>,
     ) -> Self {
         let init = monitor.as_ref().and(state.init).and_then(|init| init.open().ok().flatten());
-        Self { directory, state, monitor, init, terminal, cancelled: None, cgroup: OnceLock::new() }
+        Self {
+            directory,
+            state,
+            monitor,
+            init,
+            ended: None,
+            terminal,
+            cancelled: None,
+            cgroup: OnceLock::new(),
+        }
     }
 
     /// A container whose init, with this pidfd, is a child of this process. It may have ended meanwhile.
@@ -273,16 +284,23 @@ impl Container {
     /// # Errors
     /// [`Error::State`] for any other container.
     pub fn wait(&mut self) -> Result<Exit> {
-        match (&self.monitor, &self.init) {
-            (Some(monitor), _) => match monitor.wait()? {
-                Some(exit) => Ok(exit),
-                None => self.end_without_monitor(),
-            },
-            (None, Some(child)) => process::wait_for_child(&self.state.id, child),
-            (None, None) => {
-                Err(Error::State { id: self.id().clone(), reason: "is not a child of this process".into() })
-            }
+        // The kernel and the monitor tell it once.
+        if let Some(exit) = self.ended {
+            return Ok(exit);
         }
+        let exit = match (&self.monitor, &self.init) {
+            (Some(monitor), _) => match monitor.wait()? {
+                Some(exit) => exit,
+                None => self.end_without_monitor()?,
+            },
+            (None, Some(child)) => process::wait_for_child(&self.state.id, child)?,
+            (None, None) => {
+                let reason = "is not a child of this process".into();
+                return Err(Error::State { id: self.id().clone(), reason });
+            }
+        };
+        self.ended = Some(exit);
+        Ok(exit)
     }
 
     /// The kernel kills the container of a monitor that was killed (`lxc.monitor.signal.pdeath`), but for a program that got
@@ -337,8 +355,12 @@ impl Container {
 
     /// Counters of the interfaces in the init's network namespace.
     fn network_interfaces(&self) -> Vec<crate::cgroup::NetworkInterface> {
-        let Some(pid) = self.init_pid() else { return Vec::new() };
-        let text = crate::host::read(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+        let Some(init) = self.state.init else { return Vec::new() };
+        let text = crate::host::read(format!("/proc/{}/net/dev", init.pid)).unwrap_or_default();
+        // Its number may be another process's: what was read is the init's if it lives afterwards.
+        if !init.is_alive().unwrap_or(false) {
+            return Vec::new();
+        }
         text.lines().skip(2).filter_map(crate::cgroup::NetworkInterface::parse).collect()
     }
 }

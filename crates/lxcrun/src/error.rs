@@ -118,6 +118,14 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// Nobody wants it any more, and it waited for somebody.
+    #[error("container {id}: {verb} was given up by a signal while it waited")]
+    Cancelled {
+        /// The container.
+        id: ContainerId,
+        /// What was done.
+        verb: &'static str,
+    },
     /// The state file is damaged, or from another version.
     #[error("container {id}: state file: {reason}")]
     State {
@@ -231,6 +239,7 @@ impl Error {
             | Self::NotRunning { id }
             | Self::StatusTaken { id }
             | Self::Io { id, .. }
+            | Self::Cancelled { id, .. }
             | Self::State { id, .. }
             | Self::Systemd { id, .. }
             | Self::Refused { id, .. }

@@ -5,6 +5,7 @@ mod joining;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use protocol::init::{Exec, FdIndex, Stdio};
@@ -48,7 +49,7 @@ pub struct ExecOptions {
     pub cancelled: Option<OwnedFd>,
 }
 
-/// A process of an exec: a child of this process.
+/// A process of an exec: a child of this process. Dropped it runs on, and nobody has waited for it.
 #[derive(Debug)]
 pub struct ExecProcess {
     id: ContainerId,
@@ -56,6 +57,8 @@ pub struct ExecProcess {
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
     waiter: Option<Waiter>,
+    /// How it has ended: that is told once.
+    ended: OnceLock<Exit>,
 }
 
 /// The namespaces of a process, by their files and their flags: namespaces(7).
@@ -277,9 +280,13 @@ impl ExecProcess {
     /// [`Error::StatusTaken`] when this program ignores SIGCHLD, or somebody else in it has waited for the process: see
     /// [`ExecOptions::shared_children`].
     pub fn wait(&self) -> Result<Exit> {
-        match &self.waiter {
-            Some(waiter) => waiter.wait(&self.id),
-            None => process::wait_for_child(&self.id, &self.pidfd),
+        if let Some(exit) = self.ended.get() {
+            return Ok(*exit);
         }
+        let exit = match &self.waiter {
+            Some(waiter) => waiter.wait(&self.id)?,
+            None => process::wait_for_child(&self.id, &self.pidfd)?,
+        };
+        Ok(*self.ended.get_or_init(|| exit))
     }
 }

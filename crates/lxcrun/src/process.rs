@@ -99,9 +99,6 @@ pub(crate) fn reset_affinity(pid: Pid) {
     }
 }
 
-/// Why something was given up that waited for others.
-pub(crate) const CANCELLED: &str = "was given up by a signal while it waited";
-
 /// Waits until `wanted` can be read; false when `cancelled` can be, and `wanted` can't.
 pub(crate) fn until_readable(wanted: impl AsFd, cancelled: Option<&OwnedFd>) -> rustix::io::Result<bool> {
     // Who can't be cancelled waits in reading.

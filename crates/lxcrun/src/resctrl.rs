@@ -132,7 +132,9 @@ fn mountpoint() -> io::Result<Option<PathBuf>> {
     Ok(mountinfo.lines().find_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         let is_resctrl = filesystem.starts_with("resctrl ");
-        is_resctrl.then(|| mount.split(' ').nth(4).map(PathBuf::from)).flatten()
+        is_resctrl
+            .then(|| mount.split(' ').nth(4).map(|point| crate::host::unescaped(point.as_bytes())))
+            .flatten()
     }))
 }
 

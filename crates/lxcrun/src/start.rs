@@ -39,7 +39,7 @@ impl Container {
         init.send(&ToGate::Start, &[]).at(self.id(), what)?;
         if !process::until_readable(&init, self.cancelled.as_ref()).at(self.id(), what)? {
             let _ = self.kill(Signal::KILL);
-            return Err(Error::State { id: self.id().clone(), reason: process::CANCELLED.into() });
+            return Err(Error::Cancelled { id: self.id().clone(), verb: "start" });
         }
         let answer = init.receive::<FromGate>().at(self.id(), what)?;
         self.directory.remove_file(GATE);
@@ -68,16 +68,20 @@ impl Container {
         if !self.state.poststart {
             return Ok(());
         }
+        self.try_poststart_hooks().inspect_err(|_| {
+            // It may have ended by itself.
+            let _ = self.kill(Signal::KILL);
+        })
+    }
+
+    fn try_poststart_hooks(&self) -> Result<()> {
         let state = self.state.oci(Status::Running).json();
         for hook in hooks(self.id(), &self.directory.spec()?, HookKind::Poststart)? {
             let (cancelled, note) =
                 (self.cancelled.as_ref().map(AsFd::as_fd), self.directory.note_for_hook()?);
             let watch = Watch { client: None, cancelled, note: Some(note) };
-            if let Err(source) = hook.run_under(&state, &self.state.bundle, watch) {
-                // It may have ended by itself.
-                let _ = self.kill(Signal::KILL);
-                return Err(Error::Hook { id: self.id().clone(), source });
-            }
+            let ran = hook.run_under(&state, &self.state.bundle, watch);
+            ran.map_err(|source| Error::Hook { id: self.id().clone(), source })?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
 };
 use rustix::process::Pid;
@@ -95,7 +95,8 @@ impl Channel {
     /// Waits for the next message; `None` when the other end is closed.
     ///
     /// # Errors
-    /// `UnexpectedEof` when it ends within a message, `InvalidData` when it is not one of `T`.
+    /// `UnexpectedEof` when it ends within a message, `InvalidData` when it is not one of `T`, `EMFILE` when this process can
+    /// have no more descriptors.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<Received<T>>> {
         let mut fds = Vec::new();
         let mut sender = None;
@@ -132,7 +133,14 @@ impl Channel {
                 Err(rustix::io::Errno::INTR) => continue,
                 // The peer closed its end with bytes of ours unread: an end like any other.
                 Err(rustix::io::Errno::CONNRESET) => 0,
-                got => got?.bytes,
+                got => {
+                    let got = got?;
+                    // The kernel has dropped those that found no place, which would be waited for in vain.
+                    if got.flags.contains(ReturnFlags::CTRUNC) {
+                        return Err(rustix::io::Errno::MFILE.into());
+                    }
+                    got.bytes
+                }
             };
             for message in control.drain() {
                 match message {

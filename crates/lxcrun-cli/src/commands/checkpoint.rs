@@ -71,8 +71,7 @@ pub fn restore(root: &Path, cli: &Cli, args: &cli::Restore) -> anyhow::Result<Ex
     options.cancelled = Some(Signals::of_end()?);
     let mut container = lxcrun::restore(root, &id, &bundle, options)?;
     let ended = run::until_end(&mut container, &signals);
-    container.delete()?;
-    Ok(ExitCode::from(ended?.code()))
+    Ok(ExitCode::from(run::first_failure(ended, container.delete())?.code()))
 }
 
 fn image_path(args: &cli::Criu) -> std::io::Result<PathBuf> {

@@ -32,10 +32,23 @@ pub fn run(root: &Path, cli: &Cli, args: &cli::Run, inherited: Vec<OwnedFd>) -> 
     options.cancelled = Some(Signals::of_end()?);
     let mut container = lxcrun::create(root, &id, &bundle, options)?;
     let ended = foreground(&mut container, &signals);
-    if !args.keep || ended.is_err() {
-        container.delete()?;
+    let deleted = if !args.keep || ended.is_err() { container.delete() } else { Ok(()) };
+    Ok(ExitCode::from(first_failure(ended, deleted)?.code()))
+}
+
+/// What `done` is, unless deleting the container afterwards has failed. Of two failures the first is the cause.
+pub fn first_failure<T>(done: anyhow::Result<T>, deleted: lxcrun::Result<()>) -> anyhow::Result<T> {
+    match (done, deleted) {
+        (Err(error), Err(deletion)) => {
+            tracing::warn!("{:#}", anyhow::Error::from(deletion));
+            Err(error)
+        }
+        (done, deleted) => {
+            let done = done?;
+            deleted?;
+            Ok(done)
+        }
     }
-    Ok(ExitCode::from(ended?.code()))
 }
 
 fn detached(
@@ -45,10 +58,9 @@ fn detached(
     options: CreateOptions,
 ) -> anyhow::Result<ExitCode> {
     let container = lxcrun::create(root, id, bundle, options)?;
-    if let Err(error) = super::start(&container) {
-        container.delete()?;
-        return Err(error);
-    }
+    let started = super::start(&container);
+    let deleted = if started.is_err() { container.delete() } else { Ok(()) };
+    first_failure(started, deleted)?;
     Ok(ExitCode::SUCCESS)
 }
 

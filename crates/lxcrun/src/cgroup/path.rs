@@ -1,7 +1,9 @@
 //! `linux.cgroupsPath` and the directories beside it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
+
+use sha2::{Digest, Sha256};
 
 use crate::error::refuse;
 use crate::systemd::Unit;
@@ -56,9 +58,10 @@ impl CgroupPath {
 
     /// The default where the id is the name of something else, for instance of a container in another state root.
     pub(crate) fn of_root(id: &ContainerId, root: &Path) -> Self {
-        let mut hasher = DefaultHasher::new();
-        root.hash(&mut hasher);
-        let suffix = format!("-{:016x}", hasher.finish());
+        // Another release finds it by the same name.
+        let hash = Sha256::digest(root.as_os_str().as_bytes());
+        let suffix: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let suffix = format!("-{suffix}");
         Self { suffix: suffix.clone(), ..Self::below_root(id, format!("lxc.payload.{id}{suffix}")) }
     }
 

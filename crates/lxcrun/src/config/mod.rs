@@ -85,6 +85,8 @@ pub(crate) struct Plan {
     pub start_container_hooks: Vec<Hook>,
     /// Hooks of the runtime's namespaces that run at `create`, in their order.
     pub create_runtime_hooks: Vec<Hook>,
+    /// To be run if the container fails.
+    pub poststop_hooks: Vec<Hook>,
     /// Settings that only LXC has.
     pub raw: RawSettings,
     pub process: Process,
@@ -150,6 +152,8 @@ impl Plan {
             planned.extend(lxcfs::mounts(id, field, &namespaces, &planned)?);
         }
         let dev_links = mounts::dev_is_ours(&planned);
+        // `start` reads them again: by then it is too late to refuse one.
+        hooks(id, spec, HookKind::Poststart)?;
         Ok(Self {
             intel_rdt: resctrl::intel_rdt(id, linux)?,
             net_devices: netdevices::net_devices(id, linux, &namespaces)?,
@@ -175,6 +179,7 @@ impl Plan {
                 hooks(id, spec, HookKind::CreateRuntime)?,
             ]
             .concat(),
+            poststop_hooks: hooks(id, spec, HookKind::Poststop)?,
             terminal: spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false),
             oom_score_adj: spec
                 .process()
@@ -252,12 +257,12 @@ pub(crate) fn attach_filter(spec: &Spec) -> Option<String> {
     spec.linux().as_ref()?.seccomp().as_ref().map(attach::filter)
 }
 
-/// Version 1 is not safe to delegate, and without a namespace the container would see all that is above its part.
 /// What a specification without `linux` says. oci-spec's default is a container with namespaces, masked paths and limits.
 pub(crate) fn nothing_of_linux() -> Linux {
     serde_json::from_str("{}").unwrap_or_default()
 }
 
+/// Version 1 is not safe to delegate, and without a namespace the container would see all that is above its part.
 fn check_delegation(id: &ContainerId, field: &str, namespaces: &Namespaces, host: &Host) -> Result<()> {
     if host.cgroup_layout() != Layout::Unified {
         return Err(refuse(id, field, "a cgroup can be delegated only on a host with cgroup v2 alone"));

@@ -16,7 +16,7 @@ use rustix::process::Pid;
 use super::request::FdTable;
 use crate::apparmor::Generated;
 use crate::cgroup::{Cgroup, CgroupPath, Claim, Layout, RawLimit};
-use crate::config::{self, HookKind, Plan, Surroundings, hooks};
+use crate::config::{self, Plan, Surroundings};
 use crate::container::Container;
 use crate::delete::run_poststop_hooks;
 use crate::error::{Context, refuse};
@@ -83,12 +83,16 @@ impl Creation {
         let (init, init_end) = Channel::pair().at(id, "no channel for the init")?;
         init.learn_senders().at(id, "no channel for the init")?;
         let monitor = Monitor::spawn(id, directory.root(), init_end)?;
+        let monitor_process = match monitor.process() {
+            Err(e) => return monitor.retire().and(Err(e)),
+            process => process?,
+        };
         let state = State {
             cgroup: plan.cgroup.container(),
             monitor_cgroups: monitor_cgroups.clone(),
             unit: plan.cgroup.unit().cloned(),
             delegated: plan.raw.delegation.is_some(),
-            monitor: Some(monitor.process()?),
+            monitor: Some(monitor_process),
             liblxc_cleans_up: plan.raw.needs_liblxc_at_the_end(),
             apparmor_profile: plan.raw.apparmor_profile.clone(),
             lxc_settings: plan.raw.first().is_some(),
@@ -115,7 +119,7 @@ impl Creation {
             cancelled: None,
             attach_filter: None,
             memory_limit: None,
-            poststop: hooks(id, bundle.spec(), HookKind::Poststop)?,
+            poststop: plan.poststop_hooks.clone(),
         };
         creation.directory()?.write_spec(bundle.config())?;
         Ok(creation)
@@ -438,7 +442,7 @@ impl Creation {
         rustix::io::retry_on_intr(|| poll(&mut fds, None)).at(&self.id, "cannot wait for the init")?;
         let init_speaks = !fds[0].revents().is_empty();
         if !init_speaks && fds[1].revents().is_empty() {
-            return Err(Error::State { id: self.id.clone(), reason: process::CANCELLED.into() });
+            return Err(Error::Cancelled { id: self.id.clone(), verb: "create" });
         }
         let log = || self.directory().map(StateDir::log_tail).unwrap_or_default();
         if init_speaks {

@@ -19,8 +19,8 @@ use kernel::ChildNote;
 use prost::Message;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, SocketFlags,
-    SocketType, recvmsg, send, shutdown, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, Shutdown,
+    SocketFlags, SocketType, recvmsg, send, shutdown, socketpair,
 };
 use rustix::process::Pid;
 
@@ -182,21 +182,16 @@ impl Criu {
         mut notified: impl FnMut(Notification) -> Result<()>,
     ) -> Result<()> {
         let request = Request { kind: kind.into(), options: Some(options), ..Request::default() };
-        match self.ask(&request, &mut notified) {
-            Ok(_) => {
-                // After a pre-dump it waits for another.
-                let _ = shutdown(&self.socket, Shutdown::Both);
-                self.child.wait().at(&self.id, "cannot wait for criu").map(drop)
-            }
+        let answer = self.ask(&request, &mut notified);
+        // It may wait for one more request, or for an answer that it does not get. It may write on while it undoes what it has done.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        let ended = self.child.wait().at(&self.id, "cannot wait for criu");
+        match answer {
+            Ok(_) => ended.map(drop),
             Err(Error::Criu { id, verb, reason }) => {
-                // It may write on while it undoes what it has done.
-                let _ = self.child.wait();
                 Err(Error::Criu { id, verb, reason: log.reason(reason) })
             }
-            Err(other) => {
-                let _ = self.child.wait();
-                Err(other)
-            }
+            Err(other) => Err(other),
         }
     }
 
@@ -250,12 +245,16 @@ impl Criu {
         let received = rustix::io::retry_on_intr(|| {
             recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
         });
-        let length = match received {
-            Err(rustix::io::Errno::CONNRESET) => 0,
-            received => received.at(&self.id, "criu's answer")?.bytes,
+        let received = match received {
+            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            received => received.at(&self.id, "criu's answer")?,
         };
+        let length = received.bytes;
         if length == 0 {
             return Ok(None);
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(rustix::io::Errno::MFILE).at(&self.id, "criu's answer");
         }
         let fd = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use protocol::Channel;
 use protocol::init::{CONTROL_FD, Exec, FromInit, ToInit, WAITER, WAITER_FD};
@@ -146,7 +147,8 @@ impl<'a> Joining<'a> {
     /// The process, which is its program now.
     pub(super) fn into_process(mut self, terminal: Option<OwnedFd>) -> Result<ExecProcess> {
         let (pid, pidfd) = self.process.take().ok_or_else(|| self.no_process())?;
-        Ok(ExecProcess { id: self.id.clone(), pid, pidfd, terminal, waiter: self.waiter.take() })
+        let (waiter, ended) = (self.waiter.take(), OnceLock::new());
+        Ok(ExecProcess { id: self.id.clone(), pid, pidfd, terminal, waiter, ended })
     }
 
     pub(super) fn pidfd(&self) -> Result<&OwnedFd> {
@@ -180,7 +182,7 @@ impl<'a> Joining<'a> {
         if spoken.at(self.id, "cannot wait for the exec")? {
             return Ok(());
         }
-        Err(refuse(self.id, "exec", process::CANCELLED))
+        Err(Error::Cancelled { id: self.id.clone(), verb: "exec" })
     }
 
     fn out_of_turn(&self, message: &FromInit) -> Error {

@@ -6,14 +6,14 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use zvariant::serialized::{Context, Data};
 use zvariant::{DynamicType, LE, ObjectPath, SerializeValue, Signature, Str, Type, Value, to_bytes};
 
 /// systemd answers at once, and ends its jobs for a scope nearly so. As in runc.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Nothing that systemd says is near as long as what the specification allows.
 const LONGEST: u32 = 16 << 20;
 
@@ -239,13 +239,20 @@ impl Connection {
         }
     }
 
-    /// Waits for the next signal.
-    pub(super) fn signal(&mut self) -> Result<Message, Error> {
+    /// Waits for the next signal, but not beyond `end`.
+    pub(super) fn signal_until(&mut self, end: Instant) -> Result<Message, Error> {
         loop {
             if let Some(signal) = self.signals.pop_front() {
                 return Ok(signal);
             }
-            let message = Message::read(&mut self.socket).map_err(patience)?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(patience(io::Error::from(io::ErrorKind::WouldBlock).into()));
+            }
+            self.socket.get_ref().set_read_timeout(Some(left))?;
+            let message = Message::read(&mut self.socket).map_err(patience);
+            self.socket.get_ref().set_read_timeout(Some(PATIENCE))?;
+            let message = message?;
             if message.kind == SIGNAL {
                 return Ok(message);
             }

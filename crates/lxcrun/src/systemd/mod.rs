@@ -8,6 +8,7 @@ mod variant;
 use std::io;
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use oci_spec::runtime::Spec;
 use rustix::process::Pid;
@@ -174,8 +175,10 @@ impl Systemd {
     /// Waits for the end of the job that a call has begun, and returns its result.
     fn wait(&mut self, begun: &dbus::Message) -> Result<String, dbus::Error> {
         let (job,): (OwnedObjectPath,) = begun.arguments()?;
+        // However much it says of others' jobs meanwhile.
+        let end = Instant::now() + dbus::PATIENCE;
         loop {
-            let signal = self.0.signal()?;
+            let signal = self.0.signal_until(end)?;
             if signal.is_signal("JobRemoved") {
                 let (_, removed, _, result): (u32, OwnedObjectPath, String, String) = signal.arguments()?;
                 if removed == job {
