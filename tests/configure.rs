@@ -185,8 +185,14 @@ fn mode_owner_and_links_stay_and_there_is_a_backup() {
         let metadata = path.metadata().expect("metadata");
         assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o600, 1000, 1000));
     }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).expect("a mode");
     configure(&container, "docker", &link, &["--default"]).assert_ok();
     assert_eq!(read(&backup), "{}\n", "the file as it was before the first change");
+    let mode = backup.metadata().expect("metadata").mode();
+    assert_eq!(mode & 0o7777, 0o400, "who may not read the one may not read the other");
+    let missing = container.path("missing.json");
+    configure(&container, "docker", &missing, &["--remove"]).assert_ok();
+    assert!(!missing.exists());
     let nowhere = container.path("nowhere.json");
     symlink("missing/file", &nowhere).expect("a link");
     configure(&container, "docker", &nowhere, &[]).assert_exit(1);

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use lxcrun::{Container, ContainerId, OomWatch, Signal, Status};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use crate::command::nul_in;
 use crate::driver::StartCallback;
@@ -308,21 +306,7 @@ impl Driver for LxcDriver {
         // With a PID namespace of its own, everything ends with the init.
         self.kill(id, Signal::KILL)?;
         let Some(container) = self.find(id)? else { return Ok(()) };
-        loop {
-            let processes = kill_members(&container)?;
-            if container.status() == Status::Paused {
-                // A frozen process takes its signal when it is thawed. It may have ended meanwhile.
-                let _ = container.resume();
-            }
-            if processes.is_empty() {
-                return Ok(());
-            }
-            for process in processes {
-                let ended = || poll(&mut [PollFd::new(&process, PollFlags::IN)], None);
-                rustix::io::retry_on_intr(ended)
-                    .map_err(|e| io_error(id, "cannot wait for a killed process", e))?;
-            }
-        }
+        Ok(container.end_all()?)
     }
 
     fn clean(&self, id: &ContainerId) -> Result<()> {
@@ -371,28 +355,4 @@ impl LxcDriver {
             home: home.into(),
         }
     }
-}
-
-/// Kills every process of the container, and returns those that it has killed.
-fn kill_members(container: &Container) -> Result<Vec<OwnedFd>> {
-    let held: Vec<(i32, OwnedFd)> = container
-        .pids()?
-        .into_iter()
-        .filter_map(|pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
-        .collect();
-    // Whoever is still listed now is the process that its descriptor holds, and no later one with its number.
-    let members = container.pids()?;
-    let mut killed = Vec::new();
-    for (pid, pidfd) in held.into_iter().filter(|(pid, _)| members.contains(pid)) {
-        match pidfd_send_signal(&pidfd, Signal::KILL) {
-            Ok(()) => killed.push(pidfd),
-            Err(rustix::io::Errno::SRCH) => {}
-            Err(e) => return Err(io_error(container.id(), &format!("cannot kill process {pid}"), e)),
-        }
-    }
-    Ok(killed)
-}
-
-fn io_error(id: &ContainerId, what: &str, source: rustix::io::Errno) -> Error {
-    lxcrun::Error::Io { id: id.clone(), what: what.into(), source: source.into() }.into()
 }

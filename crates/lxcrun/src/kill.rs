@@ -65,6 +65,17 @@ impl Container {
         self.thaw_killed(signal)
     }
 
+    /// Kills every process in it, frozen or not, and returns when all have ended. The init too, where it has a cgroup.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the kernel refuses, or this process can have no more descriptors.
+    pub fn end_all(&self) -> Result<()> {
+        // Without its lock somebody else may remove it, and the cgroup be another container's.
+        let ours = || self.directory.is_there().unwrap_or(false);
+        let _held = self.directory.hold_freezer()?;
+        self.cgroup()?.kill_all_while(&ours)
+    }
+
     /// A frozen process takes even this signal only when it is thawed.
     fn thaw_killed(&self, signal: Signal) -> Result<()> {
         if signal != Signal::KILL {

@@ -439,7 +439,8 @@ impl StateDir {
 
     /// Whether nobody has locked it since it was made.
     pub(crate) fn is_fresh(&self) -> Result<bool> {
-        Ok(self.mode()? == FRESH)
+        // What its parent hands on says nothing.
+        Ok(self.mode()?.difference(Mode::SGID) == FRESH)
     }
 
     fn mode(&self) -> Result<Mode> {

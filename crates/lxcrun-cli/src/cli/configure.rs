@@ -23,7 +23,7 @@ pub struct Configure {
     /// Use lxcrun's own shim, io.containerd.lxcrun.v2 (docker, containerd)
     #[arg(long)]
     pub shim: bool,
-    /// Take out what this command has put in
+    /// Take out what this command has put in; what it has replaced is in the backup
     #[arg(long, conflicts_with_all = ["default", "shim"])]
     pub remove: bool,
     /// The configuration file [default: the engine's own]

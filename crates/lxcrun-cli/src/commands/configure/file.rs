@@ -39,6 +39,10 @@ impl ConfigFile {
         &self.path
     }
 
+    pub fn is_there(&self) -> bool {
+        self.metadata.is_some()
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -53,9 +57,15 @@ impl ConfigFile {
                 fs::create_dir_all(directory)?;
             }
             let backup = self.metadata.is_some().then(|| beside(&self.path, "lxcrun-backup"));
-            // A backup that is there holds the file as it was before the first change.
-            if let Some(backup) = backup.as_ref().filter(|backup| backup.symlink_metadata().is_err()) {
-                self.write(backup, &self.text)?;
+            match (&backup, &self.metadata) {
+                // It holds the file as it was before the first change. Who may not read that may not read the backup, either.
+                (Some(backup), Some(like))
+                    if backup.symlink_metadata().is_ok_and(|found| found.is_file()) =>
+                {
+                    fs::set_permissions(backup, fs::Permissions::from_mode(like.mode() & 0o7777))?;
+                }
+                (Some(backup), _) if backup.symlink_metadata().is_err() => self.write(backup, &self.text)?,
+                _ => {}
             }
             self.write(&self.path, text)?;
             Ok::<_, io::Error>(backup)

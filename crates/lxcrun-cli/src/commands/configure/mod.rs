@@ -39,7 +39,11 @@ pub fn configure(args: &cli::Configure) -> anyhow::Result<()> {
         remove: args.remove,
     };
     let file = ConfigFile::open(&path)?;
-    let text = change(engine, file.text(), &wanted).with_context(|| file.path().display().to_string())?;
+    let text = if wanted.remove && !file.is_there() {
+        String::new()
+    } else {
+        change(engine, file.text(), &wanted).with_context(|| file.path().display().to_string())?
+    };
     if args.dry_run {
         return print_text(&text);
     }
@@ -48,7 +52,7 @@ pub fn configure(args: &cli::Configure) -> anyhow::Result<()> {
     let Some(backup) = file.replace(&text)? else {
         return print_text(&format!("{name}: {NAME} {is} already\n"));
     };
-    let backup = backup.map(|path| format!(" (before: {})", path.display())).unwrap_or_default();
+    let backup = backup.map(|path| format!(" (as it was at first: {})", path.display())).unwrap_or_default();
     print_text(&format!("{name}: {NAME} {is}{backup}\n{}\n", reload(engine)))?;
     if wanted.shim && !on_path(SHIM.1) {
         tracing::warn!("{} is not on this PATH, where {engine:?} looks for it", SHIM.1);
