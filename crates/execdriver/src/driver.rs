@@ -137,7 +137,7 @@ pub trait Driver: Send + Sync {
     ///
     /// The watch is a descriptor for poll(2), or for an async runtime, and is readable when there may be news:
     /// [`OomWatch::next`] takes them and says whether somebody was killed since the last call. It is readable once more when
-    /// the container has ended and its cgroup is gone. [`info`](Self::info) then says that it is stopped, when nobody was there to
+    /// the container has ended, or its cgroup is gone. [`info`](Self::info) then says that it is stopped, when nobody was there to
     /// remove it, or returns an error. Nobody needs one to be told the end: [`run`](Self::run) returns whether there was any
     /// kill.
     ///

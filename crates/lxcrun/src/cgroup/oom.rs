@@ -52,7 +52,10 @@ impl Cgroup {
         let watch = || -> io::Result<OwnedFd> {
             if unified {
                 let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-                inotify::add_watch(&fd, directory.join("memory.events"), inotify::WatchFlags::MODIFY)?;
+                // The other one tells when the last process has ended: kernels say nothing of a removal to who watches a file.
+                for file in ["memory.events", "cgroup.events"] {
+                    inotify::add_watch(&fd, directory.join(file), inotify::WatchFlags::MODIFY)?;
+                }
                 return Ok(fd);
             }
             let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
