@@ -149,13 +149,18 @@ impl Container {
             process.stdio = Stdio::Fds([indices[0], indices[1], indices[2]]);
         }
         process.preserved = preserved.into_iter().map(|fd| fds.push(fd)).collect();
-        let init =
-            self.init_pidfd()?.ok_or_else(|| Error::Exec { id: id.clone(), status: Status::Stopped })?;
-        let root = self.root_beside_others(spec).at(id, "the container's root")?.map(|root| fds.push(root));
+        let stopped = || Error::Exec { id: id.clone(), status: Status::Stopped };
+        let (init, pid) = self.init_pidfd()?.zip(self.init_pid()).ok_or_else(stopped)?;
+        let root = root_beside_others(spec, pid).at(id, "the container's root")?;
+        let namespaces = other_namespaces(pid).at(id, "the container's namespaces")?;
+        // What was found by the number of the init is the init's if it lives afterwards.
+        if process::has_ended(&init) {
+            return Err(stopped());
+        }
         let plan = Exec {
             container: fds.push(init),
-            namespaces: self.other_namespaces().at(id, "the container's namespaces")?,
-            root,
+            namespaces,
+            root: root.map(|root| fds.push(root)),
             keyring: (!self.state.no_new_keyring).then(|| format!("_ses.{id}")),
             process,
         };
@@ -177,34 +182,33 @@ impl Container {
         }
         Ok(())
     }
+}
 
-    /// The root of a container whose mount namespace is not its own: there, others have another.
-    fn root_beside_others(&self, spec: &Spec) -> io::Result<Option<OwnedFd>> {
-        let mut namespaces = spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
-        let mount = namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::Mount);
-        if mount.is_some_and(|mount| mount.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())) {
-            return Ok(None);
-        }
-        let path = format!("/proc/{}/root", self.init_pid().unwrap_or(0));
-        Ok(Some(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?))
+/// The root of a container whose mount namespace is not its own: there, others have another.
+fn root_beside_others(spec: &Spec, init: i32) -> io::Result<Option<OwnedFd>> {
+    let mut namespaces = spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
+    let mount = namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::Mount);
+    if mount.is_some_and(|mount| mount.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())) {
+        return Ok(None);
     }
+    let path = format!("/proc/{init}/root");
+    Ok(Some(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?))
+}
 
-    /// Those namespaces of the container that this process is not in already.
-    fn other_namespaces(&self) -> io::Result<u32> {
-        let pid = self.init_pid().unwrap_or(0);
-        let mut flags = 0;
-        for (name, flag) in NAMESPACES {
-            let own = match std::fs::read_link(format!("/proc/self/ns/{name}")) {
-                // This kernel has no such namespaces.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                own => own?,
-            };
-            if own != std::fs::read_link(format!("/proc/{pid}/ns/{name}"))? {
-                flags |= flag.unsigned_abs();
-            }
+/// Those namespaces of the container that this process is not in already.
+fn other_namespaces(init: i32) -> io::Result<u32> {
+    let mut flags = 0;
+    for (name, flag) in NAMESPACES {
+        let own = match std::fs::read_link(format!("/proc/self/ns/{name}")) {
+            // This kernel has no such namespaces.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            own => own?,
+        };
+        if own != std::fs::read_link(format!("/proc/{init}/ns/{name}"))? {
+            flags |= flag.unsigned_abs();
         }
-        Ok(flags)
     }
+    Ok(flags)
 }
 
 /// What a process says nothing of is as in the container's own, as in runc: it has no more rights, and is confined alike.
