@@ -12,7 +12,8 @@ use rustix::process::Signal;
 use crate::cgroup::{Cgroup, Hierarchies, OomWatch, ResourceStats};
 use crate::error::Context;
 use crate::monitor::Monitor;
-use crate::state::{self, OciState, State, StateDir, Status};
+use crate::state::{OciState, State, Status};
+use crate::state_dir::{GATE, StateDir};
 use crate::{ContainerId, Error, Result, process};
 
 /// A container in a state root.
@@ -158,7 +159,7 @@ impl Container {
         if self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen()) {
             return (Status::Paused, None);
         }
-        let gate = self.directory.has(state::GATE).then(|| self.directory.short_path(state::GATE));
+        let gate = self.directory.has(GATE).then(|| self.directory.short_path(GATE));
         match gate.and_then(|gate| UnixStream::connect(gate).ok()) {
             Some(gate) => (Status::Created, Some(gate)),
             None => (Status::Running, None),

@@ -12,7 +12,8 @@ use crate::cgroup::{Cgroup, CgroupPath, Hierarchies, wait_for_end};
 use crate::config::{HookKind, hooks};
 use crate::error::Context;
 use crate::resctrl::Resctrl;
-use crate::state::{State, StateDir, Status};
+use crate::state::{State, Status};
+use crate::state_dir::StateDir;
 use crate::{Container, ContainerId, Error, Result};
 
 /// Removes a container. One that is not stopped only by `force`, which kills it first; a created one has no program

@@ -2,7 +2,7 @@
 //!
 //! A container's life, a file for each step: [`Bundle`] → `config` (specification to plan, no input or output) →
 //! [`create`] → `monitor` (the process that calls liblxc) → [`Container::start`] → [`Container::exec`] →
-//! [`Container::kill`] → [`delete`]; what is remembered meanwhile is in `state`, what it may use in `cgroup`.
+//! [`Container::kill`] → [`delete`]; what is remembered meanwhile is in `state` and `state_dir`, what it may use in `cgroup`.
 #![forbid(unsafe_code)]
 
 mod apparmor;
@@ -40,6 +40,7 @@ mod restore;
 mod rootless;
 mod start;
 mod state;
+mod state_dir;
 mod systemd;
 mod template;
 

@@ -24,7 +24,8 @@ use crate::criu::{self, CgroupsMode, Criu, Directory};
 use crate::delete::run_poststop_hooks;
 use crate::error::{Context, refuse};
 use crate::netdevices::{MovedDevices, bring_loopback_up};
-use crate::state::{ProcessId, State, StateDir, Status};
+use crate::state::{ProcessId, State, Status};
+use crate::state_dir::StateDir;
 use crate::{
     Bundle, Container, ContainerId, Error, Host, Result, console, mounts, netdevices, pid_file, process,
 };

@@ -9,7 +9,8 @@ use rustix::process::Signal;
 
 use crate::config::{HookKind, hooks};
 use crate::error::Context;
-use crate::state::{GATE, Status};
+use crate::state::Status;
+use crate::state_dir::GATE;
 use crate::{Container, Error, Result, process};
 
 impl Container {

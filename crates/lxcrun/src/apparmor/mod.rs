@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::WantedProfile;
 use crate::error::{Context, refuse};
-use crate::state::StateDir;
+use crate::state_dir::StateDir;
 use crate::{ContainerId, Result};
 
 /// AppArmor's files: the kernel's admin-guide/LSM/apparmor.

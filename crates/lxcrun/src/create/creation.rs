@@ -25,7 +25,8 @@ use crate::mounts::HostTree;
 use crate::netlink::PairsBefore;
 use crate::pid_file;
 use crate::resctrl::Resctrl;
-use crate::state::{self, ProcessId, State, StateDir, Status};
+use crate::state::{ProcessId, State, Status};
+use crate::state_dir::{CONFIG, GATE, StateDir};
 use crate::{Bundle, ContainerId, Error, Host, Result, listener, mounts, notify, process};
 
 /// A container that is being made. Dropped before it is finished, it takes everything with it.
@@ -232,7 +233,7 @@ impl Creation {
     }
 
     pub(super) fn bind_gate(&self) -> Result<OwnedFd> {
-        let path = self.directory()?.short_path(state::GATE);
+        let path = self.directory()?.short_path(GATE);
         Ok(UnixListener::bind(path).at(&self.id, "cannot make the gate")?.into())
     }
 
@@ -340,7 +341,7 @@ impl Creation {
         }
         // Only now: liblxc would read it when the monitor makes its handle, and lock it by a file of its own.
         let text = config::render(config, &self.id, &self.state.bundle);
-        self.directory()?.write_unread(state::CONFIG, text.as_bytes())?;
+        self.directory()?.write_unread(CONFIG, text.as_bytes())?;
         Ok(pid)
     }
 
