@@ -25,86 +25,122 @@ use crate::root::{Missing, Root};
 /// Attaches one mount below `root`, and returns it. One that covers the root is the root from then on. `control` is the
 /// runtime, which maps owners.
 pub fn attach(root: &mut Root, mount: &Mount, fds: &[OwnedFd], control: &Channel) -> Result<OwnedFd> {
-    let name = || {
-        let (source, destination) = (&mount.shown_source, mount.destination.display());
-        format!("error mounting {source:?} to rootfs at \"{destination}\": {}", mount.field)
-    };
-    let (detached, directory) = match &mount.source {
-        Source::Mounted { options } => return change(root, mount, options).map_err(|e| fail(name(), e)),
-        Source::Tree { tree: mount_tree } => {
-            let tree = match mount_tree {
-                Tree::InRoot { path, recursive, .. } => {
-                    clone_part(root, path, *recursive).map_err(Into::into)
-                }
-                tree => open(tree, fds),
-            };
-            let tree = tree.map_err(|e| fail(name(), e))?;
-            if let Tree::InRoot { owners: Some(index), .. } = mount_tree {
-                map_owners(control, *index, &tree)?;
-            }
-            let stat = rustix::fs::fstat(&tree).map_err(|e| fail(name(), e))?;
-            (tree, FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-        }
+    let detached = match &mount.source {
+        Source::Mounted { options } => return change(root, mount, options).map_err(|e| fail(name(mount), e)),
+        Source::Tree { tree } => open_tree_of(root, mount, tree, fds, control)?,
         Source::Filesystem { fstype, source, options, .. } => {
             let options = with_mode(root, mount, fstype, options);
-            (new_filesystem(fstype, source.as_deref(), &options).map_err(|e| fail(name(), e))?, true)
+            new_filesystem(fstype, source.as_deref(), &options).map_err(|e| fail(name(mount), e))?
         }
     };
-    let missing = if directory { Missing::Directory } else { Missing::File };
-    // Masked and read-only paths are looked for at /proc and /sys: an image must not have them end up elsewhere
-    // (CVE-2019-19921).
-    let plain = matches!(&mount.source, Source::Filesystem { fstype, .. } if matches!(fstype.as_str(), "proc" | "sysfs"));
-    let target = if plain {
-        root.resolve_plain(&mount.destination, missing)
-            .map_err(|e| fail(format!("{}: must be mounted on ordinary directory", name()), e))?
-    } else {
-        root.resolve(&mount.destination, missing).map_err(|e| fail(name(), e))?
-    };
-    // The plan has checked what is below /proc by its text.
-    if !is_below_proc(&mount.destination) && is_in_procs_procfs(root, &target) {
-        return Err(refuse(format!("{}: cannot be mounted: it is inside /proc", name())));
-    }
-    if is_proc(&mount.destination) && !is_procfs(&detached) {
-        return Err(refuse(format!("{}: cannot be mounted over /proc: it is not of type proc", name())));
-    }
+    let target = find_place(root, mount, &detached)?;
+    check_proc(root, mount, &detached, &target)?;
     let covers_root = same_file(&target, root.as_fd());
-    let attributes = if mount.readonly_at_last {
-        Attributes { set: mount.attributes.set & !MountAttr::RDONLY.bits(), ..mount.attributes }
-    } else {
-        mount.attributes
-    };
-    if let Source::Filesystem { copy_up: true, .. } = mount.source {
-        copy_up(&target, &detached).map_err(|e| fail(format!("{}: tmpcopyup", name()), e))?;
-    }
-    if let Some(label) = &mount.label {
-        let path = format!("/proc/self/fd/{}", detached.as_raw_fd());
-        setxattr(path, "security.selinux", label.as_bytes(), XattrFlags::empty())
-            .map_err(|e| fail(format!("{}: linux.mountLabel ({label})", name()), e))?;
-    }
-    set(&detached, false, attributes).map_err(|e| fail(format!("{}: its options", name()), e))?;
-    set(&detached, true, mount.recursive_attributes)
-        .map_err(|e| fail(format!("{}: its recursive options", name()), e))?;
+    fill(mount, &detached, &target)?;
+    dress(mount, &detached)?;
     move_to(&detached, &target).map_err(|e| {
         // Engines explain those words.
         let mixed = e == Errno::INVAL && is_directory(&detached) != is_directory(&target);
         let e = if mixed { Errno::NOTDIR } else { e };
-        fail(format!("{}: cannot be attached", name()), e)
+        fail(format!("{}: cannot be attached", name(mount)), e)
     })?;
     for (propagation, recursive) in &mount.propagation {
         propagate(&detached, *propagation, *recursive)
-            .map_err(|e| fail(format!("{}: propagation", name()), e))?;
+            .map_err(|e| fail(format!("{}: propagation", name(mount)), e))?;
     }
     for (link, to) in &mount.links {
-        symlinkat(to, &detached, link).map_err(|e| fail(format!("{}: the link {link}", name()), e))?;
+        symlinkat(to, &detached, link).map_err(|e| fail(format!("{}: the link {link}", name(mount)), e))?;
     }
     if covers_root {
-        *root = Root::new(detached.try_clone().map_err(|e| fail(name(), e))?);
+        *root = Root::new(detached.try_clone().map_err(|e| fail(name(mount), e))?);
     }
     Ok(detached)
 }
 
+/// What errors call a mount: the words are runc's, which engines look for, and the field is ours.
+fn name(mount: &Mount) -> String {
+    let (source, destination) = (&mount.shown_source, mount.destination.display());
+    format!("error mounting {source:?} to rootfs at \"{destination}\": {}", mount.field)
+}
+
+/// The tree of a bind mount, with its owners mapped, attached nowhere.
+fn open_tree_of(
+    root: &Root,
+    mount: &Mount,
+    tree: &Tree,
+    fds: &[OwnedFd],
+    control: &Channel,
+) -> Result<OwnedFd> {
+    let Tree::InRoot { path, recursive, owners } = tree else {
+        return open(tree, fds).map_err(|e| fail(name(mount), e));
+    };
+    let part = clone_part(root, path, *recursive).map_err(|e| fail(name(mount), e))?;
+    if let Some(index) = owners {
+        map_owners(control, *index, &part)?;
+    }
+    Ok(part)
+}
+
+/// Opens the place in the root where a mount is to be attached, and makes it where there is none.
+fn find_place(root: &Root, mount: &Mount, detached: &OwnedFd) -> Result<OwnedFd> {
+    let directory = match mount.source {
+        Source::Filesystem { .. } => true,
+        _ => file_type(detached).map_err(|e| fail(name(mount), e))?.is_dir(),
+    };
+    let missing = if directory { Missing::Directory } else { Missing::File };
+    // Masked and read-only paths are looked for at /proc and /sys: an image must not have them end up elsewhere
+    // (CVE-2019-19921).
+    if matches!(&mount.source, Source::Filesystem { fstype, .. } if matches!(fstype.as_str(), "proc" | "sysfs"))
+    {
+        return root
+            .resolve_plain(&mount.destination, missing)
+            .map_err(|e| fail(format!("{}: must be mounted on ordinary directory", name(mount)), e));
+    }
+    root.resolve(&mount.destination, missing).map_err(|e| fail(name(mount), e))
+}
+
+/// Fails for what would have programs believe a /proc that is none. The plan has checked what is below /proc by its text; here
+/// it is about where the image's links lead.
+fn check_proc(root: &Root, mount: &Mount, detached: &OwnedFd, target: &OwnedFd) -> Result<()> {
+    if !is_below_proc(&mount.destination) && is_in_procs_procfs(root, target) {
+        return Err(refuse(format!("{}: cannot be mounted: it is inside /proc", name(mount))));
+    }
+    if is_proc(&mount.destination) && !is_procfs(detached) {
+        return Err(refuse(format!("{}: cannot be mounted over /proc: it is not of type proc", name(mount))));
+    }
+    Ok(())
+}
+
+/// Puts into a new file system what it has from the start.
+fn fill(mount: &Mount, detached: &OwnedFd, target: &OwnedFd) -> Result<()> {
+    if let Source::Filesystem { copy_up: true, .. } = mount.source {
+        copy_up(target, detached).map_err(|e| fail(format!("{}: tmpcopyup", name(mount)), e))?;
+    }
+    if let Some(label) = &mount.label {
+        let path = format!("/proc/self/fd/{}", detached.as_raw_fd());
+        setxattr(path, "security.selinux", label.as_bytes(), XattrFlags::empty())
+            .map_err(|e| fail(format!("{}: linux.mountLabel ({label})", name(mount)), e))?;
+    }
+    Ok(())
+}
+
+/// Gives a mount its attributes, as long as nobody sees it.
+fn dress(mount: &Mount, detached: &OwnedFd) -> Result<()> {
+    let mut attributes = mount.attributes;
+    if mount.readonly_at_last {
+        attributes.set &= !MountAttr::RDONLY.bits();
+    }
+    set(detached, false, attributes).map_err(|e| fail(format!("{}: its options", name(mount)), e))?;
+    set(detached, true, mount.recursive_attributes)
+        .map_err(|e| fail(format!("{}: its recursive options", name(mount)), e))
+}
+
+fn file_type(fd: impl AsFd) -> rustix::io::Result<FileType> {
+    fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode))
+}
+
 fn is_directory(fd: impl AsFd) -> bool {
-    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
+    file_type(fd).is_ok_and(FileType::is_dir)
 }
 
 /// A tree of the host, attached nowhere.
