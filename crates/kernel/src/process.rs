@@ -42,22 +42,27 @@ pub fn clone_child() -> Result<Clone> {
     clone(0, libc::SIGCHLD)
 }
 
-fn clone(flags: i32, exit_signal: i32) -> Result<Clone> {
-    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    assert!(threads <= 1, "a fork in a process with {threads} threads");
-    let args = libc::clone_args {
-        flags: u64::from(flags.unsigned_abs()),
+/// What clone3(2) is asked for a fork: with these flags, and with this signal at the child's end, or none for 0.
+pub(crate) fn clone_args(flags: i32, exit_signal: i32) -> libc::clone_args {
+    libc::clone_args {
+        flags: flags.unsigned_abs().into(),
         pidfd: 0,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: u64::from(exit_signal.unsigned_abs()),
+        exit_signal: exit_signal.unsigned_abs().into(),
         stack: 0,
         stack_size: 0,
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
         cgroup: 0,
-    };
+    }
+}
+
+fn clone(flags: i32, exit_signal: i32) -> Result<Clone> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    assert!(threads <= 1, "a fork in a process with {threads} threads");
+    let args = clone_args(flags, exit_signal);
     // SAFETY: without CLONE_VM and with no new stack this is fork(2): the child runs on a copy of this
     // address space. There is a single thread (asserted), so no lock is held by a thread that vanishes.
     let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };

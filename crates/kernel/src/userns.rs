@@ -7,6 +7,8 @@ use rustix::io::{Errno, Result};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
+use crate::process::clone_args;
+
 /// Makes a user namespace with these mappings, lines of /proc/PID/uid_map and gid_map, and returns its file.
 ///
 /// A namespace needs a process to be born in: it is forked here, does nothing, and is gone when this returns.
@@ -135,20 +137,9 @@ struct ChildFds {
 fn clone(fds: &ChildFds) -> Result<(Pid, OwnedFd)> {
     let mut pidfd: RawFd = -1;
     let new = if fds.existing.is_none() { libc::CLONE_NEWUSER } else { 0 };
-    let args = libc::clone_args {
-        flags: (new | libc::CLONE_PIDFD).unsigned_abs().into(),
-        pidfd: (&raw mut pidfd).addr() as u64,
-        child_tid: 0,
-        parent_tid: 0,
-        // None: nobody's handler for the end of children hears of this one.
-        exit_signal: 0,
-        stack: 0,
-        stack_size: 0,
-        tls: 0,
-        set_tid: 0,
-        set_tid_size: 0,
-        cgroup: 0,
-    };
+    // Without a signal nobody's handler for the end of children hears of this one.
+    let args =
+        libc::clone_args { pidfd: (&raw mut pidfd).addr() as u64, ..clone_args(new | libc::CLONE_PIDFD, 0) };
     // SAFETY: without CLONE_VM this is fork(2). Other threads may hold locks, so the child makes plain system calls
     // only and never returns from `wait_and_exit`.
     let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
