@@ -199,8 +199,6 @@ pub struct Container {
     pub creating_state: String,
     /// The OCI state for hooks of `start`.
     pub created_state: String,
-    /// The bundle: working directory of hooks.
-    pub bundle: PathBuf,
     /// The listening socket of the gate.
     pub gate: FdIndex,
     /// Join a new session keyring of this name.

@@ -94,7 +94,6 @@ pub(super) fn init_request(
         start_container_hooks: plan.start_container_hooks.clone(),
         creating_state: creation.state.oci(Status::Creating).json(),
         created_state: creation.state.oci(Status::Created).json(),
-        bundle: creation.state.bundle.clone(),
         gate: fds.push(given.gate),
         keyring: given.new_keyring.then(|| format!("_ses.{id}")),
         process,
