@@ -24,7 +24,7 @@ use crate::proc::Proc;
 use crate::process::{Rights, Start};
 use crate::root::{Missing, Root};
 use crate::terminal::Terminal;
-use crate::{devices, exec, labels, may_proceed, mounts, no_pivot, process, say, terminal};
+use crate::{devices, exec, exit, labels, may_proceed, mounts, no_pivot, process, say, terminal};
 
 /// Makes the container around this process and becomes its program. Returns when that fails, or when the
 /// runtime is gone.
@@ -341,9 +341,4 @@ fn end(kind: FailureKind) -> ! {
         FailureKind::Other => 1,
     };
     exit(code)
-}
-
-fn exit(code: i32) -> ! {
-    #[allow(clippy::exit)] // there is nothing to unwind: this process is a single function
-    std::process::exit(code)
 }

@@ -11,7 +11,7 @@ use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
 use crate::process::{Rights, Start};
 use crate::root::Root;
-use crate::{labels, may_proceed, process, say, terminal};
+use crate::{exit, labels, may_proceed, process, say, terminal};
 
 /// Joins the container and becomes the program. Returns when that fails, or in the helper that stays outside.
 pub fn run(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<()> {
@@ -28,7 +28,7 @@ pub fn run(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<()> {
     }
     // A PID namespace is entered by children only. The child's parent is ours, so it can wait for it.
     match kernel::clone_sibling().map_err(|e| fail("a process in the container", e))? {
-        kernel::Clone::Parent(_) => finish_helper(),
+        kernel::Clone::Parent(_) => exit(0),
         kernel::Clone::Child => become_program(control, plan, fds),
     }
 }
@@ -95,7 +95,7 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
         Err(failure) => failure,
     };
     let _ = report.send(&FromInit::Failed(failure), &[]);
-    finish_helper()
+    exit(0)
 }
 
 /// Hands the listener of a seccomp filter to the runtime, and returns when its agent has it.
@@ -106,9 +106,4 @@ pub fn hand_over(runtime: &Channel, listener: &OwnedFd) -> Result<()> {
         return Ok(());
     }
     Err(refuse("linux.seccomp.listenerPath: nobody has the listener"))
-}
-
-fn finish_helper() -> ! {
-    #[allow(clippy::exit)] // there is nothing to unwind: this process is a single function
-    std::process::exit(0)
 }

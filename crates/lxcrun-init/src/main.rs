@@ -63,8 +63,13 @@ fn serve(control: &Channel) -> Result<()> {
 /// SIGHUP for a reboot and starts it again (`lxc_poll` in its start.c), but to everybody else it is just that death.
 fn start_again() -> ! {
     const SIGHUP: i32 = 1;
-    #[allow(clippy::exit)] // there is nothing to unwind: this process is a single function
-    std::process::exit(128 + SIGHUP)
+    exit(128 + SIGHUP)
+}
+
+/// Ends this process at once. There is nothing to unwind, because all of it is a single function.
+#[allow(clippy::exit)]
+fn exit(code: i32) -> ! {
+    std::process::exit(code)
 }
 
 fn say(control: &Channel, message: &FromInit) -> Result<()> {

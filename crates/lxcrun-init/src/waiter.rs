@@ -41,12 +41,7 @@ fn wait_for_siblings_of(helper: Pid, report: OwnedFd) -> ! {
             }
             Ok(_) | Err(Errno::INTR) => {}
             // There is nobody left.
-            Err(_) => end(),
+            Err(_) => crate::exit(0),
         }
     }
-}
-
-fn end() -> ! {
-    #[allow(clippy::exit)] // there is nothing to unwind: this process is a single function
-    std::process::exit(0)
 }
