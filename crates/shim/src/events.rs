@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -66,7 +66,7 @@ enum Note {
 #[derive(Clone)]
 pub struct Events {
     namespace: String,
-    notes: Arc<Mutex<Sender<Note>>>,
+    notes: Sender<Note>,
     /// Whether events wait for containerd to come back.
     waiting: Arc<AtomicBool>,
 }
@@ -81,7 +81,7 @@ impl Events {
             .name("events".into())
             .spawn(move || publisher.run(&received))
             .context("cannot start a thread")?;
-        Ok(Self { namespace: namespace.into(), notes: Arc::new(Mutex::new(notes)), waiting })
+        Ok(Self { namespace: namespace.into(), notes, waiting })
     }
 
     pub fn publish<E: Event>(&self, event: &E) {
@@ -112,7 +112,7 @@ impl Events {
     }
 
     fn send(&self, note: Note) {
-        let _ = self.notes.lock().unwrap_or_else(PoisonError::into_inner).send(note);
+        let _ = self.notes.send(note);
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Service {
     /// A creation has ended.
     created: Condvar,
     events: Events,
-    end: Mutex<Sender<Events>>,
+    end: Sender<Events>,
 }
 
 /// A process of a task.
@@ -64,7 +64,7 @@ impl Service {
             tasks: Mutex::default(),
             created: Condvar::new(),
             events,
-            end: Mutex::new(end),
+            end,
         };
         (service, ended)
     }
@@ -141,7 +141,7 @@ impl Service {
         let is_creating = |tasks: &mut HashMap<_, Option<_>>| tasks.values().any(Option::is_none);
         let settled = self.created.wait_while(lock(&self.tasks), is_creating);
         if settled.unwrap_or_else(PoisonError::into_inner).is_empty() {
-            let _ = lock(&self.end).send(self.events.clone());
+            let _ = self.end.send(self.events.clone());
         }
     }
 
