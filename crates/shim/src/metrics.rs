@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::{cgroups, cgroups_v2};
-use lxcrun::{BlkioEntry, Container, MemoryUsage, ResourceStats};
+use lxcrun::{BlkioEntry, Container, MemoryUsage, NetworkInterface, ResourceStats};
 
 use crate::service::any;
 
@@ -22,61 +22,13 @@ pub fn of(container: &Container) -> lxcrun::Result<Any> {
 }
 
 fn v1(stats: &ResourceStats) -> cgroups::metrics::Metrics {
-    use cgroups::metrics::{
-        BlkIOEntry, BlkIOStat, CPUStat, CPUUsage, HugetlbStat, MemoryOomControl, Metrics, NetworkStat,
-        PidsStat, Throttle,
-    };
+    use cgroups::metrics::{HugetlbStat, MemoryOomControl, Metrics, PidsStat};
     let hugetlb = stats.hugetlb.iter().map(|(size, of_size)| HugetlbStat {
         usage: of_size.usage,
         max: of_size.max,
         failcnt: of_size.failcnt,
         pagesize: size.clone(),
         ..HugetlbStat::default()
-    });
-    let usage = CPUUsage {
-        total: stats.cpu.usage.total,
-        kernel: stats.cpu.usage.kernel,
-        user: stats.cpu.usage.user,
-        per_cpu: stats.cpu.usage.percpu.clone(),
-        ..CPUUsage::default()
-    };
-    let throttling = Throttle {
-        periods: stats.cpu.throttling.periods,
-        throttled_periods: stats.cpu.throttling.throttled_periods,
-        throttled_time: stats.cpu.throttling.throttled_time,
-        ..Throttle::default()
-    };
-    let cpu = CPUStat {
-        usage: MessageField::some(usage),
-        throttling: MessageField::some(throttling),
-        ..CPUStat::default()
-    };
-    let entries = |all: &[BlkioEntry]| {
-        let entry = |e: &BlkioEntry| BlkIOEntry {
-            op: e.op.clone(),
-            major: e.major,
-            minor: e.minor,
-            value: e.value,
-            ..BlkIOEntry::default()
-        };
-        all.iter().map(entry).collect()
-    };
-    let blkio = BlkIOStat {
-        io_service_bytes_recursive: entries(&stats.blkio.io_service_bytes_recursive),
-        io_serviced_recursive: entries(&stats.blkio.io_serviced_recursive),
-        ..BlkIOStat::default()
-    };
-    let network = stats.network_interfaces.iter().map(|i| NetworkStat {
-        name: i.name.clone(),
-        rx_bytes: i.rx_bytes,
-        rx_packets: i.rx_packets,
-        rx_errors: i.rx_errors,
-        rx_dropped: i.rx_dropped,
-        tx_bytes: i.tx_bytes,
-        tx_packets: i.tx_packets,
-        tx_errors: i.tx_errors,
-        tx_dropped: i.tx_dropped,
-        ..NetworkStat::default()
     });
     Metrics {
         hugetlb: hugetlb.collect(),
@@ -85,15 +37,67 @@ fn v1(stats: &ResourceStats) -> cgroups::metrics::Metrics {
             limit: stats.pids.limit,
             ..PidsStat::default()
         }),
-        cpu: MessageField::some(cpu),
+        cpu: MessageField::some(cpu_v1(stats)),
         memory: MessageField::some(memory_v1(stats)),
-        blkio: MessageField::some(blkio),
-        network: network.collect(),
+        blkio: MessageField::some(blkio_v1(stats)),
+        network: stats.network_interfaces.iter().map(network_v1).collect(),
         memory_oom_control: MessageField::some(MemoryOomControl {
             oom_kill: stats.memory.event_count.oom_kill,
             ..MemoryOomControl::default()
         }),
         ..Metrics::default()
+    }
+}
+
+fn cpu_v1(stats: &ResourceStats) -> cgroups::metrics::CPUStat {
+    use cgroups::metrics::{CPUStat, CPUUsage, Throttle};
+    let (usage, throttling) = (&stats.cpu.usage, &stats.cpu.throttling);
+    CPUStat {
+        usage: MessageField::some(CPUUsage {
+            total: usage.total,
+            kernel: usage.kernel,
+            user: usage.user,
+            per_cpu: usage.percpu.clone(),
+            ..CPUUsage::default()
+        }),
+        throttling: MessageField::some(Throttle {
+            periods: throttling.periods,
+            throttled_periods: throttling.throttled_periods,
+            throttled_time: throttling.throttled_time,
+            ..Throttle::default()
+        }),
+        ..CPUStat::default()
+    }
+}
+
+fn blkio_v1(stats: &ResourceStats) -> cgroups::metrics::BlkIOStat {
+    use cgroups::metrics::{BlkIOEntry, BlkIOStat};
+    let entry = |e: &BlkioEntry| BlkIOEntry {
+        op: e.op.clone(),
+        major: e.major,
+        minor: e.minor,
+        value: e.value,
+        ..BlkIOEntry::default()
+    };
+    BlkIOStat {
+        io_service_bytes_recursive: stats.blkio.io_service_bytes_recursive.iter().map(entry).collect(),
+        io_serviced_recursive: stats.blkio.io_serviced_recursive.iter().map(entry).collect(),
+        ..BlkIOStat::default()
+    }
+}
+
+fn network_v1(interface: &NetworkInterface) -> cgroups::metrics::NetworkStat {
+    cgroups::metrics::NetworkStat {
+        name: interface.name.clone(),
+        rx_bytes: interface.rx_bytes,
+        rx_packets: interface.rx_packets,
+        rx_errors: interface.rx_errors,
+        rx_dropped: interface.rx_dropped,
+        tx_bytes: interface.tx_bytes,
+        tx_packets: interface.tx_packets,
+        tx_errors: interface.tx_errors,
+        tx_dropped: interface.tx_dropped,
+        ..cgroups::metrics::NetworkStat::default()
     }
 }
 
@@ -257,7 +261,9 @@ fn io(stats: &ResourceStats) -> Vec<cgroups_v2::metrics::IOEntry> {
             ("Read", true) => device.rbytes = entry.value,
             ("Write", true) => device.wbytes = entry.value,
             ("Read", false) => device.rios = entry.value,
-            _ => device.wios = entry.value,
+            ("Write", false) => device.wios = entry.value,
+            // Version 1 also counts what is synchronous, or discarded, and the sum: containerd has no place for them here.
+            _ => {}
         }
     }
     devices.into_values().collect()
@@ -280,4 +286,25 @@ fn pressure(psi: Option<&lxcrun::Pressure>) -> MessageField<cgroups_v2::metrics:
 /// The numbers of memory.stat by name.
 fn named(raw: &BTreeMap<String, u64>) -> impl Fn(&str) -> u64 {
     |name| raw.get(name).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_writes_count_as_writes() {
+        let entries = |values: [(&str, u64); 4]| {
+            let entry = |(op, value): (&str, u64)| BlkioEntry { major: 8, minor: 1, op: op.into(), value };
+            values.map(entry).to_vec()
+        };
+        let mut stats = ResourceStats::default();
+        stats.blkio.io_service_bytes_recursive =
+            entries([("Read", 1), ("Write", 2), ("Discard", 3), ("Total", 6)]);
+        stats.blkio.io_serviced_recursive =
+            entries([("Read", 10), ("Write", 20), ("Discard", 30), ("Total", 60)]);
+        let found = io(&stats);
+        let numbers = found.iter().map(|e| (e.major, e.minor, e.rbytes, e.wbytes, e.rios, e.wios));
+        assert_eq!(numbers.collect::<Vec<_>>(), [(8, 1, 1, 2, 10, 20)]);
+    }
 }
