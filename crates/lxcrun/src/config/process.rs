@@ -1,6 +1,6 @@
 //! `process`.
 
-use oci_spec::runtime::{PosixRlimitType, Spec};
+use oci_spec::runtime::{PosixRlimitType, Spec, User};
 use protocol::init::{Process, Stdio};
 use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
@@ -58,72 +58,29 @@ pub(crate) fn exec_process(
     process: &oci_spec::runtime::Process,
     raw: &[Rlimit],
 ) -> Result<(Process, Vec<Rlimit>)> {
-    let args = process.args().clone().unwrap_or_default();
-    if args.is_empty() {
-        return Err(refuse(id, "process.args", "is empty"));
-    }
-    if !process.cwd().is_absolute() {
-        return Err(refuse(id, "process.cwd", format!("{:?} is not absolute", process.cwd())));
-    }
-    let env = process.env().clone().unwrap_or_default();
-    for (field, list) in [("process.args", &args), ("process.env", &env)] {
-        if list.iter().any(|text| text.contains('\0')) {
-            return Err(refuse(id, field, "contains a NUL byte"));
-        }
-    }
-    // The words are runc's.
-    match env.iter().find(|variable| variable.find('=').is_none_or(|at| at == 0)) {
-        Some(nameless) if nameless.contains('=') => {
-            let reason = format!("environment variable name can't be empty: {nameless:?}");
-            return Err(refuse(id, "process.env", reason));
-        }
-        Some(other) => {
-            return Err(refuse(id, "process.env", format!("invalid environment variable: {other:?}")));
-        }
-        None => {}
-    }
+    check_program(id, process)?;
+    check_environment(id, process)?;
     if let Some(affinity) = process.exec_cpu_affinity() {
         // For execs, which may be too late to be told.
         scheduling::CpuAffinity::new(id, affinity)?;
     }
-    let user = process.user();
-    for (field, number) in [("process.user.uid", user.uid()), ("process.user.gid", user.gid())] {
-        // What setresuid(2) takes for "as it is", which is root.
-        if number == u32::MAX {
-            return Err(refuse(id, field, format!("{number} is nobody's number")));
-        }
-    }
-    let size = process.console_size().map(|size| {
-        let cut = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
-        (cut(size.width()), cut(size.height()))
-    });
+    check_user(id, process)?;
     let linux = spec.linux().as_ref();
-    let seccomp = match linux.and_then(|l| l.seccomp().as_ref()) {
-        Some(wanted) => Some(seccomp::compile(id, wanted)?),
-        None => None,
-    };
-    let of_container = match spec.process() {
-        Some(first) => rlimits(id, first)?,
-        None => Vec::new(),
-    };
-    let rlimits = with_raw(rlimits(id, process)?, &of_container, raw);
+    let seccomp = linux.and_then(|l| l.seccomp().as_ref()).map(|wanted| seccomp::compile(id, wanted));
+    let seccomp = seccomp.transpose()?;
+    let of_container = spec.process().as_ref().map(|first| rlimits(id, first)).transpose()?;
+    let rlimits = with_raw(rlimits(id, process)?, &of_container.unwrap_or_default(), raw);
+    let user = process.user();
     let named = |label: &Option<String>| label.clone().filter(|l| !l.is_empty());
-    let mut groups = user.additional_gids().clone().unwrap_or_default();
-    groups.sort_unstable();
-    groups.dedup();
     let planned = Process {
-        args,
-        env,
+        args: process.args().clone().unwrap_or_default(),
+        env: process.env().clone().unwrap_or_default(),
         cwd: process.cwd().clone(),
         uid: user.uid(),
         gid: user.gid(),
-        additional_gids: groups,
+        additional_gids: additional_gids(user),
         umask: user.umask(),
-        stdio: if process.terminal().unwrap_or(false) {
-            Stdio::Terminal(size)
-        } else {
-            Stdio::Fds([0, 1, 2])
-        },
+        stdio: stdio(process),
         preserved: Vec::new(),
         scheduling: scheduling::scheduling(id, linux, process)?,
         capabilities: capabilities::capabilities(id, process.capabilities().as_ref())?,
@@ -134,6 +91,62 @@ pub(crate) fn exec_process(
         selinux_label: named(process.selinux_label()),
     };
     Ok((planned, rlimits))
+}
+
+fn check_program(id: &ContainerId, process: &oci_spec::runtime::Process) -> Result<()> {
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(refuse(id, "process.args", "is empty"));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(refuse(id, "process.cwd", format!("{:?} is not absolute", process.cwd())));
+    }
+    for (field, list) in [("process.args", process.args()), ("process.env", process.env())] {
+        if list.iter().flatten().any(|text| text.contains('\0')) {
+            return Err(refuse(id, field, "contains a NUL byte"));
+        }
+    }
+    Ok(())
+}
+
+/// Fails for what is no `NAME=value`. The words are runc's.
+fn check_environment(id: &ContainerId, process: &oci_spec::runtime::Process) -> Result<()> {
+    let mut env = process.env().iter().flatten();
+    let reason = match env.find(|variable| variable.find('=').is_none_or(|at| at == 0)) {
+        None => return Ok(()),
+        Some(nameless) if nameless.contains('=') => {
+            format!("environment variable name can't be empty: {nameless:?}")
+        }
+        Some(other) => format!("invalid environment variable: {other:?}"),
+    };
+    Err(refuse(id, "process.env", reason))
+}
+
+fn check_user(id: &ContainerId, process: &oci_spec::runtime::Process) -> Result<()> {
+    let user = process.user();
+    for (field, number) in [("process.user.uid", user.uid()), ("process.user.gid", user.gid())] {
+        // What setresuid(2) takes for "as it is", which is root.
+        if number == u32::MAX {
+            return Err(refuse(id, field, format!("{number} is nobody's number")));
+        }
+    }
+    Ok(())
+}
+
+/// Each once.
+fn additional_gids(user: &User) -> Vec<u32> {
+    let mut groups = user.additional_gids().clone().unwrap_or_default();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+/// A terminal of the size that is wanted, or descriptors, which are not known yet.
+fn stdio(process: &oci_spec::runtime::Process) -> Stdio {
+    if !process.terminal().unwrap_or(false) {
+        return Stdio::Fds([0, 1, 2]);
+    }
+    let cut = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+    Stdio::Terminal(process.console_size().map(|size| (cut(size.width()), cut(size.height()))))
 }
 
 /// What the init needs of `RLIMIT_NOFILE`. Where a program may have less, the init takes it from itself at last.
