@@ -13,7 +13,9 @@ use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::cgroup::{Cgroup, Layout};
-use crate::config::{ATIMES, IdMap, LOCKED, Plan, PlannedMount, Sharing, UserNamespace, What, attributes_of};
+use crate::config::{
+    ATIMES, IdMap, LOCKED, MountKind, Plan, PlannedMount, Sharing, UserNamespace, attributes_of,
+};
 use crate::create::FdTable;
 use crate::error::refuse;
 use crate::{ContainerId, Error, Result};
@@ -120,7 +122,7 @@ pub(crate) fn allow_programs(id: &ContainerId, rootfs: &HostTree) -> Result<()> 
 pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>> {
     let mut binds = Vec::new();
     for (index, mount) in plan.mounts.iter().enumerate() {
-        let What::Bind { source, recursive } = &mount.what else { continue };
+        let MountKind::Bind { source, recursive } = &mount.kind else { continue };
         let field = format!("{}.source", mount.field);
         if let Ok(path) = source.strip_prefix(&plan.rootfs) {
             let owners = mount.idmap.is_some().then_some(index);
@@ -234,14 +236,14 @@ pub(crate) fn for_init(
     let mut binds = binds.into_iter();
     let mut mounts = Vec::new();
     for planned in &plan.mounts {
-        match &planned.what {
-            What::Bind { .. } => {
+        match &planned.kind {
+            MountKind::Bind { .. } => {
                 let Some(tree) = binds.next() else {
                     return Err(refuse(id, &planned.field, "was not opened"));
                 };
                 mounts.push(of_planned(planned, Source::Tree { tree: tree.for_init(fds) }));
             }
-            What::Filesystem { fstype, source, options, copy_up } => {
+            MountKind::Filesystem { fstype, source, options, copy_up } => {
                 let source = Source::Filesystem {
                     fstype: fstype.clone(),
                     source: source.clone(),
@@ -250,10 +252,10 @@ pub(crate) fn for_init(
                 };
                 mounts.push(of_planned(planned, source));
             }
-            What::Remount { options } => {
+            MountKind::Remount { options } => {
                 mounts.push(of_planned(planned, Source::Mounted { options: options.clone() }));
             }
-            What::Cgroup { readonly } => {
+            MountKind::Cgroup { readonly } => {
                 mounts.extend(cgroup_mounts(id, plan, planned, *readonly, cgroup, fds)?);
             }
         }
@@ -262,11 +264,11 @@ pub(crate) fn for_init(
 }
 
 fn of_planned(planned: &PlannedMount, source: Source) -> Mount {
-    let shown_source = match &planned.what {
-        What::Bind { source, .. } => source.display().to_string(),
-        What::Filesystem { fstype, source, .. } => source.as_ref().unwrap_or(fstype).clone(),
-        What::Remount { .. } => String::new(),
-        What::Cgroup { .. } => "cgroup".into(),
+    let shown_source = match &planned.kind {
+        MountKind::Bind { source, .. } => source.display().to_string(),
+        MountKind::Filesystem { fstype, source, .. } => source.as_ref().unwrap_or(fstype).clone(),
+        MountKind::Remount { .. } => String::new(),
+        MountKind::Cgroup { .. } => "cgroup".into(),
     };
     Mount {
         field: planned.field.clone(),

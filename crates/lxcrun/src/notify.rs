@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::config::{PlannedMount, What};
+use crate::config::{MountKind, PlannedMount};
 use crate::error::Context;
 use crate::{Container, Result};
 
@@ -24,7 +24,7 @@ pub(crate) fn mount(directory: PathBuf) -> PlannedMount {
     PlannedMount {
         field: "NOTIFY_SOCKET".into(),
         destination: "/run/notify".into(),
-        what: What::Bind { source: directory, recursive: false },
+        kind: MountKind::Bind { source: directory, recursive: false },
         attributes: Default::default(),
         recursive_attributes: Default::default(),
         propagation: Vec::new(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kernel::MountAttr;
 use protocol::init::Attributes;
 
-use super::mounts::{PlannedMount, What, is_at};
+use super::mounts::{MountKind, PlannedMount, is_at};
 use super::namespaces::Namespaces;
 use crate::error::refuse;
 use crate::host::unescaped;
@@ -77,8 +77,8 @@ pub(super) fn mounts(
 
 /// Whether the container has a file system of its own there.
 fn has(mounts: &[PlannedMount], place: &str, wanted: &str) -> bool {
-    let last = mounts.iter().rfind(|m| is_at(m, place) && !matches!(m.what, What::Remount { .. }));
-    last.is_some_and(|m| matches!(&m.what, What::Filesystem { fstype, .. } if fstype == wanted))
+    let last = mounts.iter().rfind(|m| is_at(m, place) && !matches!(m.kind, MountKind::Remount { .. }));
+    last.is_some_and(|m| matches!(&m.kind, MountKind::Filesystem { fstype, .. } if fstype == wanted))
 }
 
 fn bind(field: &str, source: PathBuf, destination: PathBuf) -> PlannedMount {
@@ -86,7 +86,7 @@ fn bind(field: &str, source: PathBuf, destination: PathBuf) -> PlannedMount {
     PlannedMount {
         field: field.into(),
         destination,
-        what: What::Bind { source, recursive: false },
+        kind: MountKind::Bind { source, recursive: false },
         attributes: Attributes { set: flags.bits(), clear: 0 },
         recursive_attributes: Attributes::default(),
         propagation: Vec::new(),

@@ -33,7 +33,7 @@ pub(crate) use attach::NOTHING as ATTACH_NOTHING;
 pub(crate) use capabilities::{CAPABILITIES, capability_name};
 pub(crate) use hooks::{HookKind, hooks};
 pub(crate) use lxc::{ATTACH_FILTER, LOG_FILE, Surroundings, render};
-pub(crate) use mounts::{ATIMES, IdMap, LOCKED, PlannedMount, What, attributes_of, is_mount_option};
+pub(crate) use mounts::{ATIMES, IdMap, LOCKED, MountKind, PlannedMount, attributes_of, is_mount_option};
 pub(crate) use namespaces::{Namespaces, Sharing, UserNamespace, namespace_names};
 pub(crate) use netdevices::NetDevice;
 pub(crate) use process::{DESCRIPTORS_OF_INIT, Rlimit, exec_process};
@@ -226,7 +226,7 @@ impl Plan {
 
     /// Whether the container gets its cgroup to change: runtime-spec, config-linux.md, "Cgroup ownership".
     pub(crate) fn owns_cgroup(&self, host: &Host) -> bool {
-        let writable = |mount: &PlannedMount| matches!(mount.what, What::Cgroup { readonly: false });
+        let writable = |mount: &PlannedMount| matches!(mount.kind, MountKind::Cgroup { readonly: false });
         host.cgroup_layout() == Layout::Unified
             && self.namespaces.is_new("cgroup")
             && self.mounts.iter().any(writable)

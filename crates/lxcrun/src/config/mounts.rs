@@ -18,7 +18,7 @@ pub(crate) struct PlannedMount {
     /// For instance `mounts[3]`.
     pub field: String,
     pub destination: PathBuf,
-    pub what: What,
+    pub kind: MountKind,
     pub attributes: Attributes,
     pub recursive_attributes: Attributes,
     pub propagation: Vec<(Propagation, bool)>,
@@ -33,7 +33,7 @@ pub(crate) struct PlannedMount {
 impl PlannedMount {
     /// If it is one of cgroups, whatever its options say.
     pub(crate) fn make_cgroup_writable(&mut self) {
-        if let What::Cgroup { readonly } = &mut self.what {
+        if let MountKind::Cgroup { readonly } = &mut self.kind {
             *readonly = false;
         }
     }
@@ -49,7 +49,7 @@ pub(crate) struct IdMap {
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum MountKind {
     /// A tree of the host.
     Bind { source: PathBuf, recursive: bool },
     /// A new file system.
@@ -171,6 +171,18 @@ pub(crate) fn is_mount_option(option: &str) -> bool {
     Options::parse(&[option.to_owned()]).data.is_empty()
 }
 
+/// What a specification and its host say about every mount.
+struct Shared<'s> {
+    id: &'s ContainerId,
+    bundle: &'s Path,
+    /// The root as the host sees it.
+    rootfs: PathBuf,
+    spec: &'s Spec,
+    host: &'s Host,
+    /// `linux.mountLabel`, on a host that has labels.
+    label: Option<String>,
+}
+
 /// All mounts in their order.
 pub(super) fn mounts(
     id: &ContainerId,
@@ -179,101 +191,126 @@ pub(super) fn mounts(
     host: &Host,
     raw: &[Mount],
 ) -> Result<Vec<PlannedMount>> {
+    let shared = Shared {
+        id,
+        bundle,
+        rootfs: spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default(),
+        spec,
+        host,
+        label: labels::mount_label(id, host.security, spec.linux().as_ref())?,
+    };
     let listed = spec.mounts().as_deref().unwrap_or_default();
-    let label = labels::mount_label(id, host.security, spec.linux().as_ref())?;
-    let surroundings = (bundle, spec, host, label.as_deref());
-    let listed =
-        listed.iter().enumerate().map(|(index, m)| mount(id, &format!("mounts[{index}]"), m, surroundings));
-    listed.chain(raw.iter().map(|m| mount(id, "lxc.mount.entry", m, surroundings))).collect()
+    let listed = listed.iter().enumerate().map(|(index, m)| shared.plan(&format!("mounts[{index}]"), m));
+    listed.chain(raw.iter().map(|m| shared.plan("lxc.mount.entry", m))).collect()
 }
 
-fn mount(
-    id: &ContainerId,
-    field: &str,
-    mount: &Mount,
-    (bundle, spec, host, label): (&Path, &Spec, &Host, Option<&str>),
-) -> Result<PlannedMount> {
-    let mut options = Options::parse(mount.options().as_deref().unwrap_or_default());
-    // Some callers name it as the host sees it.
-    let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
-    let inside = match mount.destination().strip_prefix(&rootfs) {
-        Ok(inside) if rootfs != Path::new("/") => inside,
-        _ => mount.destination(),
-    };
-    // A relative one is relative to the container's root (runtime-spec, config.md, "Mounts").
-    let destination = Path::new("/").join(inside);
-    let fstype = mount.typ().as_deref().unwrap_or_default();
-    let is_bind = options.bind.is_some() || fstype == "bind";
-    check_destination(id, field, &destination, fstype, is_bind)?;
-    let mut planned = PlannedMount {
-        field: field.into(),
-        destination,
-        what: What::Cgroup { readonly: options.attributes.set & MountAttr::RDONLY.bits() != 0 },
-        attributes: options.attributes,
-        recursive_attributes: options.recursive,
-        propagation: options.propagation,
-        readonly_at_last: false,
-        label: None,
-        idmap: idmap(id, field, mount, options.idmap, spec)?,
-    };
-    if planned.idmap.is_some() && !is_bind {
-        return Err(refuse(id, format!("{field}.uidMappings"), "id-mapped mounts are bind mounts"));
+impl Shared<'_> {
+    fn plan(&self, field: &str, mount: &Mount) -> Result<PlannedMount> {
+        let mut options = Options::parse(mount.options().as_deref().unwrap_or_default());
+        let destination = self.destination(mount);
+        let fstype = mount.typ().as_deref().unwrap_or_default();
+        let is_bind = options.bind.is_some() || fstype == "bind";
+        check_destination(self.id, field, &destination, fstype, is_bind)?;
+        let idmap = idmap(self.id, field, mount, options.idmap, self.spec)?;
+        if idmap.is_some() && !is_bind {
+            return Err(refuse(self.id, format!("{field}.uidMappings"), "id-mapped mounts are bind mounts"));
+        }
+        let mut attributes = options.attributes;
+        let (recursive_attributes, propagation) =
+            (options.recursive, std::mem::take(&mut options.propagation));
+        let readonly = attributes.set & MountAttr::RDONLY.bits() != 0;
+        let (mut label, mut readonly_at_last) = (None, false);
+        let kind = if options.remount {
+            MountKind::Remount { options: [options.superblock, options.data].concat() }
+        } else if is_bind {
+            clear_unnamed_flags(&mut attributes, self.spec);
+            self.bind(field, mount, &options)?
+        } else if fstype == "cgroup" {
+            self.cgroups(field, readonly)?
+        } else {
+            label = self
+                .label
+                .as_ref()
+                .filter(|_| matches!(Labelling::of(fstype), Labelling::Attribute))
+                .cloned();
+            readonly_at_last = fstype == "tmpfs" && readonly;
+            self.filesystem(field, mount, options)?
+        };
+        Ok(PlannedMount {
+            field: field.into(),
+            destination,
+            kind,
+            attributes,
+            recursive_attributes,
+            propagation,
+            readonly_at_last,
+            label,
+            idmap,
+        })
     }
-    if options.remount {
-        planned.what = What::Remount { options: [options.superblock, options.data].concat() };
-        return Ok(planned);
+
+    /// Where it goes, below the container's root. A relative path is relative to that (runtime-spec, config.md, "Mounts"), and
+    /// some callers name the place as the host sees it.
+    fn destination(&self, mount: &Mount) -> PathBuf {
+        let inside = match mount.destination().strip_prefix(&self.rootfs) {
+            Ok(inside) if self.rootfs != Path::new("/") => inside,
+            _ => mount.destination(),
+        };
+        Path::new("/").join(inside)
     }
-    if is_bind {
+
+    fn bind(&self, field: &str, mount: &Mount, options: &Options) -> Result<MountKind> {
         if let Some(option) = options.data.first().or(options.superblock.first()) {
-            return Err(refuse(
-                id,
-                format!("{field}.options"),
-                format!("{option:?} means nothing for a bind mount"),
-            ));
+            let reason = format!("{option:?} means nothing for a bind mount");
+            return Err(refuse(self.id, format!("{field}.options"), reason));
         }
         let Some(source) = mount.source().as_ref().filter(|s| !s.as_os_str().is_empty()) else {
-            return Err(refuse(id, format!("{field}.source"), "is missing"));
+            return Err(refuse(self.id, format!("{field}.source"), "is missing"));
         };
-        planned.what = What::Bind { source: bundle.join(source), recursive: options.bind.unwrap_or(false) };
-        clear_unnamed_flags(&mut planned.attributes, spec);
-        return Ok(planned);
+        Ok(MountKind::Bind { source: self.bundle.join(source), recursive: options.bind.unwrap_or(false) })
     }
-    if fstype == "cgroup" {
-        if host.cgroup_layout() == Layout::None {
-            return Err(refuse(id, field, "this host has no cgroup file system mounted"));
+
+    fn cgroups(&self, field: &str, readonly: bool) -> Result<MountKind> {
+        if self.host.cgroup_layout() == Layout::None {
+            return Err(refuse(self.id, field, "this host has no cgroup file system mounted"));
         }
-        return Ok(planned);
+        Ok(MountKind::Cgroup { readonly })
     }
-    if fstype.is_empty() {
-        return Err(refuse(id, format!("{field}.type"), "is missing, and no option says bind"));
+
+    fn filesystem(&self, field: &str, mount: &Mount, options: Options) -> Result<MountKind> {
+        let fstype = mount.typ().as_deref().unwrap_or_default();
+        if fstype.is_empty() {
+            return Err(refuse(self.id, format!("{field}.type"), "is missing, and no option says bind"));
+        }
+        let source = mount.source().as_ref().map(|s| s.to_string_lossy().into_owned());
+        let Options { attributes, mut superblock, mut data, copy_up, .. } = options;
+        if let (Some(label), Labelling::Option) = (&self.label, Labelling::of(fstype)) {
+            data.push(format!("context={label}"));
+        }
+        check_lengths(self.id, field, &data)?;
+        // As by mount(2): what lies on a disk is not even to be repaired.
+        if attributes.set & MountAttr::RDONLY.bits() != 0 && !VIRTUAL.contains(&fstype) {
+            superblock.push("ro".into());
+        }
+        Ok(MountKind::Filesystem {
+            fstype: fstype.into(),
+            source: source.filter(|s| !s.is_empty()),
+            options: [superblock, data].concat(),
+            copy_up: copy_up && fstype == "tmpfs",
+        })
     }
-    let source = mount.source().as_ref().map(|s| s.to_string_lossy().into_owned()).filter(|s| !s.is_empty());
-    let mut data = options.data;
-    match (label, Labelling::of(fstype)) {
-        (Some(label), Labelling::Option) => data.push(format!("context={label}")),
-        (Some(label), Labelling::Attribute) => planned.label = Some(label.into()),
-        _ => {}
-    }
-    for option in &data {
-        if option.split_once('=').is_some_and(|(_, value)| value.len() > 255) {
-            let name = option.split('=').next().unwrap_or_default();
+}
+
+fn check_lengths(id: &ContainerId, field: &str, options: &[String]) -> Result<()> {
+    for option in options {
+        if let Some((name, value)) = option.split_once('=')
+            && value.len() > 255
+        {
             let reason = format!("{name} is longer than the 255 bytes that fsconfig(2) takes");
             return Err(refuse(id, format!("{field}.options"), reason));
         }
     }
-    let readonly = planned.attributes.set & MountAttr::RDONLY.bits() != 0;
-    planned.readonly_at_last = fstype == "tmpfs" && readonly;
-    // As by mount(2): what lies on a disk is not even to be repaired.
-    if readonly && !VIRTUAL.contains(&fstype) {
-        options.superblock.push("ro".into());
-    }
-    planned.what = What::Filesystem {
-        fstype: fstype.into(),
-        source,
-        options: [options.superblock, data].concat(),
-        copy_up: options.copy_up && fstype == "tmpfs",
-    };
-    Ok(planned)
+    Ok(())
 }
 
 /// File systems that lie on nothing which could be written to, and may be shared with the host as a whole.
@@ -404,7 +441,7 @@ pub(super) fn is_at(mount: &PlannedMount, place: &str) -> bool {
 
 /// Whether /dev is the container's own and not a bind mount of somebody else's.
 pub(super) fn dev_is_ours(mounts: &[PlannedMount]) -> bool {
-    !mounts.iter().any(|m| is_at(m, "/dev") && matches!(m.what, What::Bind { .. }))
+    !mounts.iter().any(|m| is_at(m, "/dev") && matches!(m.kind, MountKind::Bind { .. }))
 }
 
 /// `linux.rootfsPropagation`

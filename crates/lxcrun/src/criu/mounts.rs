@@ -15,7 +15,7 @@ use rustix::process::Pid;
 
 use super::rpc::ExternalMount;
 use crate::cgroup::{Cgroup, Layout};
-use crate::config::{Plan, PlannedMount, What};
+use crate::config::{MountKind, Plan, PlannedMount};
 use crate::error::{Context, refuse};
 use crate::host::unescaped;
 use crate::{ContainerId, Result};
@@ -66,11 +66,13 @@ fn planned<'p>(plan: &'p Plan, cgroup: &Cgroup) -> Vec<Planned<'p>> {
         source: Source::Tree { path: plan.rootfs.clone(), recursive: true },
     }];
     for mount in &plan.mounts {
-        let source = match &mount.what {
-            What::Bind { source, recursive } => Source::Tree { path: source.clone(), recursive: *recursive },
-            What::Filesystem { .. } => Source::Own,
-            What::Remount { .. } => continue,
-            What::Cgroup { .. } => {
+        let source = match &mount.kind {
+            MountKind::Bind { source, recursive } => {
+                Source::Tree { path: source.clone(), recursive: *recursive }
+            }
+            MountKind::Filesystem { .. } => Source::Own,
+            MountKind::Remount { .. } => continue,
+            MountKind::Cgroup { .. } => {
                 all.extend(cgroups(plan, &mount.destination, cgroup));
                 continue;
             }
@@ -169,8 +171,8 @@ fn tree_source<'p>(plan: &'p Plan, destination: &Path) -> Option<&'p Path> {
     if destination == Path::new("/") {
         return Some(&plan.rootfs);
     }
-    plan.mounts.iter().rev().find_map(|m| match &m.what {
-        What::Bind { source, .. } if m.destination == destination => Some(source.as_path()),
+    plan.mounts.iter().rev().find_map(|m| match &m.kind {
+        MountKind::Bind { source, .. } if m.destination == destination => Some(source.as_path()),
         _ => None,
     })
 }
@@ -210,9 +212,9 @@ pub(crate) fn make_places(id: &ContainerId, plan: &Plan, root: &OwnedFd) -> Resu
         };
         let covering = plan.mounts.iter().filter(below).max_by_key(|m| m.destination.components().count());
         let opened;
-        let (top, path) = match covering.map(|other| (&other.destination, &other.what)) {
+        let (top, path) = match covering.map(|other| (&other.destination, &other.kind)) {
             None => (root, mount.destination.as_path()),
-            Some((destination, What::Bind { source, .. })) => {
+            Some((destination, MountKind::Bind { source, .. })) => {
                 opened = openat2(
                     CWD,
                     source,
@@ -225,8 +227,8 @@ pub(crate) fn make_places(id: &ContainerId, plan: &Plan, root: &OwnedFd) -> Resu
             }
             Some(_) => continue,
         };
-        let directory = match &mount.what {
-            What::Bind { source, .. } => source.is_dir(),
+        let directory = match &mount.kind {
+            MountKind::Bind { source, .. } => source.is_dir(),
             _ => true,
         };
         make_place(top, path, directory)
