@@ -114,44 +114,14 @@ impl Plan {
         let linux = spec.linux().as_ref().unwrap_or(&nothing);
         let namespaces = Namespaces::new(id, linux)?;
         namespaces.check_host_names(id, spec)?;
-        let Some(root) = spec.root() else { return Err(refuse(id, "root", "is missing")) };
-        if root.path().as_os_str().is_empty() {
-            return Err(refuse(id, "root.path", "is missing"));
-        }
-        let mut rootfs = bundle.join(root.path());
-        if rootfs.is_symlink() {
-            // A mount is attached to what it leads to.
-            rootfs = rootfs
-                .canonicalize()
-                .map_err(|e| refuse(id, "root.path", format!("{}: {e}", rootfs.display())))?;
-        }
-        if !rootfs.is_dir() {
-            return Err(refuse(id, "root.path", format!("{} is not a directory", rootfs.display())));
-        }
-        let (mut process, rlimits) = process::process(id, spec, &raw.rlimits)?;
-        if raw.apparmor_profile.is_some() {
-            process.apparmor_profile.clone_from(&raw.apparmor_profile);
-        }
-        labels::settle(id, host.security, &mut process)?;
-        if !namespaces.has_user() {
-            capabilities::check_available(id, process.capabilities, host.capabilities)?;
-        }
+        let (rootfs, rootfs_readonly) = rootfs(id, bundle, spec)?;
+        let (process, rlimits) = program(id, spec, host, &namespaces, &raw)?;
         if raw.has_network() && !namespaces.is_new("network") {
-            return Err(refuse(
-                id,
-                "lxc.net",
-                "an LXC network needs a new network namespace in linux.namespaces",
-            ));
+            let reason = "an LXC network needs a new network namespace in linux.namespaces";
+            return Err(refuse(id, "lxc.net", reason));
         }
-        let mut planned = mounts::mounts(id, bundle, spec, host, &raw.mounts)?;
-        if let Some(field) = &raw.delegation {
-            check_delegation(id, field, &namespaces, host)?;
-            planned.iter_mut().for_each(PlannedMount::make_cgroup_writable);
-        }
-        if let Some(field) = &raw.lxcfs {
-            planned.extend(lxcfs::mounts(id, field, &namespaces, &planned)?);
-        }
-        let dev_links = mounts::dev_is_ours(&planned);
+        let mounts = all_mounts(id, bundle, spec, host, &namespaces, &raw)?;
+        let dev_links = mounts::dev_is_ours(&mounts);
         // `start` reads them again: by then it is too late to refuse one.
         hooks(id, spec, HookKind::Poststart)?;
         Ok(Self {
@@ -160,11 +130,11 @@ impl Plan {
             id_maps: namespaces.id_maps(id, linux)?,
             cgroup: CgroupPath::new(id, linux.cgroups_path().as_deref())?,
             rootfs,
-            rootfs_readonly: root.readonly().unwrap_or(false),
+            rootfs_readonly,
             rootfs_propagation: mounts::rootfs_propagation(id, linux)?,
             devices: devices::devices(id, linux, namespaces.has_user(), dev_links)?,
             dev_links,
-            mounts: planned,
+            mounts,
             hostname: spec.hostname().clone().filter(|_| !namespaces.is_new("uts")),
             uts_name: namespaces.uts_name(id, spec, raw.hostname.as_ref())?,
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
@@ -174,18 +144,10 @@ impl Plan {
             readonly_paths: from_root(linux.readonly_paths().as_deref()),
             create_container_hooks: hooks(id, spec, HookKind::CreateContainer)?,
             start_container_hooks: hooks(id, spec, HookKind::StartContainer)?,
-            create_runtime_hooks: [
-                hooks(id, spec, HookKind::Prestart)?,
-                hooks(id, spec, HookKind::CreateRuntime)?,
-            ]
-            .concat(),
+            create_runtime_hooks: runtime_hooks(id, spec)?,
             poststop_hooks: hooks(id, spec, HookKind::Poststop)?,
             terminal: spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false),
-            oom_score_adj: spec
-                .process()
-                .as_ref()
-                .and_then(oci_spec::runtime::Process::oom_score_adj)
-                .filter(|_| !raw.sets_oom_score_adj()),
+            oom_score_adj: oom_score_adj(spec, &raw),
             process,
             rlimits,
             namespaces,
@@ -250,6 +212,73 @@ impl Plan {
             None => Ok(items),
         }
     }
+}
+
+/// `root`: its path, which must be that of a directory, and whether it is read-only.
+fn rootfs(id: &ContainerId, bundle: &Path, spec: &Spec) -> Result<(PathBuf, bool)> {
+    let Some(root) = spec.root() else { return Err(refuse(id, "root", "is missing")) };
+    if root.path().as_os_str().is_empty() {
+        return Err(refuse(id, "root.path", "is missing"));
+    }
+    let mut path = bundle.join(root.path());
+    if path.is_symlink() {
+        // A mount is attached to what it leads to.
+        path =
+            path.canonicalize().map_err(|e| refuse(id, "root.path", format!("{}: {e}", path.display())))?;
+    }
+    if !path.is_dir() {
+        return Err(refuse(id, "root.path", format!("{} is not a directory", path.display())));
+    }
+    Ok((path, root.readonly().unwrap_or(false)))
+}
+
+/// The container's program, with what raw settings say of it and within what can be had here, and its limits.
+fn program(
+    id: &ContainerId,
+    spec: &Spec,
+    host: &Host,
+    namespaces: &Namespaces,
+    raw: &RawSettings,
+) -> Result<(Process, Vec<Rlimit>)> {
+    let (mut process, rlimits) = process::process(id, spec, &raw.rlimits)?;
+    if raw.apparmor_profile.is_some() {
+        process.apparmor_profile.clone_from(&raw.apparmor_profile);
+    }
+    labels::settle(id, host.security, &mut process)?;
+    if !namespaces.has_user() {
+        capabilities::check_available(id, process.capabilities, host.capabilities)?;
+    }
+    Ok((process, rlimits))
+}
+
+/// The mounts of the specification, then those that raw settings ask for.
+fn all_mounts(
+    id: &ContainerId,
+    bundle: &Path,
+    spec: &Spec,
+    host: &Host,
+    namespaces: &Namespaces,
+    raw: &RawSettings,
+) -> Result<Vec<PlannedMount>> {
+    let mut mounts = mounts::mounts(id, bundle, spec, host, &raw.mounts)?;
+    if let Some(field) = &raw.delegation {
+        check_delegation(id, field, namespaces, host)?;
+        mounts.iter_mut().for_each(PlannedMount::make_cgroup_writable);
+    }
+    if let Some(field) = &raw.lxcfs {
+        mounts.extend(lxcfs::mounts(id, field, namespaces, &mounts)?);
+    }
+    Ok(mounts)
+}
+
+/// `prestart` hooks are older, and go first.
+fn runtime_hooks(id: &ContainerId, spec: &Spec) -> Result<Vec<Hook>> {
+    Ok([hooks(id, spec, HookKind::Prestart)?, hooks(id, spec, HookKind::CreateRuntime)?].concat())
+}
+
+fn oom_score_adj(spec: &Spec, raw: &RawSettings) -> Option<i32> {
+    let wanted = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj);
+    wanted.filter(|_| !raw.sets_oom_score_adj())
 }
 
 /// The filter that lxc-attach loads, in LXC's words; `None` without `linux.seccomp`.
