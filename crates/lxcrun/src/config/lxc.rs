@@ -22,19 +22,24 @@ pub(crate) const ATTACH_FILTER: &str = "seccomp";
 pub(crate) struct Surroundings<'d> {
     /// The container's directory.
     pub directory: &'d Path,
-    /// Whether the monitor stays.
-    pub monitored: bool,
+    /// Whether the monitor stays as the container's parent.
+    pub keep_monitor: bool,
     /// Whether the monitor is in the container's user namespace already.
     pub in_user_namespace: bool,
     /// Whether the monitor stays in the cgroups that it is in.
-    pub monitor_stays: bool,
+    pub monitor_stays_in_cgroups: bool,
     /// Whether cgroups are made below the monitor's own and not below those of pid 1.
     pub relative_cgroups: bool,
 }
 
 pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) -> Vec<Item> {
-    let Surroundings { directory, monitored, in_user_namespace, monitor_stays, relative_cgroups } =
-        *surroundings;
+    let Surroundings {
+        directory,
+        keep_monitor,
+        in_user_namespace,
+        monitor_stays_in_cgroups,
+        relative_cgroups,
+    } = *surroundings;
     let mut config = Config(Vec::new());
     // First of all, so that the reason for a refusal of any other is in the log.
     config.set("lxcrun", "lxc.log.file", directory.join(LOG_FILE).display().to_string());
@@ -60,7 +65,7 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
         config.set(field, "lxc.idmap", mapping);
     }
     if plan.cgroup.is_for_liblxc() {
-        let [monitor, pivot] = plan.cgroup.monitor_for_lxc(monitor_stays);
+        let [monitor, pivot] = plan.cgroup.monitor_for_lxc(monitor_stays_in_cgroups);
         config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.for_lxc());
         if let Some(field) = &plan.raw.delegation {
             config.set(field, "lxc.cgroup.dir.container.inner", INNER);
@@ -73,8 +78,8 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
     }
     // A monitor that stays is the container's parent: when it is killed, the container goes with it, and its end
     // is known. One that retires leaves the container to the caller's subreaper.
-    config.set("lxcrun", "lxc.monitor.signal.pdeath", if monitored { "SIGKILL" } else { "0" });
-    if monitored {
+    config.set("lxcrun", "lxc.monitor.signal.pdeath", if keep_monitor { "SIGKILL" } else { "0" });
+    if keep_monitor {
         config.rights_of_attach(spec, directory);
     }
     // The init makes root, /dev and terminals itself, and sets the label of the program, not of itself.
@@ -161,7 +166,7 @@ mod tests {
     fn config_with(
         change: impl Fn(&mut serde_json::Value),
         lxc_config: &[(&str, &str)],
-        monitored: bool,
+        keep_monitor: bool,
     ) -> String {
         let mut json: serde_json::Value = serde_json::from_str(crate::DEFAULT_SPEC).unwrap();
         json["root"]["path"] = "/".into();
@@ -177,9 +182,9 @@ mod tests {
         let plan = Plan::new(&id, Path::new("/bundle"), &spec, &host, &raw).unwrap();
         let surroundings = Surroundings {
             directory: Path::new("/run/lxcrun/web"),
-            monitored,
+            keep_monitor,
             in_user_namespace: false,
-            monitor_stays: false,
+            monitor_stays_in_cgroups: false,
             relative_cgroups: false,
         };
         render(&plan.lxc_config(&id, &spec, &surroundings).unwrap(), &id, Path::new("/bundle"))

@@ -182,7 +182,7 @@ impl Plan {
 
     /// Whether LXC's monitor stays in the cgroups that it is in. In version 2 a cgroup of its own is a single directory, and
     /// keeps it out of one that passes controllers down, which may have no processes.
-    pub(crate) fn monitor_stays(host: &Host) -> bool {
+    pub(crate) fn monitor_stays_in_cgroups(host: &Host) -> bool {
         host.cgroup_layout() == Layout::Legacy
     }
 

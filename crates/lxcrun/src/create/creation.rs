@@ -27,7 +27,7 @@ use crate::pid_file;
 use crate::resctrl::Resctrl;
 use crate::state::{ProcessId, State, Status};
 use crate::state_dir::{CONFIG, GATE, StateDir};
-use crate::{Bundle, ContainerId, Error, Host, Result, listener, mounts, notify, process};
+use crate::{Bundle, ContainerId, Error, Host, Result, listener, mounts, notify, process, rootless};
 
 /// A container that is being made. Dropped before it is finished, it takes everything with it.
 pub(super) struct Creation {
@@ -40,13 +40,15 @@ pub(super) struct Creation {
     /// Keeps others out of it until the init is in. Without one nothing in it is ours to kill.
     claim: Option<Claim>,
     /// Whether we make them, and liblxc doesn't know.
-    pub(super) own_cgroups: bool,
+    own_cgroups: bool,
     /// Whether it is kept from making any.
     pub(super) hidden_cgroups: bool,
     /// Whether systemd has made the unit for it, and not for somebody else.
     unit_started: bool,
     /// Whether liblxc leaves its monitor in the cgroups that it is in.
-    monitor_stays: bool,
+    monitor_stays_in_cgroups: bool,
+    /// Whether the monitor stays as the container's parent when it is made.
+    keep_monitor: bool,
     monitor_cgroups: [Cgroup; 2],
     monitor: Option<Monitor>,
     init: Channel,
@@ -72,13 +74,14 @@ impl Creation {
         bundle: &Bundle,
         plan: &Plan,
         host: &Host,
+        keep_monitor: bool,
     ) -> Result<Self> {
         let hierarchies = host.hierarchies.clone();
         let cgroup = Cgroup::new(id, hierarchies.clone(), &plan.cgroup.container())
             .in_unit(plan.cgroup.unit().cloned())
             .delegated(plan.raw.delegation.is_some());
-        let monitor_stays = Plan::monitor_stays(host);
-        let monitor_cgroups = plan.cgroup.monitor(monitor_stays);
+        let monitor_stays_in_cgroups = Plan::monitor_stays_in_cgroups(host);
+        let monitor_cgroups = plan.cgroup.monitor(monitor_stays_in_cgroups);
         let directory = StateDir::create(root, id)?;
         let existing = cgroup.existing()?;
         let (init, init_end) = Channel::pair().at(id, "no channel for the init")?;
@@ -111,7 +114,8 @@ impl Creation {
             own_cgroups: false,
             hidden_cgroups: false,
             unit_started: false,
-            monitor_stays,
+            monitor_stays_in_cgroups,
+            keep_monitor,
             monitor_cgroups,
             monitor: Some(monitor),
             init,
@@ -126,16 +130,16 @@ impl Creation {
         Ok(creation)
     }
 
-    /// Takes the cgroup for this container alone, or that of the path `otherwise` when another one was quicker.
-    pub(super) fn claim_cgroup(&mut self, plan: &mut Plan, otherwise: Option<CgroupPath>) -> Result<()> {
+    /// Takes the cgroup for this container alone, or that of `fallback` when another one was quicker.
+    pub(super) fn claim_cgroup(&mut self, plan: &mut Plan, fallback: Option<CgroupPath>) -> Result<()> {
         let refused = match self.try_claim() {
             Err(refused @ Error::Spec { .. }) => refused,
             claimed => return claimed,
         };
-        let Some(path) = otherwise.filter(|_| plan.cgroup.unit().is_none()) else { return Err(refused) };
+        let Some(path) = fallback.filter(|_| plan.cgroup.unit().is_none()) else { return Err(refused) };
         let path = if plan.cgroup.is_for_liblxc() { path } else { path.without_liblxc() };
         self.state.cgroup = path.container();
-        self.state.monitor_cgroups = path.monitor(self.monitor_stays);
+        self.state.monitor_cgroups = path.monitor(self.monitor_stays_in_cgroups);
         self.cgroup = self.state.cgroup(self.cgroup.hierarchies().clone());
         self.monitor_cgroups = self.state.monitor_cgroups.each_ref().map(|path| self.cgroup.beside(path));
         self.cgroup_existed = self.cgroup.existing()?.is_some();
@@ -161,8 +165,8 @@ impl Creation {
     }
 
     /// Settles which cgroups are for us to make, and which for liblxc.
-    pub(super) fn divide_cgroups(&mut self, plan: &Plan, host: &Host, monitored: bool) {
-        self.hidden_cgroups = plan.makes_cgroups(host) && (!monitored || self.cgroup_existed);
+    pub(super) fn divide_cgroups(&mut self, plan: &Plan, host: &Host) {
+        self.hidden_cgroups = plan.makes_cgroups(host) && (!self.keep_monitor || self.cgroup_existed);
         self.own_cgroups = self.hidden_cgroups || (plan.cgroup.is_some() && !plan.cgroup.is_for_liblxc());
     }
 
@@ -201,12 +205,12 @@ impl Creation {
     }
 
     /// Why it failed: whoever deletes it kills what we talk to. A hook that is ended says so itself.
-    pub(super) fn blame_delete(&self, otherwise: Error) -> Error {
-        if matches!(otherwise, Error::Hook { .. }) {
-            return otherwise;
+    pub(super) fn blame_delete(&self, error: Error) -> Error {
+        if matches!(error, Error::Hook { .. }) {
+            return error;
         }
         let deleted = self.directory.as_ref().and_then(|directory| directory.check_not_condemned().err());
-        deleted.unwrap_or(otherwise)
+        deleted.unwrap_or(error)
     }
 
     fn remove_cgroups(&self) {
@@ -244,7 +248,6 @@ impl Creation {
         host: &Host,
         plan: &Plan,
         user_namespace: Option<&OwnedFd>,
-        monitored: bool,
     ) -> Result<Vec<Item>> {
         if plan.raw.has_network() {
             self.pairs_before = Some(PairsBefore::note().at(&self.id, "cannot read the network devices")?);
@@ -262,16 +265,16 @@ impl Creation {
             host.cgroup_layout() == Layout::Unified && enter.take_if(|roots| !roots.is_empty()).is_some();
         let surroundings = Surroundings {
             directory: self.directory()?.path(),
-            monitored,
+            keep_monitor: self.keep_monitor,
             in_user_namespace: user_namespace.is_some(),
-            monitor_stays: self.monitor_stays,
+            monitor_stays_in_cgroups: self.monitor_stays_in_cgroups,
             relative_cgroups: enter.is_some(),
         };
         let config = plan.lxc_config(&self.id, spec, &surroundings)?;
         if !self.own_cgroups {
             self.cgroup.fill_parents()?;
         }
-        self.attach_filter = monitored.then(|| config::attach_filter(spec)).flatten();
+        self.attach_filter = self.keep_monitor.then(|| config::attach_filter(spec)).flatten();
         if self.attach_filter.is_some() {
             // Nobody attaches before the container has its own filter.
             let nothing = config::ATTACH_NOTHING.as_bytes();
@@ -287,7 +290,7 @@ impl Creation {
             enter: enter.unwrap_or_default(),
             take_cgroups: self.cgroups_to_take()?,
             claim_root,
-            stay_in_cgroups: self.monitor_stays,
+            stay_in_cgroups: self.monitor_stays_in_cgroups,
             hide_cgroups: self.hidden_cgroups.then(|| directory.path().to_owned()),
         };
         self.monitor()?.start(plan, user_namespace)?;
@@ -321,8 +324,13 @@ impl Creation {
         Ok(self.claim.iter().map(|claim| claim.directory.clone()).collect())
     }
 
-    /// Waits for the init's first word.
+    /// Waits for the init's first word, and sees that it is in its cgroup.
     pub(super) fn meet_init(&mut self, config: &[Item]) -> Result<Pid> {
+        if self.own_cgroups {
+            // While liblxc is at work.
+            self.cgroup.make()?;
+            self.cgroup.prepare_to_move();
+        }
         let hello = self.receive(|m| matches!(m, FromInit::Hello))?;
         let pid = hello.sender.ok_or_else(|| self.gone("init's pid"))?;
         tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
@@ -353,6 +361,20 @@ impl Creation {
         }
     }
 
+    /// Leaves the cgroup to the container: to its processes alone, and to its root where it may change it.
+    pub(super) fn leave_cgroup(&self, plan: &Plan, host: &Host, init: Pid) -> Result<()> {
+        if self.keep_monitor && self.state.unit.is_some() {
+            // Before there are limits, which are the container's.
+            let monitor = self.monitor()?.pid();
+            self.cgroup.leave_to_container(monitor).at(&self.id, "cannot move the monitor")?;
+        }
+        // An ordinary user can't give files away; their own are those of the container's root already.
+        if plan.owns_cgroup(host) && !rootless::is_ordinary_user() {
+            self.cgroup.hand_over(init, plan.process.uid)?;
+        }
+        Ok(())
+    }
+
     /// Sets the limits of memory, which are no longer in `resources` then. The kernel charges more than is used, for each
     /// processor, as far as the limit has room: one that is set later finds it all taken, and may be refused for it.
     pub(super) fn limit_memory(&mut self, resources: &mut LinuxResources) -> Result<()> {
@@ -375,13 +397,13 @@ impl Creation {
     }
 
     /// An init that has ended has a likely reason. The words are runc's.
-    fn blame_limit(&self, otherwise: Error) -> Error {
+    fn blame_limit(&self, error: Error) -> Error {
         match (self.memory_limit, self.state.init) {
             (Some(limit), Some(init)) if init.is_alive().is_ok_and(|alive| !alive) => {
                 let reason = format!("container init was OOM-killed (memory limit too low?): {limit} bytes");
                 refuse(&self.id, "linux.resources.memory.limit", reason)
             }
-            _ => otherwise,
+            _ => error,
         }
     }
 
@@ -465,13 +487,8 @@ impl Creation {
     }
 
     /// The last steps: the monitor retires or stays, the state is written, and the init goes to its gate.
-    pub(super) fn finish(
-        &mut self,
-        keep_monitor: bool,
-        pid_file: Option<&Path>,
-        terminal: Option<OwnedFd>,
-    ) -> Result<Container> {
-        if keep_monitor
+    pub(super) fn finish(&mut self, pid_file: Option<&Path>, terminal: Option<OwnedFd>) -> Result<Container> {
+        if self.keep_monitor
             && !self.state.liblxc_cleans_up
             && let Some(init) = self.state.init
         {
@@ -480,7 +497,9 @@ impl Creation {
         if let Some(filter) = &self.attach_filter {
             self.directory()?.write(config::ATTACH_FILTER, filter.as_bytes())?;
         }
-        if !keep_monitor && let Some(monitor) = self.monitor.take() {
+        if !self.keep_monitor
+            && let Some(monitor) = self.monitor.take()
+        {
             monitor.retire()?;
             self.state.monitor = None;
             for cgroup in &self.monitor_cgroups {

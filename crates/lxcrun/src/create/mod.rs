@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Spec};
 use protocol::init::ToInit;
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::{CgroupPath, Layout};
 use crate::checkpoint::name_of;
@@ -22,7 +22,7 @@ use crate::{Bundle, ContainerId, Host, Result, console, mounts, netdevices, proc
 use creation::Creation;
 pub(crate) use place::systemd_cgroup;
 pub(crate) use request::{FdTable, own_stdio};
-use request::{Given, init_request};
+use request::{HandedToInit, init_request};
 
 /// What `create` is asked for besides the bundle.
 #[derive(Debug, Default)]
@@ -77,12 +77,12 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         plan.raw.check_without_monitor(id)?;
     }
     let user_namespace = rootless::user_namespace(id, &plan)?;
-    let otherwise = place::choose(id, root, spec, &host, &mut plan, options.systemd_cgroup)?;
+    let fallback_cgroup = place::choose(id, root, spec, &host, &mut plan, options.systemd_cgroup)?;
     let binds = mounts::open_binds(id, &plan)?;
     let resctrl = plan.intel_rdt.as_ref().map(|wanted| Resctrl::new(id, wanted)).transpose()?;
 
-    let mut creation = Creation::begin(root, id, bundle, &plan, &host)?;
-    let checked = Checked { plan, user_namespace, otherwise, binds, resctrl };
+    let mut creation = Creation::begin(root, id, bundle, &plan, &host, options.keep_monitor)?;
+    let checked = Checked { plan, user_namespace, fallback_cgroup, binds, resctrl };
     let made = make(&mut creation, spec, &host, checked, options);
     made.map_err(|e| creation.blame_delete(e))
 }
@@ -92,74 +92,36 @@ struct Checked {
     plan: Plan,
     user_namespace: Option<OwnedFd>,
     /// Another place for its cgroup.
-    otherwise: Option<CgroupPath>,
+    fallback_cgroup: Option<CgroupPath>,
     binds: Vec<mounts::HostTree>,
     resctrl: Option<Resctrl>,
 }
 
+/// The steps that change something. Whichever fails, `creation` undoes them.
 fn make(
     creation: &mut Creation,
     spec: &Spec,
     host: &Host,
     checked: Checked,
-    options: CreateOptions,
+    mut options: CreateOptions,
 ) -> Result<Container> {
     let id = &creation.id.clone();
-    let Checked { mut plan, user_namespace, otherwise, mut binds, resctrl } = checked;
-    creation.cancelled = options.cancelled.filter(|_| spec.hooks().is_some());
-    creation.claim_cgroup(&mut plan, otherwise)?;
-    creation.divide_cgroups(&plan, host, options.keep_monitor);
+    let Checked { mut plan, user_namespace, fallback_cgroup, binds, resctrl } = checked;
+    creation.cancelled = options.cancelled.take().filter(|_| spec.hooks().is_some());
+    creation.claim_cgroup(&mut plan, fallback_cgroup)?;
+    creation.divide_cgroups(&plan, host);
     creation.state.resctrl.clone_from(&resctrl);
     creation.state.no_new_keyring = options.no_new_keyring;
     creation.generate_profile(&mut plan)?;
-    if options.copy_rootfs {
-        plan.rootfs = creation.copy_rootfs(&plan.rootfs)?;
-    }
-    if options.notify {
-        binds.push(creation.make_notify_directory(&mut plan)?);
-    }
-    plan.process.env.extend(options.environment);
-    let rootfs = mounts::open_rootfs(id, &plan)?;
-    if options.copy_rootfs {
-        mounts::allow_programs(id, &rootfs)?;
-    }
-    let sources = mounts::Sources { rootfs, binds };
+    let sources = open_sources(creation, &mut plan, binds, &mut options)?;
     let gate = creation.bind_gate()?;
-    let config = creation.start_liblxc(spec, host, &plan, user_namespace.as_ref(), options.keep_monitor)?;
-    if creation.own_cgroups {
-        creation.cgroup.make()?;
-        creation.cgroup.prepare_to_move();
-    }
+    let config = creation.start_liblxc(spec, host, &plan, user_namespace.as_ref())?;
     let init = creation.meet_init(&config)?;
 
     let mut limits = resources(spec, host);
     creation.limit_memory(&mut limits)?;
-    if options.keep_monitor && creation.state.unit.is_some() {
-        // Before there are limits, which are the container's.
-        creation.cgroup.leave_to_container(creation.monitor()?.pid()).at(id, "cannot move the monitor")?;
-    }
-    // An ordinary user can't give files away; their own are those of the container's root already.
-    if plan.owns_cgroup(host) && !rootless::is_ordinary_user() {
-        creation.cgroup.hand_over(init, plan.process.uid)?;
-    }
-
-    let mut fds = FdTable::default();
-    let stdio = options.stdio.map_or_else(own_stdio, |fds| Ok(fds.into()));
-    let stdio = stdio.at(id, "standard input, output and error")?;
-    if !plan.terminal {
-        creation.state.stdio = stdio.iter().map(name_of).collect();
-    }
-    let given = Given {
-        stdio,
-        preserved: options.preserve_fds,
-        no_pivot: options.no_pivot,
-        new_keyring: !options.no_new_keyring,
-        sources,
-        gate,
-    };
-    let request = init_request(creation, &plan, given, &mut fds)?;
-    creation.send(&ToInit::Prepare(Box::new(request)), &fds)?;
-    drop(fds);
+    creation.leave_cgroup(&plan, host, init)?;
+    ask_init(creation, &plan, sources, gate, &mut options)?;
     creation.until_mounted(&plan)?;
     // Only now: rules for devices also go for making their nodes. Before the hooks, which may want to change some.
     creation.limit(&limits, &plan.raw.limits)?;
@@ -174,15 +136,67 @@ fn make(
 
     process::set_rlimits(id, init, &plan.rlimits)?;
     process::set_oom_score_adj(id, init, plan.oom_score_adj)?;
-    let terminal =
-        console::hand_over(id, terminal, options.console_socket.as_deref(), options.plain_newlines)?;
+    let terminal = tell_sockets(id, init, terminal, &options)?;
+    let container = creation.finish(options.pid_file.as_deref(), terminal)?;
+    devices.keep();
+    Ok(container)
+}
+
+/// Makes what the container has in its own directory, and opens the trees that it is made of.
+fn open_sources(
+    creation: &mut Creation,
+    plan: &mut Plan,
+    mut binds: Vec<mounts::HostTree>,
+    options: &mut CreateOptions,
+) -> Result<mounts::Sources> {
+    if options.copy_rootfs {
+        plan.rootfs = creation.copy_rootfs(&plan.rootfs)?;
+    }
+    if options.notify {
+        binds.push(creation.make_notify_directory(plan)?);
+    }
+    plan.process.env.append(&mut options.environment);
+    let rootfs = mounts::open_rootfs(&creation.id, plan)?;
+    if options.copy_rootfs {
+        mounts::allow_programs(&creation.id, &rootfs)?;
+    }
+    Ok(mounts::Sources { rootfs, binds })
+}
+
+/// Tells the init what to make, and hands it the descriptors that it needs for that.
+fn ask_init(
+    creation: &mut Creation,
+    plan: &Plan,
+    sources: mounts::Sources,
+    gate: OwnedFd,
+    options: &mut CreateOptions,
+) -> Result<()> {
+    let stdio = options.stdio.take().map_or_else(own_stdio, |fds| Ok(fds.into()));
+    let stdio = stdio.at(&creation.id, "standard input, output and error")?;
+    if !plan.terminal {
+        creation.state.stdio = stdio.iter().map(name_of).collect();
+    }
+    let preserved = std::mem::take(&mut options.preserve_fds);
+    let handed = HandedToInit { stdio, preserved, sources, gate };
+    let mut fds = FdTable::default();
+    let request = init_request(creation, plan, handed, options.no_pivot, &mut fds)?;
+    creation.send(&ToInit::Prepare(Box::new(request)), &fds)
+}
+
+/// Sends the terminal and a pidfd to who listens for them. A terminal that nobody does is the caller's.
+fn tell_sockets(
+    id: &ContainerId,
+    init: Pid,
+    terminal: Option<OwnedFd>,
+    options: &CreateOptions,
+) -> Result<Option<OwnedFd>> {
+    let socket = options.console_socket.as_deref();
+    let terminal = console::hand_over(id, terminal, socket, options.plain_newlines)?;
     if let Some(socket) = &options.pidfd_socket {
         let pidfd = pidfd_open(init, PidfdFlags::empty()).at(id, "the init has ended")?;
         console::send_pidfd(id, socket, b"standard", &pidfd)?;
     }
-    let container = creation.finish(options.keep_monitor, options.pid_file.as_deref(), terminal)?;
-    devices.keep();
-    Ok(container)
+    Ok(terminal)
 }
 
 /// `linux.resources`; no device is allowed that it does not allow, also when it says nothing.

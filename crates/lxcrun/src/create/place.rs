@@ -25,10 +25,10 @@ pub(super) fn choose(
     in_unit: bool,
 ) -> Result<Option<CgroupPath>> {
     let named = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
-    let mut otherwise =
+    let mut fallback =
         named.is_none_or(|path| path.as_os_str().is_empty()).then(|| CgroupPath::of_root(id, root));
     if Cgroup::new(id, host.hierarchies.clone(), &plan.cgroup.container()).is_there()
-        && let Some(path) = otherwise.take()
+        && let Some(path) = fallback.take()
     {
         plan.cgroup = path;
     }
@@ -43,7 +43,7 @@ pub(super) fn choose(
     if let (Some(field), false) = (&plan.raw.delegation, plan.cgroup.is_some()) {
         return Err(refuse(id, field, NO_CGROUP));
     }
-    Ok(otherwise)
+    Ok(fallback)
 }
 
 /// The cgroup of a container of who may not do everything: where they may make one, in a part of version 2 that was given

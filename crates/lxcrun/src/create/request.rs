@@ -27,12 +27,12 @@ impl FdTable {
     }
 }
 
-/// What the caller and the host give to the init.
-pub(super) struct Given {
+/// What the init can't open itself.
+pub(super) struct HandedToInit {
+    /// Standard input, output and error.
     pub stdio: Vec<OwnedFd>,
+    /// What the program gets from 3 on.
     pub preserved: Vec<OwnedFd>,
-    pub no_pivot: bool,
-    pub new_keyring: bool,
     pub sources: mounts::Sources,
     pub gate: OwnedFd,
 }
@@ -41,18 +41,19 @@ pub(super) struct Given {
 pub(super) fn init_request(
     creation: &Creation,
     plan: &Plan,
-    given: Given,
+    handed: HandedToInit,
+    no_pivot: bool,
     fds: &mut FdTable,
 ) -> Result<protocol::init::Container> {
     let id = &creation.id;
     let mut process = plan.process.clone();
     if !plan.terminal {
-        let indices: Vec<FdIndex> = given.stdio.into_iter().map(|fd| fds.push(fd)).collect();
+        let indices: Vec<FdIndex> = handed.stdio.into_iter().map(|fd| fds.push(fd)).collect();
         process.stdio = Stdio::Fds([indices[0], indices[1], indices[2]]);
     }
-    process.preserved = given.preserved.into_iter().map(|fd| fds.push(fd)).collect();
-    let tree = given.sources.rootfs.for_init(fds);
-    let mounts = mounts::for_init(id, plan, given.sources.binds, &creation.cgroup, fds)?;
+    process.preserved = handed.preserved.into_iter().map(|fd| fds.push(fd)).collect();
+    let tree = handed.sources.rootfs.for_init(fds);
+    let mounts = mounts::for_init(id, plan, handed.sources.binds, &creation.cgroup, fds)?;
     let mut to_join = |name| match plan.namespaces.to_join(name) {
         Some(path) => {
             let file = fs::File::open(path).at(id, path.display().to_string())?;
@@ -80,7 +81,7 @@ pub(super) fn init_request(
             path: plan.rootfs.clone(),
             readonly: plan.rootfs_readonly,
             propagation: plan.rootfs_propagation,
-            no_pivot: given.no_pivot,
+            no_pivot,
         },
         mounts,
         devices: plan.devices.clone(),
@@ -94,8 +95,8 @@ pub(super) fn init_request(
         start_container_hooks: plan.start_container_hooks.clone(),
         creating_state: creation.state.oci(Status::Creating).json(),
         created_state: creation.state.oci(Status::Created).json(),
-        gate: fds.push(given.gate),
-        keyring: given.new_keyring.then(|| format!("_ses.{id}")),
+        gate: fds.push(handed.gate),
+        keyring: (!creation.state.no_new_keyring).then(|| format!("_ses.{id}")),
         process,
     })
 }
