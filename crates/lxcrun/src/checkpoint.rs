@@ -15,7 +15,7 @@ use crate::cgroup::wait_for_end;
 use crate::config::{Plan, Sharing};
 use crate::criu::rpc::{Features, Kind, Options, PageServerInfo};
 use crate::criu::{self, CgroupsMode, Criu, Directory};
-use crate::error::{Context, refuse};
+use crate::error::{Context, refuse, unable};
 use crate::state::Status;
 use crate::{Container, ContainerId, Error, Host, Result};
 
@@ -98,7 +98,7 @@ impl Container {
         // From the command line or a program: the specification does not know them.
         if self.state.lxc_settings {
             let reason = "the container has raw LXC settings, and LXC takes no part in a restore";
-            return Err(refuse(id, "checkpoint", reason));
+            return Err(unable(id, "checkpoint", reason));
         }
 
         let parent = options.parent_path.as_deref();
@@ -280,12 +280,12 @@ pub(crate) fn work_directory(id: &ContainerId, wanted: Option<&Path>, state: &Pa
 
 fn check_parent(id: &ContainerId, images: &Path, parent: Option<&Path>) -> Result<()> {
     let Some(parent) = parent else { return Ok(()) };
-    let refuse = |reason: String| Err(refuse(id, "--parent-path", reason));
+    let unusable = |reason: String| Err(unable(id, "--parent-path", reason));
     if parent.is_absolute() {
-        return refuse(format!("{} is not relative to the directory of the images", parent.display()));
+        return unusable(format!("{} is not relative to the directory of the images", parent.display()));
     }
     if !images.join(parent).is_dir() {
-        return refuse(format!("{} is not a directory", images.join(parent).display()));
+        return unusable(format!("{} is not a directory", images.join(parent).display()));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use protocol::monitor::Exit;
 use rustix::process::Signal;
 
 use crate::cgroup::{Cgroup, Hierarchies, OomWatch, ResourceStats};
-use crate::error::Context;
+use crate::error::{Context, unable};
 use crate::monitor::Monitor;
 use crate::state::{OciState, State, Status};
 use crate::state_dir::{GATE, StateDir};
@@ -283,7 +283,7 @@ impl Container {
     /// [`keep_monitor`](crate::CreateOptions::keep_monitor).
     ///
     /// # Errors
-    /// [`Error::State`] for any other container.
+    /// [`Error::Unable`] for any other container.
     pub fn wait(&mut self) -> Result<Exit> {
         // The kernel and the monitor tell it once.
         if let Some(exit) = self.ended {
@@ -296,8 +296,7 @@ impl Container {
             },
             (None, Some(child)) => process::wait_for_child(&self.state.id, child)?,
             (None, None) => {
-                let reason = "is not a child of this process".into();
-                return Err(Error::State { id: self.id().clone(), reason });
+                return Err(unable(self.id(), "wait", "it is no child of this process"));
             }
         };
         self.ended = Some(exit);

@@ -134,6 +134,17 @@ pub enum Error {
         /// Why it can't be used.
         reason: String,
     },
+    /// It can't be done, and no field of the specification is why: the host lacks what it takes, or the container, or a process
+    /// of ours is gone.
+    #[error("container {id}: {what}: {reason}")]
+    Unable {
+        /// The container.
+        id: ContainerId,
+        /// What was asked for, or what it takes: `exec`, `freezer`.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// systemd does not do its part.
     #[error("container {id}: systemd: {reason}")]
     Systemd {
@@ -241,6 +252,7 @@ impl Error {
             | Self::Io { id, .. }
             | Self::Cancelled { id, .. }
             | Self::State { id, .. }
+            | Self::Unable { id, .. }
             | Self::Systemd { id, .. }
             | Self::Refused { id, .. }
             | Self::Liblxc { id, .. }
@@ -285,4 +297,9 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
 /// A refusal of one field of the specification.
 pub(crate) fn refuse(id: &ContainerId, field: impl Into<String>, reason: impl Into<String>) -> Error {
     Error::Spec { id: id.clone(), field: field.into(), reason: reason.into() }
+}
+
+/// What can't be done, for a reason that is in no field of the specification.
+pub(crate) fn unable(id: &ContainerId, what: &'static str, reason: impl Into<String>) -> Error {
+    Error::Unable { id: id.clone(), what, reason: reason.into() }
 }

@@ -17,7 +17,7 @@ use crate::config::{
     ATIMES, IdMap, LOCKED, MountKind, Plan, PlannedMount, Sharing, UserNamespace, attributes_of,
 };
 use crate::create::FdTable;
-use crate::error::refuse;
+use crate::error::{refuse, unable};
 use crate::{ContainerId, Error, Result};
 
 /// Places that the init does not see as the host has them: liblxc mounts a procfs and takes the terminals away, and `create` may
@@ -188,7 +188,7 @@ fn check_locked(id: &ContainerId, mount: &PlannedMount, source: &Path) -> Result
 pub(crate) fn map_part(id: &ContainerId, plan: &Plan, index: usize, tree: &OwnedFd) -> Result<()> {
     match plan.mounts.get(index).map(|mount| (mount, &mount.idmap)) {
         Some((mount, Some(idmap))) => map_owners(id, tree, idmap, &mount.field),
-        _ => Err(refuse(id, "mounts", format!("the init asks to map mount {index}, which is not to be"))),
+        _ => Err(unable(id, "mounts", format!("the init asks to map mount {index}, which is not to be"))),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::create::{own_stdio, resources, systemd_cgroup};
 use crate::criu::rpc::{CgroupRoot, Features, InheritFd, JoinNamespace, Kind, Options};
 use crate::criu::{self, CgroupsMode, Criu, Directory};
 use crate::delete::run_poststop_hooks;
-use crate::error::{Context, refuse};
+use crate::error::{Context, refuse, unable};
 use crate::netdevices::{MovedDevices, bring_loopback_up};
 use crate::state::{ProcessId, State, Status};
 use crate::state_dir::StateDir;
@@ -100,7 +100,7 @@ pub fn restore(
 
     let mut restoration = Restoration::begin(root, id, bundle, &plan, &host)?;
     let mounts::HostTree::Cloned(tree) = mounts::open_rootfs(id, &plan)? else {
-        return Err(refuse(id, "restore", "only root can restore a container"));
+        return Err(unable(id, "restore", "only root can restore a container"));
     };
     criu::mounts::make_places(id, &plan, &tree)?;
 
@@ -339,9 +339,7 @@ impl Restoration {
     }
 
     fn directory(&self) -> Result<&StateDir> {
-        self.directory
-            .as_ref()
-            .ok_or_else(|| Error::State { id: self.id.clone(), reason: "the state directory is gone".into() })
+        self.directory.as_ref().ok_or_else(|| unable(&self.id, "restore", "the state directory is gone"))
     }
 
     /// Starts CRIU in a mount namespace where `tree` is at [`ROOT`], with the session keyring of the container: the
@@ -435,7 +433,7 @@ impl Restoration {
             pid_file::write(&self.id, &self.state.bundle.join(file), process.pid)?;
         }
         let Some(mut directory) = self.directory.take() else {
-            return Err(Error::State { id: self.id.clone(), reason: "the state directory is gone".into() });
+            return Err(unable(&self.id, "restore", "the state directory is gone"));
         };
         directory.keep();
         directory.unlock();

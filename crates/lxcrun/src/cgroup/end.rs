@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use super::processes::{freeze_v1, open_some, until_left};
 use super::{Cgroup, read, write};
 use crate::Result;
-use crate::error::{Context, refuse};
+use crate::error::{Context, unable};
 
 impl Cgroup {
     /// Kills every process and waits until none is left. A process that asks for its own container's end would wait
@@ -76,7 +76,7 @@ impl Cgroup {
         thaw_tree(&directory).at(&self.id, format!("cannot thaw {}", directory.display()))?;
         if read(&directory, "freezer.parent_freezing").is_ok_and(|frozen| frozen == "1") {
             let reason = format!("a cgroup above {} is frozen: thaw it first", directory.display());
-            return Err(refuse(&self.id, "freezer", reason));
+            return Err(unable(&self.id, "freezer", reason));
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ impl Cgroup {
             return Ok(());
         }
         let reason = format!("process {pid} is frozen in {}: thaw it first", directory.display());
-        Err(refuse(&self.id, "freezer", reason))
+        Err(unable(&self.id, "freezer", reason))
     }
 }
 

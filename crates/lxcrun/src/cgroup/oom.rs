@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::{Cgroup, read, write};
 use crate::Result;
-use crate::error::{Context, refuse};
+use crate::error::{Context, unable};
 
 /// How long the kernel may take to tell that a cgroup was removed.
 const REMOVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
@@ -47,7 +47,7 @@ impl Cgroup {
 
     pub(crate) fn watch_oom(&self) -> Result<OomWatch> {
         let Some((directory, unified)) = self.directory("memory") else {
-            return Err(refuse(&self.id, "memory", "this host has no memory cgroup"));
+            return Err(unable(&self.id, "memory", "this host has no memory cgroup"));
         };
         let watch = || -> io::Result<OwnedFd> {
             if unified {

@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::hierarchies::Hierarchy;
 use super::{Cgroup, NO_CGROUP, read, write};
 use crate::Result;
-use crate::error::{Context, refuse};
+use crate::error::{Context, refuse, unable};
 
 impl Cgroup {
     /// Every process in it and in the cgroups below, in the order of the kernel's files.
@@ -190,7 +190,7 @@ impl Cgroup {
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<()> {
         let Some((directory, unified)) = self.directory("freezer") else {
             let reason = if self.is_none() { NO_CGROUP } else { "this host has no freezer cgroup" };
-            return Err(refuse(&self.id, "freezer", reason));
+            return Err(unable(&self.id, "freezer", reason));
         };
         let what = format!("cannot {} {}", if frozen { "freeze" } else { "thaw" }, directory.display());
         if unified { freeze_v2(&directory, frozen) } else { freeze_v1(&directory, frozen) }.at(&self.id, what)

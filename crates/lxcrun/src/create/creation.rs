@@ -19,7 +19,7 @@ use crate::cgroup::{Cgroup, CgroupPath, Claim, Layout, RawLimit};
 use crate::config::{self, Plan, Surroundings};
 use crate::container::Container;
 use crate::delete::run_poststop_hooks;
-use crate::error::{Context, refuse};
+use crate::error::{Context, refuse, unable};
 use crate::monitor::Monitor;
 use crate::mounts::HostTree;
 use crate::netlink::PairsBefore;
@@ -179,7 +179,7 @@ impl Creation {
     }
 
     fn gone(&self, what: &str) -> Error {
-        Error::State { id: self.id.clone(), reason: format!("the {what} is gone") }
+        unable(&self.id, "create", format!("the {what} is gone"))
     }
 
     /// Copies a root file system into the container's directory.

@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::ExecProcess;
 use crate::cgroup::Cgroup;
 use crate::create::FdTable;
-use crate::error::{Context, refuse};
+use crate::error::{Context, unable};
 use crate::helper::Helper;
 use crate::{ContainerId, Error, Result, embedded, process};
 
@@ -92,7 +92,7 @@ impl<'a> Joining<'a> {
         }
         self.receive(|m| matches!(m, FromInit::Hello))?;
         let (_, sender) = self.receive(|m| matches!(m, FromInit::Hello))?;
-        let pid = sender.ok_or_else(|| refuse(id, "exec", "its pid is unknown"))?;
+        let pid = sender.ok_or_else(|| unable(id, "exec", "its pid is unknown"))?;
         tracing::debug!("nsexec container setup is done; child process in init(): pid {pid}");
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
             Err(e) if process::is_gone(e) => {
@@ -156,7 +156,7 @@ impl<'a> Joining<'a> {
     }
 
     fn no_process(&self) -> Error {
-        refuse(self.id, "exec", "its process is not there yet")
+        unable(self.id, "exec", "its process is not there yet")
     }
 
     fn proceed(&self) -> Result<()> {
@@ -173,7 +173,7 @@ impl<'a> Joining<'a> {
                 message if wanted(&message) => Ok((received.fds, received.sender)),
                 message => Err(self.out_of_turn(&message)),
             },
-            None => Err(refuse(self.id, "exec", "its process ended early: the container may have ended")),
+            None => Err(unable(self.id, "exec", "its process ended early: the container may have ended")),
         }
     }
 
@@ -186,7 +186,7 @@ impl<'a> Joining<'a> {
     }
 
     fn out_of_turn(&self, message: &FromInit) -> Error {
-        refuse(self.id, "exec", format!("its process said {message:?} out of turn"))
+        unable(self.id, "exec", format!("its process said {message:?} out of turn"))
     }
 }
 
