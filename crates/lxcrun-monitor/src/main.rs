@@ -3,7 +3,7 @@
 //!
 //! It is a program of its own because liblxc forks inside `start` and goes on in the child: that is safe only
 //! with one thread, and the library may be embedded in a process with many. The runtime spawns it early, so
-//! that loading liblxc overlaps with reading the specification, and sends its plan when all is checked.
+//! that loading liblxc overlaps with reading the specification, and sends its request when all is checked.
 #![forbid(unsafe_code)]
 
 mod tools;
@@ -20,7 +20,7 @@ use nix::sched::{CloneFlags, unshare};
 use protocol::Channel;
 use protocol::monitor::{
     AboutLiblxc, CGROUPS, CONTROL_FD, EXIT_FILE, EXTENSIONS, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD,
-    Item, Plan, ToMonitor,
+    Item, StartRequest, ToMonitor,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Gid, Uid};
@@ -78,7 +78,7 @@ fn monitor(control: &Rc<Channel>) -> Result<Option<Report>, String> {
         None => e.to_string(),
     })?;
     match asked.message {
-        ToMonitor::Start(plan) => start(&liblxc, control, plan, &asked.fds).map(Some),
+        ToMonitor::Start(request) => start(&liblxc, control, request, &asked.fds).map(Some),
         ToMonitor::About => Ok(Some((FromMonitor::Liblxc(about(&liblxc)), None))),
         ToMonitor::EndWith(_) => Err("asked for an end before a start".into()),
     }
@@ -92,35 +92,41 @@ fn about(liblxc: &Liblxc) -> AboutLiblxc {
     }
 }
 
-/// From the plan to the container's end.
-fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) -> Result<Report, String> {
-    for file in &plan.enter {
+/// From the request to the container's end.
+fn start(
+    liblxc: &Liblxc,
+    control: &Rc<Channel>,
+    request: StartRequest,
+    fds: &[OwnedFd],
+) -> Result<Report, String> {
+    for file in &request.enter {
         std::fs::write(file, std::process::id().to_string())
             .map_err(|e| format!("{}: {e}", file.display()))?;
     }
-    if plan.stay_in_cgroups {
+    if request.stay_in_cgroups {
         lxc::stay_in_cgroups();
     }
-    for cgroup in &plan.take_cgroups {
+    for cgroup in &request.take_cgroups {
         lxc::take_cgroup(cgroup).map_err(|e| format!("{}: {e}", cgroup.display()))?;
     }
     lxc::end_orphans().map_err(|e| format!("a pidfd of the monitor: {e}"))?;
-    if let (true, Some(namespace)) = (plan.user_namespace, fds.first()) {
+    if let (true, Some(namespace)) = (request.user_namespace, fds.first()) {
         become_root_of(namespace).map_err(|e| format!("joining the user namespace: {e}"))?;
     }
     leave_the_hosts_mounts_alone().map_err(|e| format!("a private mount namespace: {e}"))?;
-    if let Some(instead) = &plan.hide_cgroups {
+    if let Some(instead) = &request.hide_cgroups {
         cover(CGROUPS, instead).map_err(|e| format!("hiding {CGROUPS} from liblxc: {e}"))?;
     }
 
-    if plan.claim_root {
-        claim_root(&plan.root.join(&plan.name)).map_err(|e| format!("telling liblxc of a cgroup: {e}"))?;
+    if request.claim_root {
+        claim_root(&request.root.join(&request.name))
+            .map_err(|e| format!("telling liblxc of a cgroup: {e}"))?;
     }
 
-    lxc::take_for_reachable(&plan.root);
-    let mut container = Handle::new(liblxc, &plan.name, &plan.root).map_err(|e| e.to_string())?;
-    let user = joined(&plan.config, "user").map(File::open).transpose().map_err(|e| e.to_string())?;
-    for item in plan.config {
+    lxc::take_for_reachable(&request.root);
+    let mut container = Handle::new(liblxc, &request.name, &request.root).map_err(|e| e.to_string())?;
+    let user = joined(&request.config, "user").map(File::open).transpose().map_err(|e| e.to_string())?;
+    for item in request.config {
         if let (Some(user), Some(foreign)) = (&user, foreign_namespace(&item)) {
             let entered = enter_unless_owned(foreign, user.as_fd());
             if entered.map_err(|e| format!("joining {}: {e}", foreign.display()))? {
@@ -133,8 +139,8 @@ fn start(liblxc: &Liblxc, control: &Rc<Channel>, plan: Plan, fds: &[OwnedFd]) ->
     }
     let program = CString::new(format!("/proc/self/fd/{INIT_PROGRAM_FD}")).map_err(|e| e.to_string())?;
     let argv: [&CStr; 1] = [&program];
-    let exit_file = plan.root.join(&plan.name).join(EXIT_FILE);
-    end_with_init(Rc::clone(control), exit_file.clone(), plan.root.clone());
+    let exit_file = request.root.join(&request.name).join(EXIT_FILE);
+    end_with_init(Rc::clone(control), exit_file.clone(), request.root.clone());
     let processors = stay_on_one_processor();
     lxc::when_idle(move || {
         // All of liblxc that has made the container. That it stays in memory where it can't be given back is no failure.

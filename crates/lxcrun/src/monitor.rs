@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::Channel;
 use protocol::monitor::{
-    AboutLiblxc, CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, Plan, ToMonitor,
+    AboutLiblxc, CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, StartRequest, ToMonitor,
 };
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -15,7 +15,7 @@ use crate::helper::Helper;
 use crate::state::ProcessId;
 use crate::{ContainerId, Error, Result, embedded, rootless};
 
-/// A monitor, waiting for its plan or at work.
+/// A monitor, waiting for its request or at work.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     id: ContainerId,
@@ -25,7 +25,7 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Spawns a monitor that waits for a plan. It will start an init that has `init_channel`.
+    /// Spawns a monitor that waits for a request. It will start an init that has `init_channel`.
     pub(crate) fn spawn(id: &ContainerId, root: &Path, init_channel: Channel) -> Result<Self> {
         let what = "cannot start the monitor";
         let (control, child_control) = Channel::pair().at(id, what)?;
@@ -47,9 +47,9 @@ impl Monitor {
         ProcessId::of(self.process.pid()).at(&self.id, "the monitor has ended")
     }
 
-    pub(crate) fn start(&self, plan: Plan, user_namespace: Option<&OwnedFd>) -> Result<()> {
+    pub(crate) fn start(&self, request: StartRequest, user_namespace: Option<&OwnedFd>) -> Result<()> {
         let fds: Vec<BorrowedFd<'_>> = user_namespace.map(AsFd::as_fd).into_iter().collect();
-        self.control.send(&ToMonitor::Start(plan), &fds).at(&self.id, "the monitor does not listen")
+        self.control.send(&ToMonitor::Start(request), &fds).at(&self.id, "the monitor does not listen")
     }
 
     /// Becomes readable when the monitor has something to say, or has ended.

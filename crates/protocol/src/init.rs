@@ -160,7 +160,7 @@ pub enum FailureKind {
 /// Everything the init of a new container does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
-    /// Whether liblxc was shown no cgroups, see `monitor::Plan`: hooks want to see those of the host.
+    /// Whether liblxc was shown no cgroups, see `monitor::StartRequest`: hooks want to see those of the host.
     pub cgroups_hidden: bool,
     /// Whether to make a cgroup namespace first of all, because liblxc has put the init into no cgroup.
     pub new_cgroup_namespace: bool,

@@ -30,7 +30,7 @@ pub const EXIT_FILE: &str = "exit";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ToMonitor {
     /// Start a container.
-    Start(Plan),
+    Start(StartRequest),
     /// End when this process, the init, has ended, and leave liblxc's clean-up undone. Only after `Start`.
     EndWith(i32),
     /// Say which liblxc this host has.
@@ -53,7 +53,7 @@ pub const EXTENSIONS: [&str; 3] = ["time_namespace", "idmapped_mounts_v2", "cgro
 
 /// Everything the monitor needs to start one container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Plan {
+pub struct StartRequest {
     /// The container's id, and liblxc's name for it.
     pub name: String,
     /// The state root, liblxc's `lxcpath`.

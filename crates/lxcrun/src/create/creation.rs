@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxMemory, LinuxResources, Spec};
 use protocol::init::{FromInit, ToInit};
-use protocol::monitor::{Item, Plan as MonitorPlan};
+use protocol::monitor::{Item, StartRequest};
 use protocol::{Channel, Hook, Received, Watch};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Pid;
@@ -282,7 +282,7 @@ impl Creation {
         }
         self.write_down(spec)?;
         let directory = self.directory()?;
-        let plan = MonitorPlan {
+        let request = StartRequest {
             name: self.id.to_string(),
             root: directory.root().to_owned(),
             config: config.clone(),
@@ -293,7 +293,7 @@ impl Creation {
             stay_in_cgroups: self.monitor_stays_in_cgroups,
             hide_cgroups: self.hidden_cgroups.then(|| directory.path().to_owned()),
         };
-        self.monitor()?.start(plan, user_namespace)?;
+        self.monitor()?.start(request, user_namespace)?;
         Ok(config)
     }
 
