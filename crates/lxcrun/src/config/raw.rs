@@ -1,28 +1,23 @@
 //! Raw LXC settings: what only LXC gives, from a program that embeds us, from `--lxc-conf`, or from annotations.
 //!
-//! They are applied after everything that is generated. Names of LXC 1.x are understood. A key that the container's
-//! life or its isolation depends on is refused, because it would be undone or would undo something; annotations come
-//! from users who may not be root, so most keys are refused there unless the system's configuration allows them.
+//! They are applied after everything that is generated. What is liblxc's stays as it is; what is ours to do, because LXC would
+//! do it too early or elsewhere, goes to a place of its own. `raw_keys` knows the names, `raw_values` the values, and
+//! `raw_annotations` what annotations may say.
 
 use std::collections::BTreeMap;
 
 use oci_spec::runtime::{Mount, Spec};
 use protocol::monitor::Item;
-use serde::Deserialize;
 
 use super::lxcfs;
 use super::process::Rlimit;
 use super::profile::{GENERATED, WantedProfile};
-use super::raw_keys::{ANNOTATIONS, DELEGATION, REFUSED, RENAMED};
+use super::raw_annotations::{self, ANNOTATION_PREFIX, Allowed};
+use super::raw_keys::{self, DELEGATION};
 use super::raw_values;
 use crate::cgroup::{Layout, RawLimit};
 use crate::error::refuse;
 use crate::{ContainerId, Result};
-
-/// The prefix of annotations that are LXC settings.
-pub const ANNOTATION_PREFIX: &str = "org.linuxcontainers.lxc.";
-/// Where an administrator allows more settings in annotations.
-pub const SYSTEM_CONFIG: &str = "/etc/lxcrun/lxcrun.toml";
 
 /// Settings, translated and checked.
 #[derive(Debug, Clone, Default)]
@@ -55,53 +50,25 @@ pub(crate) struct RawSettings {
     first: Option<(String, String)>,
 }
 
-/// The part of the system's configuration that is about annotations.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct SystemConfig {
-    annotations: Annotations,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Annotations {
-    /// Keys; a `*` at the end stands for anything.
-    allow: Vec<String>,
-}
-
 impl RawSettings {
     /// The settings of `spec`'s annotations, then those of `trusted`.
     pub(crate) fn new(id: &ContainerId, spec: &Spec, trusted: &[(String, String)]) -> Result<Self> {
         let mut settings = Self::default();
-        let mut annotations: Vec<(&str, &String)> = spec
-            .annotations()
-            .iter()
-            .flatten()
-            .filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION_PREFIX)?, value)))
-            .collect();
-        // They have no order of their own.
-        annotations.sort_by_key(|(key, value)| (!goes_first(key), *key, *value));
+        let annotations = raw_annotations::settings(spec);
         if !annotations.is_empty() {
-            let allowed = allowed_by_administrator(id)?;
-            for (key, value) in annotations {
-                let field = format!("annotations[{ANNOTATION_PREFIX}{}]", key.escape_debug());
-                let named = full_name(key);
-                check_key(id, &field, &named)?;
-                // By today's name: what that may do is the same by the old one. The administrator may have written either.
-                let key = settings.translate(id, &named);
-                let is_allowed = |k: &String| allows(k, &key) || allows(k, &named);
-                if !ANNOTATIONS.iter().any(|k| matches(k, &key)) && !allowed.iter().any(is_allowed) {
-                    let reason = format!(
-                        "{key} is not allowed in an annotation (annotations.allow in {SYSTEM_CONFIG})"
-                    );
-                    return Err(refuse(id, field, reason));
-                }
+            let allowed = Allowed::read(id)?;
+            for (name, value) in annotations {
+                let field = format!("annotations[{ANNOTATION_PREFIX}{}]", name.escape_debug());
+                let written = raw_keys::full_name(name);
+                raw_keys::check(id, &field, &written)?;
+                let key = settings.translate(id, &written);
+                allowed.check(id, &field, &key, &written)?;
                 settings.add(id, &field, &key, value)?;
             }
         }
         for (key, value) in trusted {
-            let key = full_name(key);
-            check_key(id, "lxc_config", &key)?;
+            let key = raw_keys::full_name(key);
+            raw_keys::check(id, "lxc_config", &key)?;
             let key = settings.translate(id, &key);
             settings.add(id, "lxc_config", &key, value)?;
         }
@@ -111,7 +78,7 @@ impl RawSettings {
 
     /// Adds a setting by today's name.
     fn add(&mut self, id: &ContainerId, field: &str, key: &str, value: &str) -> Result<()> {
-        if let Some((_, instead)) = REFUSED.iter().find(|(k, _)| matches(k, key)) {
+        if let Some(instead) = raw_keys::instead_of(key) {
             return Err(refuse(id, field, format!("{key} can't be set: {instead}")));
         }
         if value.contains('\n') || value.contains('\0') {
@@ -194,16 +161,7 @@ impl RawSettings {
 
     /// Today's name of a key. Networks of LXC 1.x have no number: each `type` begins the next one.
     fn translate(&mut self, id: &ContainerId, key: &str) -> String {
-        let mut new = key.to_owned();
-        for (old, now) in RENAMED {
-            if key == old {
-                new = now.into();
-            } else if let Some(rest) =
-                key.strip_prefix(old).filter(|r| r.starts_with('.') && old == "lxc.limit")
-            {
-                new = format!("{now}{rest}");
-            }
-        }
+        let mut new = raw_keys::renamed(key);
         if let Some(rest) = new.strip_prefix("lxc.network.") {
             if rest == "type" {
                 let taken = self.items.iter().filter_map(|item| network(&item.key)?.0.parse::<u32>().ok());
@@ -293,50 +251,6 @@ fn network(key: &str) -> Option<(&str, &str)> {
     key.strip_prefix("lxc.net.")?.split_once('.')
 }
 
-/// Whether a setting is one that others add to: what LXC forgets them at.
-fn goes_first(key: &str) -> bool {
-    key.ends_with(".type") || key.ends_with(".devices.deny")
-}
-
-/// A key is written into a file that LXC's tools read line by line, so it has no other characters than LXC's own keys.
-fn check_key(id: &ContainerId, field: &str, key: &str) -> Result<()> {
-    let is_known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if key.chars().all(is_known) {
-        return Ok(());
-    }
-    Err(refuse(id, field, format!("{key:?} is no name of an LXC setting")))
-}
-
-fn full_name(key: &str) -> String {
-    if key.starts_with("lxc.") { key.into() } else { format!("lxc.{key}") }
-}
-
-/// Whether `key` is `pattern`, or below it when that ends in a dot.
-fn matches(pattern: &str, key: &str) -> bool {
-    key == pattern.trim_end_matches('.') || (pattern.ends_with('.') && key.starts_with(pattern)) || {
-        // lxc.cgroup.dir stands for lxc.cgroup.dir.container, too.
-        key.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'))
-    }
-}
-
-fn allows(pattern: &str, key: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => key.starts_with(prefix),
-        None => key == pattern,
-    }
-}
-
-/// `annotations.allow` of the system's configuration. None is an empty one; a damaged one allows nothing.
-fn allowed_by_administrator(id: &ContainerId) -> Result<Vec<String>> {
-    let text = match std::fs::read_to_string(SYSTEM_CONFIG) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read.map_err(|e| refuse(id, SYSTEM_CONFIG, e.to_string()))?,
-    };
-    let config: SystemConfig =
-        toml::from_str(&text).map_err(|e| refuse(id, SYSTEM_CONFIG, e.message().to_owned()))?;
-    Ok(config.annotations.allow)
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -395,17 +309,6 @@ mod tests {
             let error = settings(&[("net.1.flags", "up"), (key, "x")]).unwrap_err().to_string();
             assert!(error.contains("lxc.net.1.flags: comes after lxc.net.1.type"), "{error}");
         }
-    }
-
-    #[test]
-    fn annotations_are_in_an_order_that_has_an_effect() {
-        let keys =
-            ["net.0.flags", "net.0.type", "cgroup.devices.allow", "cgroup.devices.deny", "signal.halt"];
-        let mut sorted: Vec<&str> = keys.to_vec();
-        sorted.sort_by_key(|key| (!goes_first(key), *key));
-        let expected =
-            ["cgroup.devices.deny", "net.0.type", "cgroup.devices.allow", "net.0.flags", "signal.halt"];
-        assert_eq!(sorted, expected);
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Names of raw LXC settings: those that can't be had, those that anybody may set, and those of LXC 1.x.
 
-/// Keys that can't be had at all, with what to use instead.
-pub(super) const REFUSED: [(&str, &str); 28] = [
+use crate::error::refuse;
+use crate::{ContainerId, Result};
+
+/// Keys that can't be had at all, because the container's life or its isolation depends on them: they would be undone or would
+/// undo something. With what to use instead.
+const REFUSED: [(&str, &str); 28] = [
     ("lxc.rootfs.", "the root file system is root.path"),
     ("lxc.init.", "the program is process.args"),
     ("lxc.execute.cmd", "the program is process.args"),
@@ -52,7 +56,7 @@ pub(super) const DELEGATION: &str = "lxc.cgroup-delegate";
 pub(crate) const OWN: [&str; 2] = [DELEGATION, super::lxcfs::KEY];
 
 /// Names of LXC 1.x and 2.0, and what they are called now. Source: lxc-update-config(1).
-pub(super) const RENAMED: [(&str, &str); 24] = [
+const RENAMED: [(&str, &str); 24] = [
     ("lxc.rootfs.backend", "lxc.rootfs.backend"),
     ("lxc.utsname", "lxc.uts.name"),
     ("lxc.rootfs", "lxc.rootfs.path"),
@@ -78,3 +82,43 @@ pub(super) const RENAMED: [(&str, &str); 24] = [
     ("lxc.network.ipv4", "lxc.network.ipv4.address"),
     ("lxc.network.ipv6", "lxc.network.ipv6.address"),
 ];
+
+/// What to use instead of a key that can't be had.
+pub(super) fn instead_of(key: &str) -> Option<&'static str> {
+    REFUSED.iter().find(|(refused, _)| matches(refused, key)).map(|(_, instead)| *instead)
+}
+
+/// What a key of LXC 1.x is called now, and any other as it is.
+pub(super) fn renamed(key: &str) -> String {
+    let mut new = key.to_owned();
+    for (old, now) in RENAMED {
+        if key == old {
+            new = now.into();
+        } else if let Some(rest) = key.strip_prefix(old).filter(|r| r.starts_with('.') && old == "lxc.limit")
+        {
+            new = format!("{now}{rest}");
+        }
+    }
+    new
+}
+
+/// A key is written into a file that LXC's tools read line by line, so it has no other characters than LXC's own keys.
+pub(super) fn check(id: &ContainerId, field: &str, key: &str) -> Result<()> {
+    let is_known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if key.chars().all(is_known) {
+        return Ok(());
+    }
+    Err(refuse(id, field, format!("{key:?} is no name of an LXC setting")))
+}
+
+pub(super) fn full_name(key: &str) -> String {
+    if key.starts_with("lxc.") { key.into() } else { format!("lxc.{key}") }
+}
+
+/// Whether `key` is `pattern`, or below it when that ends in a dot.
+pub(super) fn matches(pattern: &str, key: &str) -> bool {
+    key == pattern.trim_end_matches('.') || (pattern.ends_with('.') && key.starts_with(pattern)) || {
+        // lxc.cgroup.dir stands for lxc.cgroup.dir.container, too.
+        key.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'))
+    }
+}
