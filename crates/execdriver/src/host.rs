@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use kernel::{MountInfo, MountedFilesystem};
 use lxc::Liblxc;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
@@ -105,11 +106,9 @@ fn check_cgroups(mounts: &str) -> Result<()> {
 
 /// Mount points, file system types and options of all cgroup hierarchies: proc_pid_mountinfo(5).
 fn hierarchies(mounts: &str) -> impl Iterator<Item = (PathBuf, &str, &str)> {
-    mounts.lines().filter_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mountpoint = PathBuf::from(mount.split(' ').nth(4)?);
-        let mut filesystem = filesystem.split(' ');
-        let (fstype, _, options) = (filesystem.next()?, filesystem.next()?, filesystem.next()?);
+    MountInfo::all(mounts).filter_map(|mount| {
+        let MountedFilesystem { fstype, options } = mount.filesystem()?;
+        let mountpoint = PathBuf::from(mount.raw_place()?);
         let ours = matches!(fstype, "cgroup" | "cgroup2") && mountpoint.starts_with("/sys/fs/cgroup");
         ours.then_some((mountpoint, fstype, options))
     })

@@ -1,4 +1,5 @@
-//! The Linux system calls that rustix does not offer, each behind one typed function.
+//! The Linux system calls that rustix does not offer, each behind one typed function, and tables of /proc that more than one
+//! crate reads.
 //!
 //! Unsafe code lives here and in the `lxc` crate, nowhere else.
 
@@ -10,6 +11,7 @@ mod heap;
 mod keyring;
 mod loops;
 mod mount;
+mod mountinfo;
 mod process;
 mod scheduling;
 mod seccomp;
@@ -26,6 +28,7 @@ pub use heap::{free_memory, share_one_heap};
 pub use keyring::join_session_keyring;
 pub use loops::{LoopOptions, attach_loop};
 pub use mount::{MountAttr, Propagation, set_mount_attributes};
+pub use mountinfo::{MountInfo, MountedFilesystem, unescaped};
 pub use process::{Clone, clone_child, clone_sibling, status_after_reaping, statuses_outlive_reaping};
 pub use scheduling::{
     SchedulerAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduler,

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use kernel::MountInfo;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -16,7 +17,7 @@ use crate::proc::Proc;
 /// Makes the working directory, which is the container's root at `rootfs`, the root.
 pub fn change_root(proc: &Proc, rootfs: &Path) -> Result<()> {
     let mountinfo = proc.read("thread-self/mountinfo").map_err(|e| fail("--no-pivot: mountinfo", e))?;
-    let mounts: Vec<Mounted> = mountinfo.lines().filter_map(Mounted::parse).collect();
+    let mounts: Vec<Mounted> = MountInfo::all(&mountinfo).filter_map(Mounted::of).collect();
     let complete = |m: &&Mounted| matches!(m.fstype, "proc" | "sysfs") && !m.place.starts_with(rootfs);
     for mount in mounts.iter().rev().filter(complete) {
         hide(mount, &mounts)
@@ -26,28 +27,18 @@ pub fn change_root(proc: &Proc, rootfs: &Path) -> Result<()> {
     rustix::process::chroot(".").map_err(|e| fail("--no-pivot: chroot", e))
 }
 
-/// One line of mountinfo: proc_pid_mountinfo(5).
 struct Mounted<'a> {
-    id: &'a str,
-    parent: &'a str,
+    id: u64,
+    parent: u64,
     place: PathBuf,
     fstype: &'a str,
 }
 
 impl<'a> Mounted<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let mut fields = line.split(' ');
-        let (id, parent) = (fields.next()?, fields.next()?);
-        let place = unescape(fields.nth(2)?).into();
-        let fstype = fields.skip_while(|field| *field != "-").nth(1)?;
-        Some(Self { id, parent, place, fstype })
+    fn of(mount: MountInfo<'a>) -> Option<Self> {
+        let fstype = mount.filesystem()?.fstype;
+        Some(Self { id: mount.id()?, parent: mount.parent()?, place: mount.place()?, fstype })
     }
-}
-
-/// Space, tabulator, newline and backslash are written as octal numbers.
-fn unescape(text: &str) -> String {
-    let codes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    codes.iter().fold(text.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
 /// Takes a mount away in this mount namespace alone.
@@ -77,10 +68,10 @@ mod tests {
 
     #[test]
     fn a_line_of_mountinfo_is_parsed() {
-        let line = "36 35 98:0 /mnt1 /a\\040b rw,noatime master:1 shared:2 - proc proc rw";
-        let mount = Mounted::parse(line).unwrap();
-        assert_eq!((mount.id, mount.parent, mount.fstype), ("36", "35", "proc"));
+        let of = |line| MountInfo::all(line).next().and_then(Mounted::of);
+        let mount = of("36 35 98:0 /mnt1 /a\\040b rw,noatime master:1 shared:2 - proc proc rw").unwrap();
+        assert_eq!((mount.id, mount.parent, mount.fstype), (36, 35, "proc"));
         assert_eq!(mount.place, Path::new("/a b"));
-        assert!(Mounted::parse("36 35").is_none());
+        assert!(of("36 35").is_none());
     }
 }

@@ -1,10 +1,8 @@
 //! What the host has, looked up once: the plan for a container is made from it without asking again.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cgroup::{Hierarchies, Layout};
 use crate::{Error, Result};
@@ -19,21 +17,6 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<String> {
     let mut bytes = Vec::with_capacity(PAGE);
     File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
     Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
-}
-
-/// A path of mountinfo with its `\040` and the like turned back: proc_pid_mountinfo(5).
-pub(crate) fn unescaped(field: &[u8]) -> PathBuf {
-    let mut path = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((byte, after)) = rest.split_first() {
-        let octal = (*byte == b'\\').then(|| after.get(..3)).flatten();
-        let octal = octal.and_then(|o| u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok());
-        match octal {
-            Some(byte) => (path.push(byte), rest = &after[3..]).1,
-            None => (path.push(*byte), rest = after).1,
-        }
-    }
-    OsString::from_vec(path).into()
 }
 
 /// Facts about the host.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use kernel::{MountAttr, set_mount_attributes};
+use kernel::{MountAttr, MountInfo, set_mount_attributes};
 use protocol::init::{Attributes, Failure, FailureKind, Mount, Propagation, Source, Tree};
 use protocol::monitor::CGROUPS;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -164,12 +164,9 @@ fn check_locked(id: &ContainerId, mount: &PlannedMount, source: &Path) -> Result
         |e: io::Error| refuse(id, format!("{}.source", mount.field), format!("{}: {e}", source.display()));
     let known = statx(CWD, source, AtFlags::empty(), StatxFlags::MNT_ID).map_err(|e| field(e.into()))?;
     let table = crate::host::read("/proc/self/mountinfo").map_err(field)?;
-    let of_mount = |line: &str| {
-        let mut fields = line.split(' ');
-        (fields.next()?.parse() == Ok(known.stx_mnt_id)).then(|| fields.nth(4).map(attributes_of))?
-    };
+    let source_mount = MountInfo::all(&table).find(|mount| mount.id() == Some(known.stx_mnt_id));
     // One that another mount namespace has shows nothing, and has nothing to lose here.
-    let Some(now) = table.lines().find_map(of_mount) else { return Ok(()) };
+    let Some(now) = source_mount.and_then(MountInfo::options).map(attributes_of) else { return Ok(()) };
     let atimes = clear & ATIMES.bits() != 0 && now & ATIMES.bits() != set & ATIMES.bits();
     if now & clear & LOCKED.bits() == 0 && !atimes {
         return Ok(());

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use kernel::MountInfo;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -128,14 +129,9 @@ fn has_line(schemata: &str, wanted: &str) -> bool {
 }
 
 fn mountpoint() -> io::Result<Option<PathBuf>> {
-    let mountinfo = crate::host::read("/proc/self/mountinfo")?;
-    Ok(mountinfo.lines().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let is_resctrl = filesystem.starts_with("resctrl ");
-        is_resctrl
-            .then(|| mount.split(' ').nth(4).map(|point| crate::host::unescaped(point.as_bytes())))
-            .flatten()
-    }))
+    let table = crate::host::read("/proc/self/mountinfo")?;
+    let is_resctrl = |mount: &MountInfo<'_>| mount.filesystem().is_some_and(|f| f.fstype == "resctrl");
+    Ok(MountInfo::all(&table).find(is_resctrl).and_then(MountInfo::place))
 }
 
 #[cfg(test)]

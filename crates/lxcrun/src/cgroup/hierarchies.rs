@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kernel::{MountInfo, MountedFilesystem};
+
 /// The kinds of host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -49,14 +51,9 @@ impl Hierarchies {
 
     fn from_mountinfo(mountinfo: &str) -> Self {
         let mut all: Vec<Hierarchy> = Vec::new();
-        for line in mountinfo.lines() {
-            let Some(mountpoint) = mountpoint(line) else { continue };
-            let Some((_, filesystem)) = line.split_once(" - ") else { continue };
-            let mut filesystem = filesystem.split(' ');
-            let (Some(fstype), _, Some(options)) = (filesystem.next(), filesystem.next(), filesystem.next())
-            else {
-                continue;
-            };
+        for mount in MountInfo::all(mountinfo) {
+            let Some(mountpoint) = mountpoint(mount) else { continue };
+            let Some(MountedFilesystem { fstype, options }) = mount.filesystem() else { continue };
             let controllers: Vec<String> = match fstype {
                 "cgroup2" => Vec::new(),
                 "cgroup" => options.split(',').filter(|o| is_controller(o)).map(str::to_owned).collect(),
@@ -137,10 +134,10 @@ impl Hierarchies {
     }
 }
 
-/// Where this line of mountinfo says that a hierarchy may be. A bind mount elsewhere of a part (of a container in a
-/// container) is none. Compared as text: a host has hundreds of other lines.
-fn mountpoint(line: &str) -> Option<PathBuf> {
-    let place = line.split(' ').nth(4)?;
+/// Where a mount is that may be a hierarchy. A bind mount elsewhere of a part (of a container in a container) is none. Compared
+/// as text: a host has hundreds of others.
+fn mountpoint(mount: MountInfo<'_>) -> Option<PathBuf> {
+    let place = mount.raw_place()?;
     let below = place.strip_prefix("/sys/fs/cgroup")?;
     (below.is_empty() || below.starts_with('/')).then(|| place.into())
 }

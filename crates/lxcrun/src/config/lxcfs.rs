@@ -3,13 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use kernel::MountAttr;
+use kernel::{MountAttr, MountInfo};
 use protocol::init::Attributes;
 
 use super::mounts::{MountKind, PlannedMount, is_at};
 use super::namespaces::Namespaces;
 use crate::error::refuse;
-use crate::host::unescaped;
 use crate::{ContainerId, Result};
 
 /// Not a key of LXC's, but what its `lxc.hook.mount` of LXCFS is for.
@@ -24,16 +23,13 @@ pub(crate) fn mountpoint() -> std::io::Result<Option<PathBuf>> {
 }
 
 fn in_mountinfo(text: &str) -> Option<PathBuf> {
-    text.lines().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let mut filesystem = filesystem.split(' ');
-        let (fstype, options) = (filesystem.next()?, filesystem.nth(1)?);
+    let is_lxcfs = |mount: &MountInfo<'_>| {
         // Everybody may mount a file system of their own that calls itself so.
-        let is_roots = options.split(',').any(|option| option == "user_id=0");
-        (root == "/" && fstype == "fuse.lxcfs" && is_roots).then(|| unescaped(point.as_bytes()))
-    })
+        let is_roots = |options: &str| options.split(',').any(|option| option == "user_id=0");
+        mount.filesystem().is_some_and(|f| f.fstype == "fuse.lxcfs" && is_roots(f.options))
+            && mount.root() == Some("/")
+    };
+    MountInfo::all(text).find(is_lxcfs).and_then(MountInfo::place)
 }
 
 /// The mounts that `field` asks for, to be made after `others`.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use kernel::unescaped;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, makedev, openat2, statx};
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -17,7 +18,6 @@ use super::rpc::ExternalMount;
 use crate::cgroup::{Cgroup, Layout};
 use crate::config::{MountKind, Plan, PlannedMount};
 use crate::error::{Context, refuse};
-use crate::host::unescaped;
 use crate::{ContainerId, Result};
 
 /// The name of what covers masked files.
@@ -30,7 +30,8 @@ struct Mount {
     point: PathBuf,
 }
 
-/// The mounts of a process, as it sees them; those of this one for `self`.
+/// The mounts of a process, as it sees them; those of this one for `self`. Not by `MountInfo`, which wants text: a container calls
+/// its directories what it likes.
 fn mounts_of(process: &str) -> std::io::Result<Vec<Mount>> {
     let text = fs::read(format!("/proc/{process}/mountinfo"))?;
     let parse = |line: &[u8]| {
@@ -288,15 +289,4 @@ fn external(id: &ContainerId, key: &Path, value: &Path) -> Result<ExternalMount>
         Err(_) => Err(refuse(id, "mounts", format!("{}: criu takes no such name", path.display()))),
     };
     Ok(ExternalMount { key: text(key)?, value: text(value)? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escapes_in_mountinfo_are_turned_back() {
-        assert_eq!(unescaped(br"/a\040b\134"), PathBuf::from(r"/a b\"));
-        assert_eq!(unescaped(br"/a\9"), PathBuf::from(r"/a\9"));
-    }
 }
