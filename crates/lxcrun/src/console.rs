@@ -1,6 +1,6 @@
 //! Sockets that a caller names: where the terminal's master and the process's pidfd are sent to.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -40,17 +40,26 @@ pub(crate) fn send_pidfd(id: &ContainerId, path: &Path, kind: &[u8], pidfd: &Own
 }
 
 fn send_fd(id: &ContainerId, what: &str, path: &Path, text: &[u8], fd: &OwnedFd) -> Result<()> {
-    let socket = connect(path).at(id, what)?;
+    send_with(path, text, fd).at(id, what)
+}
+
+/// Sends all of `text` to the socket at `path`, and a descriptor with its beginning.
+pub(crate) fn send_with(path: &Path, text: &[u8], fd: &OwnedFd) -> io::Result<()> {
+    let mut socket = connect(path)?;
     let fds = [fd.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(&socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL).at(id, what).map(drop)
+    let content = [IoSlice::new(text)];
+    // Whoever embeds us may have handlers for signals that come meanwhile. What was not sent has taken no descriptor along.
+    let send = || sendmsg(&socket, &content, &mut control, SendFlags::NOSIGNAL);
+    let sent = rustix::io::retry_on_intr(send)?;
+    socket.write_all(&text[sent..])
 }
 
 /// Connects with the socket at `path`, without waiting for a listener whose queue is full: he may never take anybody out of
 /// it, and nobody could end such a wait. It is as with runc, whose sockets never wait, either.
-pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
+fn connect(path: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {

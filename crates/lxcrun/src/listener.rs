@@ -1,11 +1,8 @@
 //! The listener of a seccomp filter, on its way to the agent that answers for the container's system calls.
 
-use std::io::{IoSlice, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use oci_spec::runtime::Spec;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Serialize;
 
 use crate::error::refuse;
@@ -48,13 +45,7 @@ pub(crate) fn send(
     };
     let send = || -> std::io::Result<()> {
         let json = serde_json::to_vec(&message)?;
-        let mut socket = console::connect(path)?;
-        let fds = [listener.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&fds));
-        let sent = sendmsg(&socket, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL)?;
-        socket.write_all(&json[sent..])
+        console::send_with(path, &json, listener)
     };
     // The words are runc's.
     let failed = |e| format!("failed to connect with seccomp agent at {}: {e}", path.display());
