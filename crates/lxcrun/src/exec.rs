@@ -161,7 +161,7 @@ impl Container {
             container: fds.push(init),
             namespaces,
             root: root.map(|root| fds.push(root)),
-            keyring: (!self.state.no_new_keyring).then(|| format!("_ses.{id}")),
+            keyring: (!self.state.no_new_keyring).then(|| id.keyring()),
             process,
         };
         Ok((plan, rlimits))

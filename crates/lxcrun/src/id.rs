@@ -21,6 +21,11 @@ impl ContainerId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name of the container's session keyring, as with runc: its execs find it by that.
+    pub(crate) fn keyring(&self) -> String {
+        format!("_ses.{self}")
+    }
 }
 
 impl AsRef<str> for ContainerId {

@@ -454,7 +454,7 @@ fn claim(id: &ContainerId, cgroup: &Cgroup) -> Result<Option<Claim>> {
 
 fn join_keyring(id: &ContainerId) -> Result<()> {
     let what = "the session keyring";
-    let name = std::ffi::CString::new(format!("_ses.{id}")).map_err(std::io::Error::other).at(id, what)?;
+    let name = std::ffi::CString::new(id.keyring()).map_err(std::io::Error::other).at(id, what)?;
     match kernel::join_session_keyring(&name) {
         // A kernel without keyrings has none to hide.
         Ok(()) | Err(rustix::io::Errno::NOSYS) => Ok(()),

@@ -96,7 +96,7 @@ pub(super) fn init_request(
         creating_state: creation.state.oci(Status::Creating).json(),
         created_state: creation.state.oci(Status::Created).json(),
         gate: fds.push(handed.gate),
-        keyring: (!creation.state.no_new_keyring).then(|| format!("_ses.{id}")),
+        keyring: (!creation.state.no_new_keyring).then(|| id.keyring()),
         process,
     })
 }
