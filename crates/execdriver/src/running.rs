@@ -115,12 +115,7 @@ pub(crate) fn exec(
 fn owner_on_host(init: Option<i32>, process: Option<&Process>) -> Option<(u32, u32)> {
     let (init, user) = (init?, process?.user());
     let on_host = |file: &str, id: u32| {
-        let map = fs::read_to_string(format!("/proc/{init}/{file}")).ok()?;
-        map.lines().find_map(|line| {
-            let mut numbers = line.split_whitespace().map(str::parse::<u32>);
-            let (first, host, size) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-            id.checked_sub(first).filter(|offset| *offset < size).map(|offset| host.saturating_add(offset))
-        })
+        kernel::outside_of(&fs::read_to_string(format!("/proc/{init}/{file}")).ok()?, id)
     };
     let inside = (user.uid(), user.gid());
     Some((on_host("uid_map", inside.0)?, on_host("gid_map", inside.1)?)).filter(|outside| *outside != inside)

@@ -31,13 +31,15 @@ pub use mount::{MountAttr, Propagation, set_mount_attributes};
 pub use mountinfo::{MountInfo, MountedFilesystem, unescaped};
 pub use process::{Clone, clone_child, clone_sibling, status_after_reaping, statuses_outlive_reaping};
 pub use scheduling::{
-    SchedulerAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduler,
+    SchedulerAttributes, every_processor, set_io_priority, set_memory_policy, set_personality, set_scheduler,
 };
 pub use seccomp::{gives_listener, load_filter, seccomp_flag_is_known};
 pub use shared::{SharedNumber, read_shared};
 pub use signal::{ChildNote, block_none_in, keep_children, note_child_in, reset_signals, signal_of};
 pub use stack::lxcrun_pthread_getattr_np;
-pub use userns::{NewUserNamespace, new_user_namespace, owner_of, user_namespace, user_namespace_mappings};
+pub use userns::{
+    NewUserNamespace, new_user_namespace, outside_of, owner_of, user_namespace, user_namespace_mappings,
+};
 
 use rustix::io::{Errno, Result};
 

@@ -1,6 +1,7 @@
 //! How the kernel treats the calling thread: its processor time, block device requests, memory, and system calls.
 
 use rustix::io::Result;
+use rustix::thread::CpuSet;
 
 /// Policy and parameters of sched_setattr(2).
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,6 +20,14 @@ pub struct SchedulerAttributes {
     pub deadline: u64,
     /// Likewise.
     pub period: u64,
+}
+
+/// Every processor that there can be. The kernel takes those of them that the caller's cgroup has.
+#[must_use]
+pub fn every_processor() -> CpuSet {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    all
 }
 
 /// Sets the calling thread's scheduling policy and its parameters. Source: sched_setattr(2).

@@ -63,6 +63,18 @@ pub fn user_namespace_mappings(namespace: BorrowedFd<'_>) -> Result<(String, Str
     Ok((read("uid_map")?, read("gid_map")?))
 }
 
+/// What a user or group of a user namespace is outside, by its uid_map or gid_map: user_namespaces(7). None for one that is not
+/// mapped.
+#[must_use]
+pub fn outside_of(map: &str, id: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (inside, outside, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        let offset = id.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
+}
+
 /// The user namespace that owns `namespace`. Source: ioctl_ns(2).
 ///
 /// # Errors
@@ -179,6 +191,16 @@ fn wait_and_exit(fds: &ChildFds) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_found_in_their_range() {
+        let map = "         0     100000       1000\n      1000     200000      64536\n";
+        assert_eq!(outside_of(map, 0), Some(100_000));
+        assert_eq!(outside_of(map, 999), Some(100_999));
+        assert_eq!(outside_of(map, 1000), Some(200_000));
+        assert_eq!(outside_of(map, 65536), None);
+        assert_eq!(outside_of("0 0 4294967295\n", 7), Some(7));
+    }
 
     #[test]
     fn a_user_namespace_outlives_its_process() {

@@ -15,9 +15,7 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{DumpableBehavior, chdir, fchdir, pivot_root, set_dumpable_behavior};
-use rustix::thread::{
-    CpuSet, LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, sched_setaffinity,
-};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, sched_setaffinity};
 
 use crate::failure::{Result, fail, refuse};
 use crate::proc::Proc;
@@ -165,9 +163,7 @@ fn run_create_container_hooks(plan: &Container, root: &Root) -> Result<()> {
 /// Those of its cgroup, whatever the caller's are, and for all that the monitor has kept us on one: only the cgroup limits a
 /// container. Where choosing is forbidden the monitor has not chosen either, and the limit is the caller's.
 fn use_every_processor() {
-    let mut all = CpuSet::new();
-    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
-    let _ = sched_setaffinity(None, &all);
+    let _ = sched_setaffinity(None, &kernel::every_processor());
 }
 
 /// Makes a time namespace and enters it. Its offsets can be set only while it is empty.

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, Rlimit as Limits, Signal, WaitId, WaitIdOptions, pidfd_send_signal, prlimit, waitid,
 };
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::sched_setaffinity;
 
 use crate::config::{DESCRIPTORS_OF_INIT, Rlimit};
 use crate::error::{Context, refuse};
@@ -92,9 +92,7 @@ pub(crate) fn wait_for_child(id: &ContainerId, child: &OwnedFd) -> Result<Exit> 
 /// Lets a process use every processor of its cgroup, whatever ours were when we were started: only that limits a
 /// container. Not allowed to is no failure: the limit then is the caller's.
 pub(crate) fn reset_affinity(pid: Pid) {
-    let mut all = CpuSet::new();
-    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
-    if let Err(e) = sched_setaffinity(Some(pid), &all) {
+    if let Err(e) = sched_setaffinity(Some(pid), &kernel::every_processor()) {
         tracing::debug!("process {}: its processors stay those of lxcrun: {e}", pid.as_raw_nonzero());
     }
 }

@@ -34,11 +34,9 @@ impl Cgroup {
         let Some(unified) = self.hierarchies.unified().filter(|_| !self.is_none()) else { return Ok(()) };
         let directory = unified.mountpoint.join(self.home());
         let give = || -> io::Result<()> {
-            let uid = id_on_host(
-                &std::fs::read_to_string(format!("/proc/{}/uid_map", init.as_raw_nonzero()))?,
-                uid,
-            )
-            .ok_or_else(|| io::Error::other(format!("user {uid} is not mapped")))?;
+            let map = std::fs::read_to_string(format!("/proc/{}/uid_map", init.as_raw_nonzero()))?;
+            let uid = kernel::outside_of(&map, uid)
+                .ok_or_else(|| io::Error::other(format!("user {uid} is not mapped")))?;
             give(&directory, uid)?;
             let files = std::fs::read_to_string(FILES).unwrap_or_else(|_| FILES_BEFORE.into());
             files.split_whitespace().try_for_each(|file| match give(&directory.join(file), uid) {
@@ -57,29 +55,4 @@ impl Cgroup {
 /// What is theirs already needs no right to give it.
 fn give(path: &Path, uid: u32) -> io::Result<()> {
     if path.metadata()?.uid() == uid { Ok(()) } else { chown(path, Some(uid), None) }
-}
-
-/// What `uid` is outside, by the lines of a uid_map: user_namespaces(7).
-fn id_on_host(map: &str, uid: u32) -> Option<u32> {
-    map.lines().find_map(|line| {
-        let numbers: Vec<u32> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-        let [inside, outside, count] = numbers[..] else { return None };
-        let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
-        outside.checked_add(offset)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::id_on_host;
-
-    #[test]
-    fn ids_are_found_in_their_range() {
-        let map = "         0     100000       1000\n      1000     200000      64536\n";
-        assert_eq!(id_on_host(map, 0), Some(100_000));
-        assert_eq!(id_on_host(map, 999), Some(100_999));
-        assert_eq!(id_on_host(map, 1000), Some(200_000));
-        assert_eq!(id_on_host(map, 65536), None);
-        assert_eq!(id_on_host("0 0 4294967295\n", 7), Some(7));
-    }
 }
