@@ -1,6 +1,6 @@
 //! Where errors and warnings go: standard error, and the file that engines read them from.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,9 +8,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::cli::{self, Global, LogFormat};
 
@@ -46,8 +43,8 @@ impl Log {
 
     /// Makes the library's warnings go here.
     pub fn install(&self) {
-        // Fails only when there is one already, and there is none: this is the start of main.
-        let _ = tracing::subscriber::set_global_default(self.clone());
+        let log = self.clone();
+        lxcrun::log_to(self.debug, move |level, message| log.write(level, message));
     }
 
     /// The reason why the command failed: for the person and for the engine.
@@ -76,43 +73,4 @@ impl Log {
             None => writeln!(std::io::stderr(), "{line}"),
         };
     }
-}
-
-impl Subscriber for Log {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= if self.debug { Level::DEBUG } else { Level::WARN }
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        struct Message(String);
-        impl Visit for Message {
-            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-                let _ = match field.name() {
-                    "message" => write!(self.0, "{value:?}"),
-                    name => write!(self.0, " {name}={value:?}"),
-                };
-            }
-        }
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        let level = match *event.metadata().level() {
-            Level::ERROR => "error",
-            Level::WARN => "warning",
-            Level::INFO => "info",
-            _ => "debug",
-        };
-        self.write(level, &message.0);
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
