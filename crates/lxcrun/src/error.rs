@@ -141,7 +141,7 @@ pub enum Error {
         /// The container.
         id: ContainerId,
         /// What was asked for, or what it takes: `exec`, `freezer`.
-        what: &'static str,
+        what: String,
         /// Why.
         reason: String,
     },
@@ -300,6 +300,6 @@ pub(crate) fn refuse(id: &ContainerId, field: impl Into<String>, reason: impl In
 }
 
 /// What can't be done, for a reason that is in no field of the specification.
-pub(crate) fn unable(id: &ContainerId, what: &'static str, reason: impl Into<String>) -> Error {
-    Error::Unable { id: id.clone(), what, reason: reason.into() }
+pub(crate) fn unable(id: &ContainerId, what: impl Into<String>, reason: impl Into<String>) -> Error {
+    Error::Unable { id: id.clone(), what: what.into(), reason: reason.into() }
 }

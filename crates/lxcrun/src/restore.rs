@@ -215,7 +215,7 @@ fn check_replaceable(id: &ContainerId, saved: &[String], stdio: &[OwnedFd]) -> R
     for ((saved, fd), what) in saved.iter().zip(stdio).zip(["input", "output", "error"]) {
         if checkpoint::is_external(saved) && !is_pipe(fd) {
             let reason = "was a fifo, whose place only a fifo or a pipe can take";
-            return Err(refuse(id, format!("standard {what}"), reason));
+            return Err(unable(id, format!("standard {what}"), reason));
         }
     }
     Ok(())

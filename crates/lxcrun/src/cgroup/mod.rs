@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::error::{Context, refuse};
+use crate::error::{Context, refuse, unable};
 use crate::systemd::Unit;
 use crate::{ContainerId, Result};
 
@@ -134,7 +134,7 @@ impl Cgroup {
 
     /// Fails when the container has no cgroup, and `what` needs one.
     pub(crate) fn check_exists(&self, what: &str) -> Result<()> {
-        if self.is_none() { Err(refuse(&self.id, what, NO_CGROUP)) } else { Ok(()) }
+        if self.is_none() { Err(unable(&self.id, what, NO_CGROUP)) } else { Ok(()) }
     }
 
     /// Whether the container has no cgroup of its own.

@@ -47,7 +47,7 @@ impl Cgroup {
     /// own is gone, or takes none: it has moved itself below and passes controllers on to there.
     pub(crate) fn enter(&self, pid: Pid, below: &[String], init: Option<Pid>) -> Result<()> {
         // The words are runc's.
-        let wrong = |reason: String| refuse(&self.id, "exec --cgroup", reason);
+        let wrong = |reason: String| unable(&self.id, "exec --cgroup", reason);
         let text = pid.as_raw_nonzero().to_string();
         for given in below {
             let (controllers, path) = given.split_once(':').unwrap_or(("", given));

@@ -5,7 +5,7 @@ use oci_spec::runtime::Spec;
 use serde::Deserialize;
 
 use super::raw_keys::{ANNOTATIONS, matches};
-use crate::error::refuse;
+use crate::error::{refuse, unable};
 use crate::{ContainerId, Result};
 
 /// The prefix of annotations that are LXC settings.
@@ -49,10 +49,10 @@ impl Allowed {
     pub(super) fn read(id: &ContainerId) -> Result<Self> {
         let text = match std::fs::read_to_string(SYSTEM_CONFIG) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self(Vec::new())),
-            read => read.map_err(|e| refuse(id, SYSTEM_CONFIG, e.to_string()))?,
+            read => read.map_err(|e| unable(id, SYSTEM_CONFIG, e.to_string()))?,
         };
         let config: SystemConfig =
-            toml::from_str(&text).map_err(|e| refuse(id, SYSTEM_CONFIG, e.message().to_owned()))?;
+            toml::from_str(&text).map_err(|e| unable(id, SYSTEM_CONFIG, e.message().to_owned()))?;
         Ok(Self(config.annotations.allow))
     }
 

@@ -15,7 +15,7 @@ use crate::cgroup::{CgroupPath, Layout};
 use crate::checkpoint::name_of;
 use crate::config::Plan;
 use crate::container::Container;
-use crate::error::{Context, refuse};
+use crate::error::{Context, refuse, unable};
 use crate::resctrl::Resctrl;
 use crate::{Bundle, ContainerId, Host, Result, console, mounts, netdevices, process, rootless};
 
@@ -212,9 +212,9 @@ pub(crate) fn resources(spec: &Spec, host: &Host) -> LinuxResources {
 fn check_paths(id: &ContainerId, root: &Path, bundle: &Bundle) -> Result<()> {
     for (what, path) in [("state root", root), ("bundle", bundle.path())] {
         match path.to_str() {
-            None => return Err(refuse(id, what, format!("{} is not UTF-8", path.display()))),
+            None => return Err(unable(id, what, format!("{} is not UTF-8", path.display()))),
             Some(text) if text.contains(char::is_control) => {
-                return Err(refuse(id, what, format!("{text:?} has a control character")));
+                return Err(unable(id, what, format!("{text:?} has a control character")));
             }
             Some(_) => {}
         }
