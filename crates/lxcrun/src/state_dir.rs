@@ -56,6 +56,7 @@ pub(crate) struct StateDir {
     path: PathBuf,
     /// The directory, open; while `create` works on it, it is locked by this descriptor.
     fd: OwnedFd,
+    /// Whether it goes when this is dropped: until what was begun in it is complete.
     remove: bool,
 }
 

@@ -63,8 +63,11 @@ pub(crate) enum MountKind {
 /// The options of one mount, sorted.
 #[derive(Debug, Default)]
 struct Options {
+    /// `bind`, or true for `rbind`.
     bind: Option<bool>,
+    /// Those of the mount itself.
     attributes: Attributes,
+    /// `rro` and the like: also those of all mounts below.
     recursive: Attributes,
     propagation: Vec<(Propagation, bool)>,
     remount: bool,
@@ -72,7 +75,9 @@ struct Options {
     idmap: Option<bool>,
     /// Of the superblock: `sync` and the like. A bind mount has none of its own.
     superblock: Vec<String>,
+    /// Fill a tmpfs with what it covers.
     copy_up: bool,
+    /// For the type of file system, which alone knows them.
     data: Vec<String>,
 }
 

@@ -38,13 +38,13 @@ pub(super) struct Creation {
     cgroup_existed: bool,
     /// Keeps others out of it until the init is in. Without one nothing in it is ours to kill.
     claim: Option<Claim>,
-    /// Whether we make them, and liblxc doesn't know.
+    /// Whether we make its cgroups, and liblxc knows nothing of them.
     own_cgroups: bool,
-    /// Whether it is kept from making any.
+    /// Whether liblxc is shown no hierarchies, so that it makes no cgroups for its monitor, either.
     pub(super) hidden_cgroups: bool,
     /// Whether systemd has made the unit for it, and not for somebody else.
     unit_started: bool,
-    /// Whether liblxc leaves its monitor in the cgroups that it is in.
+    /// Whether liblxc's monitor gets no cgroups of its own and stays where it is.
     monitor_stays_in_cgroups: bool,
     /// Whether the monitor stays as the container's parent when it is made.
     keep_monitor: bool,
@@ -53,9 +53,9 @@ pub(super) struct Creation {
     init: Channel,
     /// The init, which becomes a child of this process without its monitor, if this is a subreaper or the first of its PID namespace.
     init_process: Option<OwnedFd>,
-    /// Those of the host before liblxc makes the container's.
+    /// The host's pairs of network devices before liblxc has made the container's: who undoes that waits until there are no more.
     pairs_before: Option<PairsBefore>,
-    /// Becomes readable when it is not wanted any more.
+    /// Becomes readable when nobody wants the container any more.
     pub(super) cancelled: Option<OwnedFd>,
     /// What lxc-attach may do, in LXC's words.
     attach_filter: Option<String>,

@@ -90,6 +90,7 @@ impl<'a> Joining<'a> {
             self.receive(|_| false)?;
             return Err(e).at(id, "the exec does not listen");
         }
+        // Two say so: the helper, and then the process that it has made.
         self.receive(|m| matches!(m, FromInit::Hello))?;
         let (_, sender) = self.receive(|m| matches!(m, FromInit::Hello))?;
         let pid = sender.ok_or_else(|| unable(id, "exec", "its pid is unknown"))?;
