@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::Channel;
-use protocol::init::{Exec, FromInit, Stdio};
+use protocol::init::{Exec, FromInit, Process, Stdio};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
@@ -59,20 +59,7 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     let preserved = preserved.map_err(|e| fail("preserved descriptors", e))?;
     labels::set_for_exec(wanted, &proc)?;
     // The end of a terminal ends who leads its session: from here on nobody hears why something fails.
-    let master = match wanted.stdio {
-        Stdio::Fds([i, o, e]) => {
-            process::connect_stdio(&fds[i], &fds[o], &fds[e], wanted.uid)?;
-            None
-        }
-        Stdio::Terminal(size) => {
-            let root = Root::current().map_err(|e| fail("the container's root", e))?;
-            let terminal = terminal::open(&root, size)?;
-            process::connect_stdio(&terminal.slave, &terminal.slave, &terminal.slave, wanted.uid)?;
-            rustix::process::ioctl_tiocsctty(&terminal.slave)
-                .map_err(|e| fail("process.terminal: TIOCSCTTY", e))?;
-            Some(terminal.master)
-        }
-    };
+    let master = connect_stdio(wanted, &fds)?;
     drop(fds);
     let set_groups = proc.allows_setgroups();
     drop(proc);
@@ -96,6 +83,24 @@ fn become_program(control: &Channel, plan: &Exec, fds: Vec<OwnedFd>) -> Result<(
     };
     let _ = report.send(&FromInit::Failed(failure), &[]);
     exit(0)
+}
+
+/// Connects standard input, output and error. Returns the master of the terminal that they are, if they are one.
+fn connect_stdio(wanted: &Process, fds: &[OwnedFd]) -> Result<Option<OwnedFd>> {
+    match wanted.stdio {
+        Stdio::Fds([i, o, e]) => {
+            process::connect_stdio(&fds[i], &fds[o], &fds[e], wanted.uid)?;
+            Ok(None)
+        }
+        Stdio::Terminal(size) => {
+            let root = Root::current().map_err(|e| fail("the container's root", e))?;
+            let terminal = terminal::open(&root, size)?;
+            process::connect_stdio(&terminal.slave, &terminal.slave, &terminal.slave, wanted.uid)?;
+            rustix::process::ioctl_tiocsctty(&terminal.slave)
+                .map_err(|e| fail("process.terminal: TIOCSCTTY", e))?;
+            Ok(Some(terminal.master))
+        }
+    }
 }
 
 /// Hands the listener of a seccomp filter to the runtime, and returns when its agent has it.
