@@ -260,11 +260,7 @@ fn set_sysctl(proc: &Proc, key: &str, value: &str) -> rustix::io::Result<()> {
 
 pub fn join_keyring(name: &str) -> Result<()> {
     let name = std::ffi::CString::new(name).map_err(|e| fail("the session keyring", e))?;
-    match kernel::join_session_keyring(&name) {
-        // A kernel without keyrings has none to hide.
-        Ok(()) | Err(rustix::io::Errno::NOSYS) => Ok(()),
-        Err(e) => Err(fail("the session keyring", e)),
-    }
+    kernel::join_session_keyring(&name).map_err(|e| fail("the session keyring", e))
 }
 
 /// What can be prepared and checked before `start`.

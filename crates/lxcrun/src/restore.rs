@@ -455,11 +455,7 @@ fn claim(id: &ContainerId, cgroup: &Cgroup) -> Result<Option<Claim>> {
 fn join_keyring(id: &ContainerId) -> Result<()> {
     let what = "the session keyring";
     let name = std::ffi::CString::new(id.keyring()).map_err(std::io::Error::other).at(id, what)?;
-    match kernel::join_session_keyring(&name) {
-        // A kernel without keyrings has none to hide.
-        Ok(()) | Err(rustix::io::Errno::NOSYS) => Ok(()),
-        Err(e) => Err(e).at(id, what),
-    }
+    kernel::join_session_keyring(&name).at(id, what)
 }
 
 impl Drop for Restoration {
