@@ -66,6 +66,15 @@ tests![
     a_namespace_path_that_is_no_namespace_is_refused,
     an_unknown_propagation_is_refused_by_name,
     an_unknown_seccomp_action_is_refused_by_name,
+    a_nul_byte_in_a_hook_is_refused
+        .not_on("runc", "poststart: 1.1 has the program run already")
+        .not_on("crun", "it cuts the text there"),
+    a_system_call_without_a_name_is_refused
+        .not_on("runc", "it does not name the field")
+        .not_on("crun", "it passes over what it does not know"),
+    an_io_priority_without_a_class_is_refused
+        .not_on("runc", "1.1 does not know it")
+        .not_on("crun", "it does not name the field"),
     cpus_that_do_not_exist_are_refused.needs(Need::Controller("cpuset")),
     a_cpu_quota_that_is_too_small_is_refused.needs(Need::CgroupV1("cpu")),
     a_memory_limit_that_is_too_small_is_refused.needs(Need::Controller("memory")),
@@ -464,6 +473,27 @@ fn an_unknown_propagation_is_refused_by_name() {
 fn an_unknown_seccomp_action_is_refused_by_name() {
     let filter = json!({ "defaultAction": "SCMP_ACT_NOPE" });
     Bundle::busybox().set("/linux/seccomp", filter).refused(&["SCMP_ACT_NOPE"]);
+}
+
+fn a_nul_byte_in_a_hook_is_refused() {
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        for (part, texts) in [("args", json!(["true", "a\0b"])), ("env", json!(["A=b\0c"]))] {
+            let mut hook = json!({ "path": "/bin/true" });
+            hook[part] = texts;
+            let bundle = Bundle::busybox().set(&format!("/hooks/{kind}"), json!([hook]));
+            bundle.refused(&[&format!("hooks.{kind}[0].{part}"), "NUL"]);
+        }
+    }
+}
+
+fn a_system_call_without_a_name_is_refused() {
+    let rule = json!({ "names": ["mkdir", ""], "action": "SCMP_ACT_ERRNO" });
+    let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] });
+    Bundle::busybox().set("/linux/seccomp", filter).refused(&["linux.seccomp.syscalls[0]"]);
+}
+
+fn an_io_priority_without_a_class_is_refused() {
+    Bundle::busybox().set("/process/ioPriority", json!({ "priority": 4 })).refused(&["ioPriority.class"]);
 }
 
 fn cpus_that_do_not_exist_are_refused() {

@@ -114,9 +114,11 @@ pub(crate) fn parse(config: &[u8]) -> Result<Spec, ParseError> {
         }
     }
     let misnamed = SCHEDULER_FLAGS.iter().any(|(name, _)| contains(config, name.as_bytes()));
-    if misnamed || contains(config, b"\"memoryPolicy\"") {
+    if misnamed || contains(config, b"\"memoryPolicy\"") || contains(config, b"\"ioPriority\"") {
         let mut json = value()?;
         rename_scheduler_flags(json.pointer_mut("/process/scheduler/flags"));
+        check_io_priority(json.pointer("/process/ioPriority"))
+            .map_err(|reason| ("process.ioPriority.class".into(), reason))?;
         drop_empty_memory_policy(json.get_mut("linux"));
         return json::from_value(json).map_err(name_field);
     }
@@ -130,6 +132,7 @@ pub(crate) fn parse(config: &[u8]) -> Result<Spec, ParseError> {
 pub fn parse_process(json: &[u8]) -> Result<oci_spec::runtime::Process, String> {
     let mut json: serde_json::Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
     rename_scheduler_flags(json.pointer_mut("/scheduler/flags"));
+    check_io_priority(json.get("ioPriority")).map_err(|reason| format!("ioPriority.class: {reason}"))?;
     json::from_value(json).map_err(without_field)
 }
 
@@ -151,6 +154,16 @@ fn drop_empty_memory_policy(linux: Option<&mut serde_json::Value>) {
     if linux.get("memoryPolicy").and_then(|policy| policy.as_object()).is_some_and(serde_json::Map::is_empty)
     {
         linux.remove("memoryPolicy");
+    }
+}
+
+/// The specification requires the class, and oci-spec (0.10) takes one of its own for none.
+fn check_io_priority(wanted: Option<&serde_json::Value>) -> Result<(), String> {
+    match wanted.and_then(serde_json::Value::as_object) {
+        Some(wanted) if !wanted.keys().any(|key| key.eq_ignore_ascii_case("class")) => {
+            Err("is missing".into())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -232,5 +245,13 @@ mod tests {
         assert_eq!(field(r#"{"ociVersion":"1.0.0","hostname":3}"#), "hostname");
         let deep = r#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":-1,"gid":0}}}"#;
         assert_eq!(field(deep), "process.user.uid");
+        let class =
+            r#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":0},"ioPriority":{"priority":1}}}"#;
+        assert_eq!(field(class), "process.ioPriority.class");
+        assert!(
+            parse_process(br#"{"cwd":"/","ioPriority":{"priority":1}}"#)
+                .unwrap_err()
+                .contains("ioPriority.class")
+        );
     }
 }

@@ -96,7 +96,15 @@ pub(crate) fn whole(error: &Error) -> Problem {
 }
 
 fn at_path(error: serde_path_to_error::Error<Error>) -> Problem {
-    (error.path().to_string(), error.into_inner().to_string())
+    (error.path().to_string(), in_plain_words(&error.into_inner().to_string()))
+}
+
+/// What oci-spec (0.10) says of an unknown capability is about itself: `no variant for CAP_X (converted to X)`.
+fn in_plain_words(reason: &str) -> String {
+    match reason.strip_prefix("no variant for ").and_then(|rest| rest.rsplit_once(" (converted to ")) {
+        Some((name, _)) => format!("unknown capability {name:?}"),
+        None => reason.into(),
+    }
 }
 
 /// A value whose properties may be written in any case.
@@ -300,6 +308,14 @@ mod tests {
         let (path, _) =
             from_slice::<Spec>(br#"{"ociVersion":"1.0.0","linux":{"namespaces":[null]}}"#).unwrap_err();
         assert_eq!(path, "linux.namespaces[0]");
+    }
+
+    #[test]
+    fn an_unknown_capability_is_named_as_it_was_given() {
+        let json = r#"{"ociVersion":"1.0.0","process":{"cwd":"/","capabilities":{"bounding":["CAP_NOPE"]}}}"#;
+        let (path, reason) = from_slice::<Spec>(json.as_bytes()).unwrap_err();
+        assert_eq!(path, "process.capabilities.bounding[0]");
+        assert_eq!(reason, "unknown capability \"CAP_NOPE\"");
     }
 
     #[test]

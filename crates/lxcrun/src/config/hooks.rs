@@ -38,6 +38,11 @@ pub(crate) fn hooks(id: &ContainerId, spec: &Spec, kind: HookKind) -> Result<Vec
         .map(|(index, hook)| {
             let field = format!("hooks.{name}[{index}]");
             check_path(id, &format!("{field}.path"), hook.path())?;
+            for (part, texts) in [("args", hook.args()), ("env", hook.env())] {
+                if texts.iter().flatten().any(|text| text.contains('\0')) {
+                    return Err(refuse(id, format!("{field}.{part}"), "contains a NUL byte"));
+                }
+            }
             let timeout = match hook.timeout() {
                 None => None,
                 Some(seconds) => match u64::try_from(seconds) {
@@ -62,9 +67,5 @@ pub(crate) fn hooks(id: &ContainerId, spec: &Spec, kind: HookKind) -> Result<Vec
 }
 
 fn check_path(id: &ContainerId, field: &str, path: &Path) -> Result<()> {
-    if path.is_absolute() {
-        Ok(())
-    } else {
-        Err(refuse(id, field, format!("{} is not absolute", path.display())))
-    }
+    if path.is_absolute() { Ok(()) } else { Err(refuse(id, field, format!("{:?} is not absolute", path))) }
 }

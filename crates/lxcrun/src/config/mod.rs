@@ -370,12 +370,10 @@ fn from_root(paths: Option<&[String]>) -> Vec<PathBuf> {
 fn absolute(id: &ContainerId, field: &str, paths: Option<&[String]>) -> Result<Vec<PathBuf>> {
     let paths = paths.unwrap_or_default().iter().map(PathBuf::from);
     paths
-        .map(|p| {
-            if p.is_absolute() {
-                Ok(p)
-            } else {
-                Err(refuse(id, field, format!("{} is not absolute", p.display())))
-            }
-        })
+        .map(
+            |p| {
+                if p.is_absolute() { Ok(p) } else { Err(refuse(id, field, format!("{p:?} is not absolute"))) }
+            },
+        )
         .collect()
 }

@@ -28,7 +28,7 @@ pub(super) fn compile(id: &ContainerId, wanted: &LinuxSeccomp) -> Result<Seccomp
     }
     for (index, rule) in wanted.syscalls().iter().flatten().enumerate() {
         let field = format!("{FIELD}.syscalls[{index}]");
-        if rule.names().is_empty() {
+        if rule.names().is_empty() || rule.names().iter().any(String::is_empty) {
             return Err(refuse(id, field, "names no system call"));
         }
         let action = action(id, rule.action(), rule.errno_ret())?;
