@@ -29,6 +29,7 @@ tests![
     exec_takes_a_umask_of_its_process_file.not_on("runc", "1.1 ignores it"),
     exec_has_the_capabilities_of_the_container,
     exec_refuses_an_unknown_capability.lxcrun_only("runc only warns"),
+    what_is_wrong_with_an_option_or_a_file_names_the_container.lxcrun_only("others don't name it"),
     exec_has_a_terminal_over_the_console_socket,
     exec_detached_writes_its_pid_file,
     exec_is_in_the_cgroups_of_the_container,
@@ -201,6 +202,19 @@ fn exec_adds_capabilities_to_what_the_container_hands_on() {
 fn exec_refuses_an_unknown_capability() {
     let run = sleeper().exec_with(&["--cap", "CAP_NOPE"], ["echo", "here"]);
     run.assert_fails().assert_stdout("").assert_stderr_contains("CAP_NOPE");
+}
+
+fn what_is_wrong_with_an_option_or_a_file_names_the_container() {
+    let container = sleeper();
+    let name = format!("container {}: ", container.id());
+    let file = container.path("process.json");
+    fs::write(&file, r#"{ "cwd": 1 }"#).expect("a file");
+    let exec = container.call("exec").arg("--process").arg(&file).arg(container.id()).output();
+    exec.assert_fails().assert_stderr_contains(&name).assert_stderr_contains("cwd");
+    fs::write(&file, r#"{ "pids": { "limit": "many" } }"#).expect("a file");
+    let update = container.call("update").arg("--resources").arg(&file).arg(container.id()).output();
+    update.assert_fails().assert_stderr_contains(&name).assert_stderr_contains("pids.limit");
+    container.exec_with(&["--cap", "CAP_NOPE"], ["true"]).assert_fails().assert_stderr_contains(&name);
 }
 
 fn exec_says_which_cgroup_it_cannot_enter() {

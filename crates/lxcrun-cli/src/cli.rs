@@ -333,6 +333,33 @@ pub struct Exec {
     pub words: Vec<String>,
 }
 
+impl Command {
+    /// The id of the one container that it is about, as the caller wrote it.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Create(args) => Some(&args.id),
+            Self::Start(args) | Self::State(args) | Self::Pause(args) | Self::Resume(args) => Some(&args.id),
+            Self::Kill(args) => Some(&args.id),
+            Self::Delete(args) => Some(&args.id),
+            Self::Run(args) => args.id.as_deref().or(args.friendly.name.as_deref()),
+            Self::Exec(args) => Some(args.id()),
+            Self::Ps(args) => Some(args.id()),
+            Self::Update(args) => Some(&args.id),
+            Self::Events(args) => Some(&args.id),
+            Self::Checkpoint(args) => Some(&args.id),
+            Self::Restore(args) => Some(&args.id),
+            Self::List(_)
+            | Self::Spec(_)
+            | Self::Features
+            | Self::Doctor(_)
+            | Self::Configure(_)
+            | Self::LxcConfig(_)
+            | Self::Completion(_)
+            | Self::Man(_) => None,
+        }
+    }
+}
+
 impl Exec {
     pub fn id(&self) -> &str {
         id_of(&self.words)

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use lxcrun::ContainerId;
 
 use crate::cli::{Cli, Command};
 
@@ -67,15 +68,23 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// What failed, in the words that runc's callers look for.
 fn failed(command: Option<&Command>, error: &anyhow::Error) -> String {
     let program = cli::program();
+    let container = command.and_then(|command| unnamed(command, error)).unwrap_or_default();
     match command {
-        Some(Command::Create(_)) => format!("{program} create failed: {error:#}"),
+        Some(Command::Create(_)) => format!("{program} create failed: {container}{error:#}"),
         Some(Command::Run(_)) => match error.downcast_ref().and_then(lxcrun::Error::of_execution) {
             Some(reason) => reason.into(),
-            None => format!("{program} run failed: {error:#}"),
+            None => format!("{program} run failed: {container}{error:#}"),
         },
-        Some(Command::Exec(_)) => format!("{program} exec failed: {error:#}"),
-        _ => format!("{program}: {error:#}"),
+        Some(Command::Exec(_)) => format!("{program} exec failed: {container}{error:#}"),
+        _ => format!("{program}: {container}{error:#}"),
     }
+}
+
+/// The container that a command is about, before an error that does not name it: one of an option, a file or a bundle.
+fn unnamed(command: &Command, error: &anyhow::Error) -> Option<String> {
+    let named = error.downcast_ref().and_then(lxcrun::Error::container).is_some();
+    let id: ContainerId = command.id()?.parse().ok()?;
+    (!named && !error.to_string().starts_with("container ")).then(|| format!("container {id}: "))
 }
 
 /// 127 and 126 for a program of `run` that isn't there or can't be executed; else 1, and 255 for exec, as in runc.

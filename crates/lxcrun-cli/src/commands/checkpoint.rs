@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use lxcrun::{CgroupsMode, CheckpointOptions, Container, ContainerId, RestoreOptions};
+use lxcrun::{Bundle, CgroupsMode, CheckpointOptions, Container, ContainerId, RestoreOptions};
 
 use super::{absolute, run};
 use crate::cli::{self, Cli};
@@ -42,7 +42,7 @@ pub fn checkpoint(root: &Path, args: &cli::Checkpoint, inherited: Vec<OwnedFd>) 
 
 pub fn restore(root: &Path, cli: &Cli, args: &cli::Restore) -> anyhow::Result<ExitCode> {
     let id: ContainerId = args.id.parse()?;
-    let bundle = super::open_bundle(&id, &args.bundle)?;
+    let bundle = Bundle::open(super::directory(&args.bundle))?;
     let mut options = RestoreOptions {
         image_path: image_path(&args.criu)?,
         work_path: absolute(&args.criu.work_path)?,

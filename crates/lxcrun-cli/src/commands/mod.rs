@@ -121,7 +121,7 @@ fn state_root(cli: &Cli) -> anyhow::Result<Option<PathBuf>> {
 
 fn create(root: &Path, cli: &Cli, args: &cli::Create, inherited: Vec<OwnedFd>) -> anyhow::Result<()> {
     let id: ContainerId = args.id.parse()?;
-    let bundle = open_bundle(&id, &args.bundle.bundle)?;
+    let bundle = open_bundle(&args.bundle)?;
     lxcrun::create(root, &id, &bundle, create_options(cli, &args.bundle, inherited)?)?;
     Ok(())
 }
@@ -132,9 +132,9 @@ fn start(container: &Container) -> anyhow::Result<()> {
     notice.map_or(Ok(()), |notice| notice.pass_on())
 }
 
-/// Opens `--bundle` for a container: the library names the bundle alone.
-fn open_bundle(id: &ContainerId, directory: &Path) -> anyhow::Result<Bundle> {
-    Bundle::open(self::directory(directory)).with_context(|| format!("container {id}"))
+/// Opens `--bundle`.
+fn open_bundle(args: &cli::Bundle) -> anyhow::Result<Bundle> {
+    Ok(Bundle::open(directory(&args.bundle))?)
 }
 
 /// A bundle's directory: an empty one is this.

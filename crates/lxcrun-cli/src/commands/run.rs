@@ -14,12 +14,8 @@ use crate::relay::{self, Signals};
 pub fn run(root: &Path, cli: &Cli, args: &cli::Run, inherited: Vec<OwnedFd>) -> anyhow::Result<ExitCode> {
     let mut options = create_options(cli, &args.bundle, inherited)?;
     options.keep_monitor = !args.detach;
-    let (id, bundle) = match &args.id {
-        Some(id) if args.command.is_empty() => {
-            let id: ContainerId = id.parse()?;
-            let bundle = open_bundle(&id, &args.bundle.bundle)?;
-            (id, bundle)
-        }
+    let (id, bundle): (ContainerId, Bundle) = match &args.id {
+        Some(id) if args.command.is_empty() => (id.parse()?, open_bundle(&args.bundle)?),
         Some(id) => anyhow::bail!("{id:?} before --: a container without a bundle is named by --name"),
         None => {
             let (id, bundle) = friendly::bundle(args)?;
