@@ -1,8 +1,11 @@
 //! Containers of ordinary users.
 
-use std::process::{Command, Output};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 
-use lxcrun_test::{Bundle, Call, Need, Runtime, tests};
+use lxcrun_test::{Bundle, Call, Need, Runtime, cgroup_parent as parent, hierarchies, tests};
 use serde_json::json;
 
 tests![
@@ -10,6 +13,9 @@ tests![
     a_container_lives_and_dies_without_root.for_ordinary_user(),
     binds_are_the_users_and_read_only_where_asked.for_ordinary_user(),
     a_cgroup_below_a_delegated_one_has_limits.for_ordinary_user().needs(Need::CgroupV2).needs(Need::Systemd),
+    a_cgroup_below_a_delegated_one_of_version_1_has_limits
+        .needs(Need::CgroupV1("memory"))
+        .not_on("crun", "it makes none"),
     a_path_where_the_user_may_make_no_cgroup_is_refused.for_ordinary_user(),
     an_exec_from_a_login_session_enters_the_scope
         .for_ordinary_user()
@@ -41,7 +47,10 @@ tests![
 
 /// What `spec --rootless` makes: one's own id alone is mapped.
 fn rootless() -> Bundle {
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    rootless_of(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+fn rootless_of(uid: u32, gid: u32) -> Bundle {
     let own = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
     Bundle::busybox()
         .namespace("user", None)
@@ -107,6 +116,76 @@ fn a_cgroup_below_a_delegated_one_has_limits() {
         .args(container.call_with_bundle("run").arg(container.id()).argv());
     let run = lxcrun_test::Output::new("a run in a scope", &command.output().expect("systemd-run"));
     run.assert_exit(9).assert_stdout("0::/\n67108864\n");
+}
+
+/// An administrator has given a part of every hierarchy to a user who owns nothing else.
+fn a_cgroup_below_a_delegated_one_of_version_1_has_limits() {
+    const USER: u32 = 54_321;
+    let bundle = rootless_of(USER, USER).args(["sleep", "1000"]).resource("pids", json!({ "limit": 50 }));
+    let bundle = bundle.resource("memory", json!({ "limit": 64 << 20 }));
+    let part = format!("{}/{}", &parent()[1..], bundle.key());
+    let container = bundle.set("/linux/cgroupsPath", format!("/{part}/container")).build();
+    let given: Vec<PathBuf> =
+        hierarchies().iter().filter(|h| !h.controllers().is_empty()).map(|h| h.mount.join(&part)).collect();
+    for directory in &given {
+        for directory in [directory.parent().expect("the tests' cgroup"), directory] {
+            fs::create_dir_all(directory).expect("a cgroup");
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let above = directory.parent().expect("a hierarchy").join(file);
+                if let Ok(all) = fs::read(above) {
+                    fs::write(directory.join(file), all).expect("processors and memory");
+                }
+            }
+        }
+        for file in ["", "cgroup.procs", "tasks", "cpuset.cpus", "cpuset.mems"] {
+            if directory.join(file).exists() {
+                chown(directory.join(file), Some(USER), Some(USER)).expect("a cgroup given away");
+            }
+        }
+    }
+    let (own, runtime) = (container.path("own"), container.path("runtime"));
+    fs::create_dir(&own).expect("a state root");
+    chown(&own, Some(USER), Some(USER)).expect("a state root given away");
+    fs::copy(Runtime::get().path(), &runtime).expect("a copy that the user gets to");
+    for directory in container.dir().ancestors().take(2) {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("a way for the user");
+    }
+    let as_user = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string(), "--clear-groups"]);
+        command.arg(&runtime).arg("--root").arg(&own).args(args).arg(container.id());
+        command.env("XDG_RUNTIME_DIR", &own).env("HOME", &own).current_dir(container.dir());
+        // What is made lives on with them.
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(container.path("err")).expect("a file"));
+        let status = command.status().expect("setpriv");
+        assert!(
+            status.success(),
+            "{args:?}: {}",
+            fs::read_to_string(container.path("err")).unwrap_or_default()
+        );
+    };
+    let limit = |controller: &str, file| {
+        let mut all = hierarchies().iter();
+        let hierarchy = all.find(|h| h.controllers().iter().any(|c| c == controller)).expect("a hierarchy");
+        fs::read_to_string(hierarchy.mount.join(&part).join("container").join(file)).expect("a limit")
+    };
+    as_user(&["create", "--bundle", "."]);
+    as_user(&["start"]);
+    assert_eq!(limit("memory", "memory.limit_in_bytes"), "67108864\n");
+    assert_eq!(limit("pids", "pids.max"), "50\n");
+    as_user(&["update", "--memory", "33554432"]);
+    assert_eq!(limit("memory", "memory.limit_in_bytes"), "33554432\n");
+    as_user(&["pause"]);
+    assert_eq!(limit("freezer", "freezer.state"), "FROZEN\n");
+    as_user(&["resume"]);
+    as_user(&["delete", "--force"]);
+    for directory in &given {
+        // Fails when the container's is still there.
+        fs::remove_dir(directory).expect("an empty part");
+    }
 }
 
 fn a_path_where_the_user_may_make_no_cgroup_is_refused() {

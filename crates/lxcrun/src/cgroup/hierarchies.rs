@@ -84,6 +84,15 @@ impl Hierarchies {
         self.0.iter()
     }
 
+    /// Those that an ordinary user may be given a part of. A unified one beside version 1 is none: there the kernel lets
+    /// a process be moved only by who owns both places and all between them, and what is to be limited is elsewhere.
+    pub(super) fn of_user(self) -> Self {
+        match self.layout() {
+            Layout::Legacy => Self(self.legacy().cloned().collect()),
+            Layout::Unified | Layout::None => self,
+        }
+    }
+
     /// The hierarchies of version 1.
     pub(crate) fn legacy(&self) -> impl Iterator<Item = &Hierarchy> {
         self.0.iter().filter(|h| !h.is_unified())

@@ -94,7 +94,8 @@ impl Cgroup {
     pub(super) fn settings(&self, resources: &LinuxResources) -> Result<Vec<Setting>> {
         let settings = match self.layout() {
             Layout::Unified => v2::settings(Some(self), resources),
-            Layout::Legacy => v1::settings(self, resources),
+            Layout::Legacy if takes_device_rules() => v1::settings(self, resources),
+            Layout::Legacy => v1::settings(self, &without_devices(resources)),
             Layout::None if *resources == LinuxResources::default() => Ok(Vec::new()),
             Layout::None => {
                 Err(("linux.resources", "this host has no cgroup file system mounted".to_owned()))
@@ -129,9 +130,7 @@ impl Cgroup {
     /// Without a cgroup there are no limits. Rules for devices are kept all the same: in a user namespace there are only
     /// those devices that the runtime has bound.
     fn refuse_limits(&self, resources: &LinuxResources) -> Result<()> {
-        let mut limits = resources.clone();
-        limits.set_devices(None);
-        let asked = match v2::settings(None, &limits) {
+        let asked = match v2::settings(None, &without_devices(resources)) {
             Ok(settings) => settings.first().map(|setting| setting.field),
             Err((field, _)) => Some(field),
         };
@@ -155,9 +154,7 @@ impl Cgroup {
     }
 
     fn restrict_devices(&self, rules: &[oci_spec::runtime::LinuxDeviceCgroup]) -> Result<()> {
-        // The kernel wants rights over the whole host for it. Whoever lacks them can give no more than their own rights
-        // in files either: their containers can't make nodes, and open only what is open to them anyway.
-        if rootless::is_ordinary_user() {
+        if !takes_device_rules() {
             return Ok(());
         }
         let Some((directory, _)) = self.directory("devices") else { return Ok(()) };
@@ -221,6 +218,18 @@ fn write_when_returned(directory: &Path, file: &str, limit: &str) -> io::Result<
             written => return written,
         }
     }
+}
+
+/// The kernel wants rights over the whole host for them. Whoever lacks these can give no more than their own rights in files
+/// either: their containers can't make nodes, and open only what is open to them anyway.
+fn takes_device_rules() -> bool {
+    !rootless::is_ordinary_user()
+}
+
+fn without_devices(resources: &LinuxResources) -> LinuxResources {
+    let mut rest = resources.clone();
+    rest.set_devices(None);
+    rest
 }
 
 /// The file that was written last, still open: rules for devices are a dozen writes to one.

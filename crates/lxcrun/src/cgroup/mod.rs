@@ -36,7 +36,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::error::{Context, refuse, unable};
 use crate::systemd::Unit;
-use crate::{ContainerId, Result};
+use crate::{ContainerId, Result, rootless};
 
 /// Why something that needs a cgroup can't be had without one. It begins with words of runc.
 pub(crate) const NO_CGROUP: &str = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: \
@@ -60,6 +60,7 @@ pub(crate) struct Cgroup {
 
 impl Cgroup {
     pub(crate) fn new(id: &ContainerId, hierarchies: Hierarchies, path: &str) -> Self {
+        let hierarchies = if rootless::is_ordinary_user() { hierarchies.of_user() } else { hierarchies };
         Self { id: id.clone(), hierarchies, path: path.into(), unit: None, delegated: false }
     }
 
@@ -105,16 +106,15 @@ impl Cgroup {
         }
     }
 
-    /// Whether this process may make it: the nearest directory above that is there takes directories and processes of its
-    /// user. Only for version 2, where a part can be given away as a whole.
+    /// Whether this process may make it: in every hierarchy the nearest directory above that is there takes directories and
+    /// processes of its user.
     pub(crate) fn can_be_made(&self) -> bool {
-        let (Layout::Unified, Some(unified)) = (self.layout(), self.hierarchies.unified()) else {
-            return false;
-        };
-        let directory = unified.mountpoint.join(&self.path);
-        let above = directory.ancestors().skip(1).find(|above| above.exists());
         let writable = |path: &Path| accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
-        above.is_some_and(|above| writable(above) && writable(&above.join("cgroup.procs")))
+        let may_make = |directory: PathBuf| {
+            let above = directory.ancestors().skip(1).find(|above| above.exists());
+            above.is_some_and(|above| writable(above) && writable(&above.join("cgroup.procs")))
+        };
+        !self.is_none() && self.layout() != Layout::None && self.directories().all(may_make)
     }
 
     /// The container's directory in each hierarchy.
