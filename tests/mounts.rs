@@ -1,6 +1,7 @@
 //! Mounts and their options, the root, masked and read-only paths.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use lxcrun_test::{Bundle, Output, is_v2, tests};
@@ -71,6 +72,7 @@ tests![
     the_root_may_be_bound_below_itself,
     a_read_only_path_may_be_the_root.not_on("crun", "1.8 passes over it"),
     options_that_mean_nothing_for_a_bind_mount_are_refused.lxcrun_only("others pass over them"),
+    a_mode_and_a_size_of_a_bind_mount_are_those_that_it_has,
     options_that_change_nothing_are_taken.not_on("crun", "1.8 does not know all of them"),
 ];
 
@@ -627,6 +629,16 @@ fn a_read_only_path_may_be_the_root() {
 
 fn options_that_mean_nothing_for_a_bind_mount_are_refused() {
     Bundle::busybox().bind("/etc", "/x", &["sync"]).build().refused(&["options", "sync"]);
+    Bundle::busybox().bind("/etc", "/x", &["nosuch=755"]).build().refused(&["options", "nosuch=755"]);
+}
+
+/// runtime-tools' validation gives every mount of its test the options of a tmpfs.
+fn a_mode_and_a_size_of_a_bind_mount_are_those_that_it_has() {
+    let bundle = Bundle::busybox();
+    let dir = bundle.make_dir("volume");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o751)).expect("a mode");
+    let run = bundle.bind(&dir, "/x", &["rbind", "mode=755", "size=1k"]).sh("stat -c %a /x").run();
+    run.assert_ok().assert_stdout("751\n");
 }
 
 fn options_that_change_nothing_are_taken() {

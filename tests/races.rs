@@ -4,14 +4,16 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use lxcrun_test::{Bundle, Call, Container, Output, tests};
+use lxcrun_test::{Bundle, Call, Container, Fifo, Output, tests};
 use rustix::fs::{FlockOperation, flock, inotify};
+use serde_json::json;
 
 tests![
     of_many_creates_with_one_id_one_wins,
     of_many_starts_one_wins.not_on("runc", "1.1 may start it twice"),
     of_many_deletes_one_wins.lxcrun_only("others may stumble over what another removes"),
     kill_during_start_ends_the_container,
+    a_start_during_create_waits_for_it.lxcrun_only("others know no container yet"),
     state_and_list_never_fail_meanwhile.lxcrun_only("others may read what is just written or removed"),
     a_finished_run_spares_who_has_taken_its_id.lxcrun_only("others take the id for the container"),
     a_late_delete_spares_who_has_taken_the_id.lxcrun_only("about the lock"),
@@ -173,6 +175,29 @@ fn a_late_delete_spares_who_has_taken_the_id() {
     late.wait().assert_fails().assert_stderr_contains("not exist");
     assert_eq!(container.status(), "running");
     Call::new(elsewhere).arg("delete").arg(container.id()).output().assert_ok();
+    ends(&container);
+}
+
+/// Clients that follow `state` may call it as soon as there is a container.
+fn a_start_during_create_waits_for_it() {
+    let bundle = sleeper();
+    let (mut told, mut may_go_on) = (Fifo::new(bundle.path("told")), Fifo::new(bundle.path("go-on")));
+    let script = format!("echo here >{}; read x <{}", told.path().display(), may_go_on.path().display());
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    let container = bundle.set("/hooks/createRuntime", hook).build();
+    let create = container.call_with_bundle("create").arg(container.id()).spawn();
+    told.line();
+    assert_eq!(container.status(), "creating");
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
+    let state = container.path("root").join(container.id()).join("state.json");
+    inotify::add_watch(&watch, &state, inotify::WatchFlags::OPEN).expect("a watch");
+    let start = container.call("start").arg(container.id()).spawn();
+    // It has what was written before the container was complete.
+    assert!(lxcrun_test::readable(&watch, lxcrun_test::DEADLINE), "nobody starts it");
+    may_go_on.send("");
+    create.wait().assert_ok();
+    start.wait().assert_ok();
+    assert_eq!(container.status(), "running");
     ends(&container);
 }
 

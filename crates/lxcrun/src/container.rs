@@ -73,7 +73,7 @@ impl Container {
     }
 
     /// `None` when `create` has not come far enough for it to be one.
-    fn load_from(directory: StateDir) -> Result<Option<Self>> {
+    pub(crate) fn load_from(directory: StateDir) -> Result<Option<Self>> {
         Ok(directory.state_of_container()?.map(|state| Self::new(directory, state, None, None)))
     }
 

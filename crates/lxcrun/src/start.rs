@@ -20,6 +20,24 @@ impl Container {
     /// [`Error::Status`] unless it is created, [`Error::Init`] when the program can't be executed, [`Error::Hook`] when
     /// a poststart hook fails: the container has ended then.
     pub fn start(&self) -> Result<()> {
+        if self.state.init.is_none() {
+            return self.completed()?.start_completed();
+        }
+        self.start_completed()
+    }
+
+    /// The same container, looked at again when whoever makes it has done so.
+    fn completed(&self) -> Result<Self> {
+        let directory = self.directory.reopen()?;
+        let gone = Error::NotFound { id: self.id().clone(), root: directory.root().into() };
+        if !directory.lock_if_there()? {
+            return Err(gone);
+        }
+        directory.unlock();
+        Self::load_from(directory)?.ok_or(gone)
+    }
+
+    fn start_completed(&self) -> Result<()> {
         self.directory.lock(FlockOperation::LockExclusive)?;
         let started = self.open_gate();
         self.directory.unlock();

@@ -265,7 +265,8 @@ impl Shared<'_> {
     }
 
     fn bind(&self, field: &str, mount: &Mount, options: &Options) -> Result<MountKind> {
-        if let Some(option) = options.data.first().or(options.superblock.first()) {
+        let given = options.data.iter().filter(|option| !is_of_every_mount(option));
+        if let Some(option) = given.chain(&options.superblock).next() {
             let reason = format!("{option:?} means nothing for a bind mount");
             return Err(refuse(self.id, format!("{field}.options"), reason));
         }
@@ -320,6 +321,12 @@ fn check_lengths(id: &ContainerId, field: &str, options: &[String]) -> Result<()
 
 /// File systems that lie on nothing which could be written to, and may be shared with the host as a whole.
 const VIRTUAL: [&str; 7] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"];
+
+/// Options of tmpfs that generators of specifications (runtime-tools') give all mounts alike. What is bound has a mode and a
+/// size already, and no other runtime minds.
+fn is_of_every_mount(option: &str) -> bool {
+    matches!(option.split_once('='), Some(("mode" | "size", _)))
+}
 
 /// What the kernel locks on a mount that comes into a user namespace, besides access times: mount_namespaces(7).
 pub(crate) const LOCKED: MountAttr =
