@@ -41,6 +41,7 @@ tests![
     every_propagation_of_a_mount_is_set,
     a_slave_mount_sees_what_the_host_mounts_later,
     a_shared_mount_shows_the_host_what_the_container_mounts,
+    a_shared_mount_below_a_root_that_is_not_stays_in_the_container,
     every_propagation_of_the_root_is_set.not_on("runc", "it sets that of the old root only"),
     a_read_only_root_cannot_be_written,
     mounts_in_a_read_only_root_can_be_written,
@@ -82,9 +83,12 @@ fn mounts_are_listed_in_their_order() {
     let first = bundle.make_dir("first");
     let second = bundle.make_file("second", "");
     let bundle = bundle.bind(first, "/mnt/a", &["rbind", "rw"]).mount("/mnt/b", "tmpfs", "tmpfs", &[]);
-    let bundle = bundle.bind(second, "/mnt/c", &["ro"]).mount("/mnt/d", "tmpfs", "tmpfs", &[]);
-    let run = bundle.sh("cut -d' ' -f5 /proc/self/mountinfo | grep ^/mnt/").run();
-    run.assert_ok().assert_stdout("/mnt/a\n/mnt/b\n/mnt/c\n/mnt/d\n");
+    let bundle = bundle.bind(second, "/mnt/c", &["ro", "rprivate"]).mount("/mnt/d", "tmpfs", "tmpfs", &[]);
+    let run = bundle
+        .bind("/etc", "/mnt/e", &["rshared"])
+        .sh("cut -d' ' -f5 /proc/self/mountinfo | grep ^/mnt/")
+        .run();
+    run.assert_ok().assert_stdout("/mnt/a\n/mnt/b\n/mnt/c\n/mnt/d\n/mnt/e\n");
 }
 
 /// A directory of the host with a file in it, for binding.
@@ -397,8 +401,16 @@ fn a_slave_mount_sees_what_the_host_mounts_later() {
 }
 
 fn a_shared_mount_shows_the_host_what_the_container_mounts() {
-    let bundle = with_shared_source(&["rshared"]).capabilities(&["CAP_SYS_ADMIN"]);
-    let bundle = bundle.set("/linux/rootfsPropagation", "shared");
+    assert!(shows_the_host(|bundle| bundle.set("/linux/rootfsPropagation", "shared")));
+}
+
+fn a_shared_mount_below_a_root_that_is_not_stays_in_the_container() {
+    assert!(!shows_the_host(|bundle| bundle));
+}
+
+/// Whether the host sees what a container mounts in a source that is shared.
+fn shows_the_host(more: impl FnOnce(Bundle) -> Bundle) -> bool {
+    let bundle = more(with_shared_source(&["rshared"]).capabilities(&["CAP_SYS_ADMIN"]));
     let bundle = bundle.set("/process/noNewPrivileges", false);
     let (bundle, mut ready, mut go) = meet(bundle, "true");
     let inner = bundle.make_dir("source/inner");
@@ -408,9 +420,10 @@ fn a_shared_mount_shows_the_host_what_the_container_mounts() {
     let running = container.spawn(|call| call);
     assert_eq!(ready.line(), "ready");
     let seen = running.in_mount_namespace("cat /proc/self/mountinfo");
-    assert!(seen.assert_ok().stdout.contains(inner.to_str().expect("UTF-8")), "{seen}");
+    let shown = seen.assert_ok().stdout.contains(inner.to_str().expect("UTF-8"));
     go.send("go");
     running.wait().assert_ok();
+    shown
 }
 
 fn every_propagation_of_the_root_is_set() {

@@ -69,7 +69,7 @@ impl HostTree {
         // A user namespace may not go where the runtime may, and a mount namespace by path is another host.
         let same_host = plan.namespaces.is_new("mount") && !plan.namespaces.has_user();
         // The init's mounts only follow the host's.
-        let follows = mount.propagation.is_empty() && follows_host(plan);
+        let follows = follows_host(plan);
         let real = std::fs::canonicalize(path)?;
         let different = |place: &Path| place.starts_with(&real) || real.starts_with(place);
         let same = !DIFFERENT_FOR_INIT.iter().any(|place| different(Path::new(place)))
@@ -136,9 +136,7 @@ pub(crate) fn open_binds(id: &ContainerId, plan: &Plan) -> Result<Vec<HostTree>>
             .map_err(|e| refuse(id, &field, format!("{}: {e}", source.display())))?;
         match (&opened, &mount.idmap) {
             (HostTree::Cloned(tree), idmap) => {
-                if mount.propagation.is_empty() {
-                    follow_host(id, plan, tree, &field)?;
-                }
+                follow_host(id, plan, tree, &field)?;
                 if let Some(idmap) = idmap {
                     map_owners(id, tree, idmap, &mount.field)?;
                 }
@@ -207,7 +205,8 @@ fn map_owners(id: &ContainerId, tree: &OwnedFd, idmap: &IdMap, field: &str) -> R
     })
 }
 
-/// Without a wish for the contrary a container sees what the host mounts later, but not the other way round.
+/// Unless `linux.rootfsPropagation` says so, a container sees what the host mounts later, but not the other way round. As in
+/// runc a mount's own option does not change that: `shared` alone is about those in the container.
 fn follow_host(id: &ContainerId, plan: &Plan, tree: &OwnedFd, field: &str) -> Result<()> {
     if follows_host(plan) { make_slave(id, tree, field) } else { Ok(()) }
 }
