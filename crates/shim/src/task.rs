@@ -321,7 +321,7 @@ impl Task {
         ensure!(is_new, "exec {}: was started before", exec.id);
         let started = self.execute(exec).and_then(|running| self.wait_for(exec, running));
         started.inspect_err(|_| {
-            exec.kill(Signal::KILL);
+            exec.kill_and_reap();
             exec.process.io().close();
             // Whoever waits for it waits no more; containerd hears of no end, because there was no start.
             exec.process.end(Exited::now(255));
@@ -361,10 +361,7 @@ impl Task {
         let running = Arc::new(running);
         let _ = exec.running.set(Arc::clone(&running));
         if let Some(master) = terminal {
-            exec.process.io().connect(master).inspect_err(|_| {
-                exec.kill(Signal::KILL);
-                let _ = running.wait();
-            })?;
+            exec.process.io().connect(master)?;
         }
         Ok(running)
     }
@@ -376,6 +373,14 @@ impl Exec {
         let running = self.running.get().filter(|_| self.process.exited().is_none());
         let signal = signal.into();
         running.is_some_and(|running| signal.is_none_or(|signal| running.kill(signal).is_ok()))
+    }
+
+    /// Ends the process, if there is one, that nobody else waits for.
+    fn kill_and_reap(&self) {
+        if let Some(running) = self.running.get() {
+            let _ = running.kill(Signal::KILL);
+            let _ = running.wait();
+        }
     }
 }
 
