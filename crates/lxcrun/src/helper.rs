@@ -3,14 +3,19 @@
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
+use rustix::process::{
+    Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, kill_process, pidfd_open, pidfd_send_signal, waitid,
+    waitpid,
+};
+
+use crate::process;
 
 /// Descriptors of the parent keep clear of the numbers that the child gives its own.
 const ABOVE_CHILD_FDS: i32 = 16;
@@ -19,6 +24,9 @@ const ABOVE_CHILD_FDS: i32 = 16;
 #[derive(Debug)]
 pub(crate) struct Helper {
     pid: Pid,
+    /// What it is waited for by: its number is another one's when the program that we are part of ignores SIGCHLD, or waits
+    /// for whatever child ends.
+    pidfd: OwnedFd,
 }
 
 impl Helper {
@@ -56,22 +64,38 @@ impl Helper {
         let environment: Vec<CString> = environment.into_iter().collect::<Result<_, _>>()?;
         let pid = posix_spawn(&*path, &actions, &as_a_shell_would()?, &[CString::new(name)?], &environment)?;
         let pid = Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Self { pid })
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Self { pid, pidfd }),
+            Err(e) => {
+                // Helpers wait for us to speak first, so that it lives, unless somebody has killed it.
+                if !process::is_gone(e) {
+                    let _ = kill_process(pid, rustix::process::Signal::KILL);
+                    let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+                }
+                Err(e.into())
+            }
+        }
     }
 
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    pub fn kill(&self) {
+        // One that has ended already is as dead as wanted.
+        let _ = pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+    }
+
     /// Waits for its end.
     pub fn wait(&self) -> io::Result<()> {
-        loop {
-            match waitpid(Some(self.pid), WaitOptions::empty()) {
-                Err(Errno::INTR) => {}
-                // It has ended, and the program that we are part of ignores SIGCHLD.
-                Err(Errno::CHILD) => return Ok(()),
-                waited => return Ok(waited.map(drop)?),
-            }
+        match retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd()), WaitIdOptions::EXITED)) {
+            // It has ended, and the program that we are part of ignores SIGCHLD.
+            Err(Errno::CHILD) => Ok(()),
+            waited => Ok(waited.map(drop)?),
         }
     }
 }
@@ -87,4 +111,57 @@ fn as_a_shell_would() -> nix::Result<PosixSpawnAttr> {
     ignored.add(Signal::SIGCHLD);
     attributes.set_sigdefault(&ignored)?;
     Ok(attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use libseccomp::{ScmpAction, ScmpFilterContext, ScmpSyscall};
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+
+    /// A program that lives until the other end is closed.
+    fn spawn() -> io::Result<(Helper, OwnedFd)> {
+        let (input, end) = pipe_with(PipeFlags::CLOEXEC)?;
+        let program = File::open("/bin/cat")?;
+        Helper::spawn(program.into(), "cat", vec![(input, 0)], None).map(|helper| (helper, end))
+    }
+
+    #[test]
+    fn one_that_somebody_else_has_waited_for_is_not_waited_for_by_its_number() {
+        let (helper, end) = spawn().unwrap();
+        drop(end);
+        waitpid(Some(helper.pid()), WaitOptions::empty()).unwrap();
+        helper.wait().unwrap();
+        let (helper, _end) = spawn().unwrap();
+        helper.kill();
+        helper.wait().unwrap();
+        helper.wait().unwrap();
+    }
+
+    /// Says to a test that it is alone in its process.
+    const ALONE: &str = "LXCRUN_TEST_ALONE";
+
+    #[test]
+    fn without_a_descriptor_of_it_nothing_is_left() {
+        let name = "helper::tests::without_a_descriptor_of_it_nothing_is_left";
+        if std::env::var_os(ALONE).is_none() {
+            let again = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", name])
+                .env(ALONE, "1")
+                .output();
+            let again = again.unwrap();
+            assert!(again.status.success(), "{again:?}");
+            return;
+        }
+        let mut filter = ScmpFilterContext::new(ScmpAction::Allow).unwrap();
+        let refused = ScmpAction::Errno(Errno::MFILE.raw_os_error());
+        filter.add_rule(refused, ScmpSyscall::from_name("pidfd_open").unwrap()).unwrap();
+        filter.load().unwrap();
+        let error = spawn().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::MFILE.raw_os_error()));
+        assert_eq!(waitpid(None, WaitOptions::NOHANG).unwrap_err(), Errno::CHILD, "it is still there");
+    }
 }

@@ -8,7 +8,6 @@ use protocol::Channel;
 use protocol::monitor::{
     AboutLiblxc, CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, StartRequest, ToMonitor,
 };
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::Context;
 use crate::helper::Helper;
@@ -20,7 +19,6 @@ use crate::{ContainerId, Error, Result, embedded, rootless};
 pub(crate) struct Monitor {
     id: ContainerId,
     process: Helper,
-    pidfd: OwnedFd,
     control: Channel,
 }
 
@@ -35,8 +33,7 @@ impl Monitor {
         let program = embedded::monitor().at(id, what)?;
         let name = format!("lxcrun: monitor of {id}");
         let process = Helper::spawn(program, &name, mappings, lock_directory(root)).at(id, what)?;
-        let pidfd = pidfd_open(process.pid(), PidfdFlags::empty()).at(id, what)?;
-        Ok(Self { id: id.clone(), process, pidfd, control })
+        Ok(Self { id: id.clone(), process, control })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -98,12 +95,12 @@ impl Monitor {
 
     /// Ends it, and returns when it has ended. liblxc has nothing left to do once the init is at its gate.
     pub(crate) fn retire(self) -> Result<()> {
-        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        self.process.kill();
         self.process.wait().at(&self.id, "cannot wait for the monitor")
     }
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        self.process.pidfd()
     }
 }
 

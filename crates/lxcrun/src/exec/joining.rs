@@ -203,10 +203,8 @@ impl Drop for Joining<'_> {
         // The waiter ends with those that it waits for. After the helper alone there may be one that ends only with our channel.
         let others = self.helper.iter().chain(self.waiter.iter().map(|waiter| &waiter.process));
         for other in others {
-            if made.is_none()
-                && let Ok(pidfd) = pidfd_open(other.pid(), PidfdFlags::empty())
-            {
-                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            if made.is_none() {
+                other.kill();
             }
             let _ = other.wait();
         }
