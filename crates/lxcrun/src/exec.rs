@@ -5,7 +5,7 @@ mod joining;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use protocol::init::{Exec, FdIndex, Stdio};
@@ -57,8 +57,8 @@ pub struct ExecProcess {
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
     waiter: Option<Waiter>,
-    /// How it has ended: that is told once.
-    ended: OnceLock<Exit>,
+    /// How it has ended. That is told once: whoever asks for it holds the lock until it knows.
+    ended: Mutex<Option<Exit>>,
 }
 
 /// The namespaces of a process, by their files and their flags: namespaces(7).
@@ -278,19 +278,20 @@ impl ExecProcess {
         pidfd_send_signal(&self.pidfd, signal).at(&self.id, "cannot signal the process")
     }
 
-    /// Waits for its end.
+    /// Waits for its end. Any number of threads may do so at once, and all are told the same.
     ///
     /// # Errors
     /// [`Error::StatusTaken`] when this program ignores SIGCHLD, or somebody else in it has waited for the process: see
     /// [`ExecOptions::shared_children`].
     pub fn wait(&self) -> Result<Exit> {
-        if let Some(exit) = self.ended.get() {
-            return Ok(*exit);
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(exit) = *ended {
+            return Ok(exit);
         }
         let exit = match &self.waiter {
             Some(waiter) => waiter.wait(&self.id)?,
             None => process::wait_for_child(&self.id, &self.pidfd)?,
         };
-        Ok(*self.ended.get_or_init(|| exit))
+        Ok(*ended.insert(exit))
     }
 }

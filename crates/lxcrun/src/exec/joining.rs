@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use protocol::Channel;
 use protocol::init::{CONTROL_FD, Exec, FromInit, ToInit, WAITER, WAITER_FD};
@@ -148,7 +148,7 @@ impl<'a> Joining<'a> {
     /// The process, which is its program now.
     pub(super) fn into_process(mut self, terminal: Option<OwnedFd>) -> Result<ExecProcess> {
         let (pid, pidfd) = self.process.take().ok_or_else(|| self.no_process())?;
-        let (waiter, ended) = (self.waiter.take(), OnceLock::new());
+        let (waiter, ended) = (self.waiter.take(), Mutex::new(None));
         Ok(ExecProcess { id: self.id.clone(), pid, pidfd, terminal, waiter, ended })
     }
 
@@ -216,5 +216,36 @@ fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(None),
         result => result.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn all_who_wait_at_once_are_told_how_it_ended() {
+        let (report, told) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let (input, alive) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let helper =
+            Helper::spawn(File::open("/bin/cat").unwrap().into(), "cat", vec![(input, 0)], None).unwrap();
+        let process = ExecProcess {
+            id: "web".parse().unwrap(),
+            pid: helper.pid(),
+            pidfd: helper.pidfd().try_clone_to_owned().unwrap(),
+            terminal: None,
+            waiter: Some(Waiter { process: helper, report }),
+            ended: Mutex::new(None),
+        };
+        std::thread::scope(|scope| {
+            let waiting = [(); 8].map(|()| scope.spawn(|| process.wait()));
+            rustix::io::write(&told, &(7_i32 << 8).to_ne_bytes()).unwrap();
+            drop((told, alive));
+            for thread in waiting {
+                assert_eq!(thread.join().unwrap().unwrap(), Exit::Code(7));
+            }
+        });
     }
 }
