@@ -182,6 +182,8 @@ impl AsFd for Channel {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Resource, Rlimit};
+
     use super::*;
 
     #[test]
@@ -201,5 +203,45 @@ mod tests {
         assert_eq!(got.fds.len(), 450);
         assert_eq!(got.sender, Some(rustix::process::getpid()));
         assert!(b.receive::<String>().unwrap().is_none(), "the other end is closed");
+    }
+
+    /// Says to a test that it is alone in its process.
+    const ALONE: &str = "LXCRUN_TEST_ALONE";
+
+    #[test]
+    fn descriptors_for_which_there_is_no_room_are_an_error_and_not_waited_for() {
+        let name = "channel::tests::descriptors_for_which_there_is_no_room_are_an_error_and_not_waited_for";
+        if std::env::var_os(ALONE).is_none() {
+            // The limit is that of a whole process.
+            let again = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", name])
+                .env(ALONE, "1")
+                .output()
+                .unwrap();
+            assert!(again.status.success(), "{again:?}");
+            return;
+        }
+        let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(500), maximum }).unwrap();
+        let (a, b) = Channel::pair().unwrap();
+        b.learn_senders().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        // Those that come with a message's first byte, and those that come later: the sender stays, and nothing ends.
+        for count in [20, FDS_PER_MESSAGE + 20] {
+            a.send(&"sent", &vec![null.as_fd(); count]).unwrap();
+            let mut all: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+            all.truncate(all.len() - (count - 10));
+            let error = b.receive::<String>().unwrap_err();
+            assert_eq!(
+                error.raw_os_error(),
+                Some(rustix::io::Errno::MFILE.raw_os_error()),
+                "{count}: {error}"
+            );
+            if count < FDS_PER_MESSAGE {
+                // The body of that one.
+                let body = b.fill(&mut [0; 5], &mut Vec::new(), &mut None).unwrap();
+                assert!(body);
+            }
+        }
     }
 }
