@@ -88,8 +88,11 @@ pub trait Driver: Send + Sync {
     /// Kills every process of the container, and returns when all have ended. One that is still being made is removed as by
     /// [`clean`](Self::clean): the [`run`](Self::run) that makes it fails, and its program never runs.
     ///
+    /// One whose making ends at that very moment is removed, too: its [`run`](Self::run) would remove it next, and whoever
+    /// asked has been told of no container yet. Its program may just have begun then, and that [`run`](Self::run) returns 137.
+    ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Those of [`kill`](Self::kill) with KILL.
     fn terminate(&self, id: &ContainerId) -> Result<()>;
 
     /// Kills the container if it is there, and removes every trace of it, also after a crash of any part.

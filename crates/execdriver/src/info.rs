@@ -31,10 +31,13 @@ pub struct Info {
     /// What it ended with, when nobody was there to be told: its daemon was killed, and LXC's monitor has left this behind
     /// for the next one, a moment after the end. 128 + the signal that ended it. [`Driver::run`](crate::Driver::run) returns it to
     /// everybody else.
-    ///
-    /// Whether the out-of-memory killer has hit is not left behind: it is counted in the cgroup, which goes with the container. Who
-    /// has to know watches it from the daemon's restart on: [`Driver::watch_oom`](crate::Driver::watch_oom).
     pub exit_code: Option<u8>,
+    /// Whether the kernel's out-of-memory killer has hit any of its processes since it was made, also before the daemon was
+    /// started again: the container's cgroup counts. `None` when there is nobody to ask any more, or never was: on a host
+    /// without a memory cgroup, and soon after the end of a container whose daemon was killed, because LXC's monitor removes
+    /// the cgroup then. Who has to know of a kill that ends such a one watches it from the daemon's restart on:
+    /// [`Driver::watch_oom`](crate::Driver::watch_oom).
+    pub oom_killed: Option<bool>,
 }
 
 impl Info {

@@ -163,8 +163,10 @@ impl LxcDriver {
     fn info_of(&self, container: &Container) -> Info {
         let state = container.oci_state();
         let exit_code = container.exit_code_left_behind().filter(|_| state.status == Status::Stopped);
+        let oom_kills = container.oom_kills().ok().flatten();
         Info {
             exit_code,
+            oom_killed: oom_kills.map(|kills| kills > 0),
             id: state.id,
             status: state.status,
             pid: Some(state.pid).filter(|pid| *pid != 0),

@@ -61,7 +61,12 @@ fn plays_a_part() {
             Err(error) => println!("{error}"),
         },
         "daemon" => {
-            let command = Command::builder(&id, bed.join("rootfs")).args(["sleep", "1000"]).build().unwrap();
+            let memory = std::env::var("ROLE_MEMORY").ok().map(|bytes| bytes.parse().unwrap());
+            let command = Command::builder(&id, bed.join("rootfs"))
+                .args(["sleep", "1000"])
+                .resources(Resources { memory, ..Resources::default() })
+                .build()
+                .unwrap();
             let started = &mut |s: execdriver::Started| println!("\nROLE started {}", s.pid);
             driver.unwrap().run(&command, Pipes::null(), started).unwrap();
         }

@@ -192,11 +192,12 @@ impl Container {
         self.cgroup()?.watch_oom()
     }
 
-    /// How many of its processes the OOM killer has killed.
+    /// How many of its processes the OOM killer has killed, by the count of its cgroup; `None` when that is gone, as some time
+    /// after the container's end, or on a host without a memory cgroup.
     ///
     /// # Errors
     /// [`Error::Io`] when this host's cgroups can't be found.
-    pub fn oom_kills(&self) -> Result<u64> {
+    pub fn oom_kills(&self) -> Result<Option<u64>> {
         Ok(self.cgroup()?.oom_kills())
     }
 

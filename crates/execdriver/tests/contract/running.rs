@@ -615,6 +615,27 @@ fn row_25_a_watch_ends_with_a_container_that_is_left_behind() {
 }
 
 #[test]
+fn row_25_a_kill_is_known_after_the_daemon() {
+    let bed = Bed::new();
+    let id: ContainerId = unique().parse().unwrap();
+    let mut daemon = role_command("daemon", bed.path(), &[])
+        .env("ROLE_ID", id.as_str())
+        .env("ROLE_MEMORY", (32 << 20).to_string())
+        .spawn()
+        .unwrap();
+    common::until_line(daemon.stdout.as_mut().unwrap(), "ROLE started");
+    assert_eq!(bed.driver.info(&id).unwrap().oom_killed, Some(false));
+    let hog = bed.exec(&id, &ProcessConfig::new(["tail", "/dev/zero"]));
+    assert!(hog.oom_killed, "{hog:?}");
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let info = bed.driver.info(&id).unwrap();
+    assert_eq!((info.status, info.oom_killed), (Status::Running, Some(true)));
+    bed.driver.clean(&id).unwrap();
+    common::assert_no_trace(&bed.driver, &id);
+}
+
+#[test]
 fn row_26_users_filters_readonly_roots_and_labels() {
     let bed = Bed::new();
     let seccomp = r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_AARCH64"],

@@ -40,9 +40,10 @@ pub struct OomWatch {
 }
 
 impl Cgroup {
-    /// Processes that the OOM killer has killed so far.
-    pub(crate) fn oom_kills(&self) -> u64 {
-        self.directory("memory").map_or(0, |(directory, unified)| counter(&directory, unified).unwrap_or(0))
+    /// Processes that the OOM killer has killed so far; `None` when the cgroup is gone, or this host has none for memory.
+    pub(crate) fn oom_kills(&self) -> Option<u64> {
+        let (directory, unified) = self.directory("memory")?;
+        counter(&directory, unified)
     }
 
     pub(crate) fn watch_oom(&self) -> Result<OomWatch> {
