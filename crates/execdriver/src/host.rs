@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use kernel::{MountInfo, MountedFilesystem};
-use lxc::Liblxc;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 
@@ -32,7 +30,7 @@ impl HostFacts {
     /// Looks at the host, and refuses one that can't run containers.
     pub(crate) fn probe() -> Result<Self> {
         check_descriptors(getrlimit(Resource::Nofile).current)?;
-        let liblxc = liblxc()?;
+        let liblxc = lxcrun::find_liblxc().map_err(|e| missing("liblxc", e.to_string()))?;
         check_namespaces()?;
         // Mount points need not be text.
         let mounts = fs::read("/proc/thread-self/mountinfo").map_err(|e| missing("/proc", e.to_string()))?;
@@ -52,19 +50,6 @@ impl HostFacts {
 
 fn missing(what: impl Into<String>, reason: impl Into<String>) -> Error {
     Error::Missing { what: what.into(), reason: reason.into() }
-}
-
-/// The release of liblxc, which stays loaded: it does not like to be unloaded.
-fn liblxc() -> Result<String> {
-    static LIBLXC: OnceLock<Liblxc> = OnceLock::new();
-    if let Some(loaded) = LIBLXC.get() {
-        return Ok(loaded.version());
-    }
-    let loaded = Liblxc::load().map_err(|e| {
-        let source = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
-        missing("liblxc", format!("{e}{source}"))
-    })?;
-    Ok(LIBLXC.get_or_init(|| loaded).version())
 }
 
 /// Descriptors that this process and LXC's monitor, which inherits the limit, need for one container.

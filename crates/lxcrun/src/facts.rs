@@ -155,10 +155,18 @@ pub fn supported_seccomp_flags() -> Vec<&'static str> {
     SECCOMP_FLAGS.into_iter().filter(known).collect()
 }
 
-/// The release of liblxc in use.
+/// The release of liblxc in use, or why there is none.
 #[must_use]
 pub fn liblxc_version() -> String {
-    crate::monitor::about_liblxc().map_or_else(|e| e.to_string(), |liblxc| liblxc.version)
+    find_liblxc().unwrap_or_else(|e| e.to_string())
+}
+
+/// The release of the liblxc that containers are made by. It is LXC's monitor that loads it, never this program.
+///
+/// # Errors
+/// When it can't be loaded, with the loader's reason, or no monitor be started.
+pub fn find_liblxc() -> std::io::Result<String> {
+    crate::monitor::about_liblxc().map(|liblxc| liblxc.version)
 }
 
 /// The release of libseccomp in use.

@@ -60,7 +60,7 @@ pub use delete::{cancel_creation, delete};
 pub use error::{Error, Result};
 pub use exec::{ExecOptions, ExecProcess};
 pub use export::plain_lxc_config;
-pub use facts::{capability_names, liblxc_version, libseccomp_version};
+pub use facts::{capability_names, find_liblxc, liblxc_version, libseccomp_version};
 pub use features::features;
 pub use host::Host;
 pub use id::ContainerId;
