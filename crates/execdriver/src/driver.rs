@@ -34,6 +34,9 @@ pub type StartCallback<'a> = dyn FnMut(Started) + 'a;
 /// was killed stays until somebody [cleans](Self::clean) it: when it has ended, [`list`](Self::list) and [`info`](Self::info) say
 /// that it is stopped, and the rest are other errors.
 ///
+/// Errors without a link below are those of the library that carries the commands out, [`lxcrun::Error`] in
+/// [`Error::Lxcrun`](crate::Error::Lxcrun).
+///
 /// ```no_run
 /// use execdriver::{Driver, LxcDriver};
 ///
@@ -47,9 +50,14 @@ pub trait Driver: Send + Sync {
     /// Runs a container from its beginning to its end, and leaves nothing of it behind.
     ///
     /// # Errors
-    /// When it could not be started: then `start` was not called.
-    /// [`Error::exit_code`](crate::Error::exit_code) tells a missing program (127) from one that can't be executed
-    /// (126).
+    /// When it could not be started: then `start` was not called. [`Error::Field`](crate::Error::Field) names what is wrong
+    /// with the command, [`Error::Pipes`](crate::Error::Pipes) what with its pipes, and
+    /// [`Error::exit_code`](crate::Error::exit_code) tells a missing program (127) from one that can't be executed (126).
+    /// Of the library's own: `Exists` when the id is taken, `Deleted` when somebody has ended it meanwhile, `Refused` and
+    /// `Liblxc` with the end of liblxc's log, `Hook`, and `Init` for what the container's init could not do.
+    ///
+    /// When it has been started: [`Error::Pipes`](crate::Error::Pipes) when its input or output can't be copied any more, and
+    /// `Io` when its end can't be waited for. It is ended then.
     fn run(&self, command: &Command, pipes: Pipes<'_>, start: &mut StartCallback<'_>) -> Result<ExitStatus>;
 
     /// Runs one more process in a running container until it ends. What [`ExitStatus`] says is about this process alone.
@@ -57,7 +65,13 @@ pub trait Driver: Send + Sync {
     /// The daemon may ignore SIGCHLD, or have somebody wait for whatever child ends: the status comes all the same.
     ///
     /// # Errors
-    /// When it could not be started: no such container, one that is paused or has ended, no such user or program.
+    /// When it could not be started: [`Error::is_not_found`](crate::Error::is_not_found) when there is no such container,
+    /// `Exec` of the library for one that is paused or has ended, [`Error::Field`](crate::Error::Field) for what is wrong with
+    /// the process, like an unknown user, and [`Error::exit_code`](crate::Error::exit_code) tells a missing program (127) from
+    /// one that can't be executed (126).
+    ///
+    /// When it has been started: [`Error::Pipes`](crate::Error::Pipes) when its input or output can't be copied any more. It
+    /// is ended then.
     fn exec(
         &self,
         id: &ContainerId,
@@ -69,20 +83,24 @@ pub trait Driver: Send + Sync {
     /// Sends a signal to the container's init. KILL ends one that is still being made as [`terminate`](Self::terminate) does.
     ///
     /// # Errors
-    /// When the kernel refuses, and for any other signal when the container is still being made: there is nobody yet who
-    /// could take it.
+    /// `Io` of the library when the kernel refuses, which it does to nobody who could make the container, or at this process's
+    /// limit of descriptors; `Status` for any signal but KILL when the container is still being made: there is nobody yet who
+    /// could take it; those of [`clean`](Self::clean) when KILL ends one that is being made.
     fn kill(&self, id: &ContainerId, signal: Signal) -> Result<()>;
 
     /// Stops every process of the container, and returns when all stand still.
     ///
     /// # Errors
-    /// When it isn't running, or the kernel can't.
+    /// No such container ([`Error::is_not_found`](crate::Error::is_not_found)); of the library `Status` unless it is running,
+    /// `Io` when the kernel does not stop them all, which a process may delay that waits for a broken disk, and `Spec` on a
+    /// host without a freezer cgroup.
     fn pause(&self, id: &ContainerId) -> Result<()>;
 
     /// Lets every process of a paused container go on, and returns when all do.
     ///
     /// # Errors
-    /// When it isn't paused, or the kernel can't.
+    /// No such container ([`Error::is_not_found`](crate::Error::is_not_found)); of the library `Status` unless it is paused,
+    /// and `Io` when the kernel refuses.
     fn unpause(&self, id: &ContainerId) -> Result<()>;
 
     /// Kills every process of the container, and returns when all have ended. One that is still being made is removed as by
@@ -98,7 +116,8 @@ pub trait Driver: Send + Sync {
     /// Kills the container if it is there, and removes every trace of it, also after a crash of any part.
     ///
     /// # Errors
-    /// With all that could not be removed.
+    /// `Cleanup` of the library with all that could not be removed; the container stays known then, and can be cleaned again.
+    /// `Io` when its directory can't be read or removed, or at this process's limit of descriptors.
     fn clean(&self, id: &ContainerId) -> Result<()>;
 
     /// The driver's name and release.
@@ -120,19 +139,20 @@ pub trait Driver: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// When they can't be looked for.
+    /// [`Error::Root`](crate::Error::Root) when the driver's directory can't be read.
     fn list(&self) -> Result<Vec<Result<Info>>>;
 
     /// What the container is doing.
     ///
     /// # Errors
-    /// When there is no such container.
+    /// No such container ([`Error::is_not_found`](crate::Error::is_not_found)); of the library `Unfinished` for one whose daemon
+    /// was killed before it had made more than its directory, and `State` for one whose state is damaged.
     fn info(&self, id: &ContainerId) -> Result<Info>;
 
-    /// Every process of the container, as this process sees them.
+    /// Every process of the container, as this process sees them; none of one that has ended.
     ///
     /// # Errors
-    /// When there is no such container.
+    /// Those of [`info`](Self::info), and `Io` of the library when this host's cgroups can't be found.
     fn pids(&self, id: &ContainerId) -> Result<Vec<i32>>;
 
     /// Watches for kills by the kernel's out-of-memory killer in the container, from now on, also in one that another
@@ -162,12 +182,13 @@ pub trait Driver: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// When there is no such container, and on a host without a memory cgroup.
+    /// Those of [`info`](Self::info); of the library `Io` when the container has no cgroup any more, because it has ended, or at
+    /// this process's limit of descriptors, and `Spec` on a host without a memory cgroup.
     fn watch_oom(&self, id: &ContainerId) -> Result<OomWatch>;
 
-    /// What the container uses.
+    /// What the container uses; nothing, once it has ended.
     ///
     /// # Errors
-    /// When there is no such container.
+    /// Those of [`pids`](Self::pids).
     fn stats(&self, id: &ContainerId) -> Result<ResourceStats>;
 }

@@ -69,20 +69,32 @@ pub struct Throttling {
     pub throttled_time: u64,
 }
 
-/// Processors and memory nodes, with the switches of cpusets(7).
+/// Processors and memory nodes, with the switches of cpuset(7): 1 for on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct CpusetStats {
+    /// Processors that it may use, by number.
     pub cpus: Vec<u16>,
+    /// Whether no cgroup beside it may use them.
     pub cpu_exclusive: u64,
+    /// Memory nodes that it may use, by number.
     pub mems: Vec<u16>,
+    /// Whether the kernel, too, takes memory for it from these nodes alone.
     pub mem_hardwall: u64,
+    /// Whether no cgroup beside it may use the nodes.
     pub mem_exclusive: u64,
+    /// Whether its memory moves along when it gets other nodes.
     pub memory_migrate: u64,
+    /// Whether its page cache is spread over its nodes.
     pub memory_spread_page: u64,
+    /// Whether the kernel's caches of inodes and directories are.
     pub memory_spread_slab: u64,
+    /// How often its processes have had to free memory of its nodes: a thousand times the recent rate per second, 0 where
+    /// the host does not measure it (`cpuset.memory_pressure_enabled`).
     pub memory_pressure: u64,
+    /// Whether the scheduler balances load over its processors.
     pub sched_load_balance: u64,
+    /// How far the scheduler searches for an idle processor, or for work: -1 for the system's default, 0 for not at all,
+    /// and the wider the larger.
     pub sched_relax_domain_level: i64,
 }
 
@@ -191,20 +203,27 @@ pub struct HugetlbStats {
     pub failcnt: u64,
 }
 
-/// Counters of one network interface.
+/// Counters of one network interface, since it is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-#[allow(missing_docs)]
 pub struct NetworkInterface {
     /// Its name.
     pub name: String,
+    /// Bytes received.
     pub rx_bytes: u64,
+    /// Packets received.
     pub rx_packets: u64,
+    /// Packets that arrived damaged.
     pub rx_errors: u64,
+    /// Packets that arrived and were thrown away.
     pub rx_dropped: u64,
+    /// Bytes sent.
     pub tx_bytes: u64,
+    /// Packets sent.
     pub tx_packets: u64,
+    /// Packets that could not be sent.
     pub tx_errors: u64,
+    /// Packets that were thrown away before they were sent.
     pub tx_dropped: u64,
 }
 
