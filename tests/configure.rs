@@ -13,6 +13,7 @@ tests![
     podman_reads_what_is_written.needs(Need::Program("podman")).lxcrun_only(WHY),
     dockerd_reads_what_is_written.needs(Need::Program("dockerd")).lxcrun_only(WHY),
     what_is_removed_leaves_no_trace.lxcrun_only(WHY),
+    the_default_that_was_replaced_comes_back.lxcrun_only(WHY),
     a_dry_run_writes_nothing.lxcrun_only(WHY),
     a_broken_file_stays_as_it_is.lxcrun_only(WHY),
     mode_owner_and_links_stay_and_there_is_a_backup.lxcrun_only(WHY),
@@ -135,11 +136,51 @@ fn what_is_removed_leaves_no_trace() {
         configure(&container, engine, &path, &["--default"]).assert_ok().assert_stdout_contains("already");
         assert_ne!(read(&path), text);
         configure(&container, engine, &path, &["--remove"]).assert_ok();
-        // What had another default has lost it: it was replaced.
-        let expected = text.replace("  default_runtime_name = \"runc\" # as ever\n", "");
-        assert_eq!(read(&path), expected, "{engine}");
+        assert_eq!(read(&path), text, "{engine}");
         configure(&container, engine, &path, &["--remove"]).assert_ok().assert_stdout_contains("already");
     }
+}
+
+/// By the backup, which follows what was replaced last; not by guessing.
+fn the_default_that_was_replaced_comes_back() {
+    let container = Bundle::busybox().build();
+    let with = |default: &str| format!("{{\n  \"default-runtime\": \"{default}\",\n  \"debug\": true\n}}\n");
+    let path = file(&container, "daemon.json", &with("runc"));
+    let backup = container.path("daemon.json.lxcrun-backup");
+    let docker = |more: &[&str]| configure(&container, "docker", &path, more);
+    docker(&["--default"]).assert_ok();
+    docker(&["--remove"]).assert_ok();
+    assert_eq!(read(&path), with("runc"));
+    // Another one since.
+    fs::write(&path, with("crun")).expect("a file");
+    docker(&["--default"]).assert_ok();
+    docker(&["--default", "--shim"]).assert_ok();
+    docker(&["--remove"]).assert_ok();
+    assert_eq!(read(&path), with("crun"));
+    // Another one beside us.
+    docker(&[]).assert_ok();
+    fs::write(&path, read(&path).replace("\"crun\"", "\"youki\"")).expect("a file");
+    docker(&["--default"]).assert_ok();
+    docker(&["--remove"]).assert_ok();
+    assert_eq!(read(&path), with("youki"));
+    // Nobody knows.
+    docker(&["--default"]).assert_ok();
+    let registered = read(&path);
+    fs::remove_file(&backup).expect("a backup");
+    let said = docker(&["--remove"]);
+    said.assert_exit(1).assert_stderr_contains("default-runtime: is lxcrun").assert_stderr_contains("backup");
+    assert_eq!(read(&path), registered);
+    assert!(!backup.exists());
+    // A file that was not there had no default.
+    let new = container.path("new.json");
+    configure(&container, "docker", &new, &["--default"]).assert_ok();
+    configure(&container, "docker", &new, &["--default", "--shim"]).assert_ok();
+    fs::write(&new, read(&new).replacen('{', "{\n  \"debug\": true,", 1)).expect("a file");
+    configure(&container, "docker", &new, &["--remove"]).assert_ok();
+    assert_eq!(
+        serde_json::from_str::<Value>(&read(&new)).expect("JSON"),
+        serde_json::json!({ "debug": true })
+    );
 }
 
 fn a_dry_run_writes_nothing() {

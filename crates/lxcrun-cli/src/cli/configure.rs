@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Args)]
 #[command(
     after_help = "What else is in the file stays, with its comments and order. The file as it was is kept \
-    beside it, as FILE.lxcrun-backup."
+    beside it, as FILE.lxcrun-backup; --remove reads there which default runtime to bring back. Where that can't be known, \
+    because there is no backup or it names lxcrun, too, --remove changes nothing and says so."
 )]
 pub struct Configure {
     /// The engine
@@ -23,7 +24,7 @@ pub struct Configure {
     /// Use lxcrun's own shim, io.containerd.lxcrun.v2 (docker, containerd)
     #[arg(long)]
     pub shim: bool,
-    /// Take out what this command has put in; what it has replaced is in the backup
+    /// Take out what this command has put in, and bring back the default runtime that it has replaced
     #[arg(long, conflicts_with_all = ["default", "shim"])]
     pub remove: bool,
     /// The configuration file [default: the engine's own]

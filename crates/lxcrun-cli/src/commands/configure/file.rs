@@ -47,8 +47,22 @@ impl ConfigFile {
         &self.text
     }
 
-    /// Puts `text` in its place and returns the backup, if there was a file; `None` when there is nothing to do.
-    pub fn replace(&self, text: &str) -> anyhow::Result<Option<Option<PathBuf>>> {
+    fn backup_path(&self) -> PathBuf {
+        beside(&self.path, "lxcrun-backup")
+    }
+
+    /// What the backup says, if there is one: the file as it was at first, empty when it was not there.
+    pub fn backup(&self) -> anyhow::Result<Option<String>> {
+        let path = self.backup_path();
+        if !path.symlink_metadata().is_ok_and(|found| found.is_file()) {
+            return Ok(None);
+        }
+        fs::read_to_string(&path).map(Some).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Puts `text` in its place, with `kept` as its backup or with the one that it has, and returns the backup if there was
+    /// a file; `None` when there is nothing to do.
+    pub fn replace(&self, text: &str, kept: Option<&str>) -> anyhow::Result<Option<Option<PathBuf>>> {
         if self.text == text {
             return Ok(None);
         }
@@ -56,19 +70,20 @@ impl ConfigFile {
             if let Some(directory) = self.path.parent() {
                 fs::create_dir_all(directory)?;
             }
-            let backup = self.metadata.is_some().then(|| beside(&self.path, "lxcrun-backup"));
-            match (&backup, &self.metadata) {
-                // It holds the file as it was before the first change. Who may not read that may not read the backup, either.
-                (Some(backup), Some(like))
-                    if backup.symlink_metadata().is_ok_and(|found| found.is_file()) =>
-                {
-                    fs::set_permissions(backup, fs::Permissions::from_mode(like.mode() & 0o7777))?;
+            let backup = self.backup_path();
+            let found = backup.symlink_metadata();
+            match (kept, &self.metadata) {
+                // What isn't a file is somebody's for something else.
+                _ if found.as_ref().is_ok_and(|found| !found.is_file()) => {}
+                (Some(kept), _) => self.write(&backup, kept)?,
+                // Who may not read the file may not read the backup, either.
+                (None, Some(like)) if found.is_ok() => {
+                    fs::set_permissions(&backup, fs::Permissions::from_mode(like.mode() & 0o7777))?;
                 }
-                (Some(backup), _) if backup.symlink_metadata().is_err() => self.write(backup, &self.text)?,
                 _ => {}
             }
             self.write(&self.path, text)?;
-            Ok::<_, io::Error>(backup)
+            Ok::<_, io::Error>(self.metadata.is_some().then_some(backup))
         };
         write().map(Some).with_context(|| format!("cannot write {}", self.path.display()))
     }

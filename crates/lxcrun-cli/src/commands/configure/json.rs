@@ -7,13 +7,13 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{NAME, SHIM, Wanted};
+use super::{Found, NAME, SHIM, Wanted, former_default};
 
 const RUNTIMES: &str = "runtimes";
 const DEFAULT: &str = "default-runtime";
 
 pub fn docker(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
-    let mut all = if text.trim().is_empty() { Object::default() } else { Object::parse(text)? };
+    let mut all = Object::of_file(text)?;
     let indent = indent(text);
     let mut runtimes = match all.get(RUNTIMES) {
         Some(value) => Object::parse(value).context(RUNTIMES)?,
@@ -23,7 +23,14 @@ pub fn docker(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
     if wanted.remove {
         runtimes.remove(NAME);
         if all.get(DEFAULT) == Some(&name) {
-            all.remove(DEFAULT);
+            let was = |before: &str| {
+                let value = Object::of_file(before)?.get(DEFAULT).cloned();
+                Ok((value.as_deref().and_then(|value| serde_json::from_str(value).ok()), value))
+            };
+            match former_default(wanted, DEFAULT, was)? {
+                Some(value) => all.set(DEFAULT, value),
+                None => all.remove(DEFAULT),
+            }
         }
     } else {
         let (key, value) = if wanted.shim { ("runtimeType", SHIM.0) } else { ("path", &*wanted.program) };
@@ -38,6 +45,15 @@ pub fn docker(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
         all.set(RUNTIMES, runtimes.render(&indent, &indent));
     }
     if all.is(text) { Ok(text.to_owned()) } else { Ok(all.render("", &indent) + "\n") }
+}
+
+pub fn find(text: &str) -> anyhow::Result<Found> {
+    let all = Object::of_file(text)?;
+    let runtimes = all.get(RUNTIMES).map(|value| Object::parse(value)).transpose().context(RUNTIMES)?;
+    Ok(Found {
+        registered: runtimes.is_some_and(|runtimes| runtimes.get(NAME).is_some()),
+        default: all.get(DEFAULT).and_then(|value| serde_json::from_str(value).ok()),
+    })
 }
 
 /// The white space before the first key.
@@ -58,6 +74,11 @@ impl Object {
             bail!("is not an object");
         }
         Ok(serde_json::from_str(text)?)
+    }
+
+    /// One without a word says nothing.
+    fn of_file(text: &str) -> anyhow::Result<Self> {
+        if text.trim().is_empty() { Ok(Self::default()) } else { Self::parse(text) }
     }
 
     fn get(&self, key: &str) -> Option<&String> {
@@ -117,7 +138,7 @@ mod tests {
     use super::*;
 
     fn wanted() -> Wanted {
-        Wanted { program: "/bin/lxcrun".into(), default: false, shim: false, remove: false }
+        Wanted { program: "/bin/lxcrun".into(), default: false, shim: false, remove: false, before: None }
     }
 
     #[test]
@@ -136,9 +157,23 @@ mod tests {
         let new = docker("", &Wanted { default: true, shim: true, ..wanted() }).unwrap();
         assert!(new.contains("\"default-runtime\": \"lxcrun\""), "{new}");
         assert!(new.contains("\"runtimeType\": \"io.containerd.lxcrun.v2\""), "{new}");
-        assert_eq!(docker(&new, &Wanted { remove: true, ..wanted() }).unwrap(), "{}\n");
+        let remove = |text: &str, before: Option<&str>| {
+            docker(text, &Wanted { remove: true, before: before.map(str::to_owned), ..wanted() })
+        };
+        assert_eq!(remove(&new, Some("")).unwrap(), "{}\n");
         let others = "{ \"default-runtime\": \"runc\" }";
         assert_eq!(docker(others, &Wanted { remove: true, ..wanted() }).unwrap(), others);
+
+        let text = "{\n  \"default-runtime\": \"crun\",\n  \"debug\": true\n}\n";
+        let new = docker(text, &Wanted { default: true, ..wanted() }).unwrap();
+        assert_eq!(remove(&new, Some(text)).unwrap(), text);
+        for before in [None, Some("{"), Some(&*new)] {
+            let refused = format!("{:#}", remove(&new, before).unwrap_err());
+            assert!(
+                refused.contains("default-runtime: is lxcrun") && refused.contains("backup"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

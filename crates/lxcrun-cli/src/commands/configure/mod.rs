@@ -24,6 +24,22 @@ struct Wanted {
     default: bool,
     shim: bool,
     remove: bool,
+    /// The file as it was before anything of ours was in it, where that is known: empty when there was none.
+    before: Option<String>,
+}
+
+/// What a file says of this runtime.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    registered: bool,
+    /// The default runtime, whoever that is.
+    default: Option<String>,
+}
+
+impl Found {
+    fn is_none_of_ours(&self) -> bool {
+        !self.registered && self.default.as_deref() != Some(NAME)
+    }
 }
 
 pub fn configure(args: &cli::Configure) -> anyhow::Result<()> {
@@ -32,13 +48,14 @@ pub fn configure(args: &cli::Configure) -> anyhow::Result<()> {
         bail!("configure: --shim is for docker and containerd: the others use no shims");
     }
     let path = cli::given(&args.file).map_or_else(|| usual_file(engine), |path| Ok(path.into()))?;
+    let file = ConfigFile::open(&path)?;
     let wanted = Wanted {
+        before: file.backup()?,
         program: program(cli::given(&args.runtime))?,
         default: args.default,
         shim: args.shim,
         remove: args.remove,
     };
-    let file = ConfigFile::open(&path)?;
     let text = if wanted.remove && !file.is_there() {
         String::new()
     } else {
@@ -49,7 +66,8 @@ pub fn configure(args: &cli::Configure) -> anyhow::Result<()> {
     }
     let name = file.path().display().to_string();
     let is = if wanted.remove { "is not registered" } else { "is registered" };
-    let Some(backup) = file.replace(&text)? else {
+    let kept = to_keep(engine, &file, &wanted).with_context(|| file.path().display().to_string())?;
+    let Some(backup) = file.replace(&text, kept.as_deref())? else {
         return print_text(&format!("{name}: {NAME} {is} already\n"));
     };
     let backup = backup.map(|path| format!(" (as it was at first: {})", path.display())).unwrap_or_default();
@@ -58,6 +76,54 @@ pub fn configure(args: &cli::Configure) -> anyhow::Result<()> {
         tracing::warn!("{} is not on this PATH, where {engine:?} looks for it", SHIM.1);
     }
     Ok(())
+}
+
+/// What the backup is to be, if it is to be another one: the file as it was before this command's first change, with the
+/// default that this command takes the place of.
+fn to_keep(engine: EngineName, file: &ConfigFile, wanted: &Wanted) -> anyhow::Result<Option<String>> {
+    let Some(before) = &wanted.before else { return Ok(Some(file.text().to_owned())) };
+    if wanted.remove {
+        return Ok(None);
+    }
+    let now = find(engine, file.text())?;
+    if now.is_none_of_ours() {
+        return Ok(Some(file.text().to_owned()));
+    }
+    let is_replaced = wanted.default && now.default.as_deref() != Some(NAME);
+    if is_replaced && find(engine, before).map_or(true, |then| then.default != now.default) {
+        let without =
+            Wanted { remove: true, before: Some(before.clone()), program: String::new(), ..*wanted };
+        return change(engine, file.text(), &without).map(Some);
+    }
+    Ok(None)
+}
+
+fn find(engine: EngineName, text: &str) -> anyhow::Result<Found> {
+    match engine {
+        EngineName::Docker => json::find(text),
+        EngineName::Podman => toml::find(text, toml::Places::podman),
+        EngineName::Containerd => toml::find(text, toml::Places::containerd),
+        EngineName::Crio => toml::find(text, toml::Places::crio),
+    }
+}
+
+/// The default to go back to, where it is this runtime now: `was` finds it in the file as it was before.
+fn former_default<T>(
+    wanted: &Wanted,
+    key: &str,
+    was: impl FnOnce(&str) -> anyhow::Result<(Option<String>, T)>,
+) -> anyhow::Result<T> {
+    let unknown = || {
+        format!("{key}: is {NAME}, and what it was before is not known: say so there, and call this again")
+    };
+    let before =
+        wanted.before.as_ref().context("there is no backup (.lxcrun-backup)").with_context(unknown)?;
+    let (name, value) =
+        was(before).context("the backup (.lxcrun-backup) can't be read").with_context(unknown)?;
+    if name.as_deref() == Some(NAME) {
+        bail!("{}: the backup (.lxcrun-backup) names {NAME}, too", unknown());
+    }
+    Ok(value)
 }
 
 /// The new text of a file.

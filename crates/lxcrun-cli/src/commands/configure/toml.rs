@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
-use super::{NAME, SHIM, Wanted};
+use super::{Found, NAME, SHIM, Wanted, former_default};
 
 /// Those that podman and its relatives take for granted when the file doesn't say.
 const SUPPORT_JSON: [&str; 6] = ["crun", "runc", "kata", "runsc", "youki", "krun"];
@@ -14,15 +14,101 @@ const CRI_PLUGINS: [(i64, &str); 2] = [(2, "io.containerd.grpc.v1.cri"), (3, "io
 /// The shim of runc and all that are called like it.
 const RUNC: &str = "io.containerd.runc.v2";
 
+/// Where an engine's configuration has what we change.
+pub struct Places {
+    /// The table with the default, and its key.
+    section: Vec<&'static str>,
+    default: &'static str,
+}
+
+impl Places {
+    pub fn podman(_: &mut Table) -> anyhow::Result<Self> {
+        Ok(Self { section: vec!["engine"], default: "runtime" })
+    }
+
+    pub fn crio(_: &mut Table) -> anyhow::Result<Self> {
+        Ok(Self { section: vec!["crio", "runtime"], default: "default_runtime" })
+    }
+
+    /// By the version of the file, which an empty one need not have.
+    pub fn containerd(root: &mut Table) -> anyhow::Result<Self> {
+        let version = match root.get("version").and_then(Item::as_integer) {
+            None if root.is_empty() => 2,
+            version => version.unwrap_or(1),
+        };
+        let Some((_, plugin)) = CRI_PLUGINS.iter().find(|(known, _)| *known == version) else {
+            bail!("is of version {version}, not 2 or 3: see `containerd config migrate`");
+        };
+        Ok(Self { section: vec!["plugins", plugin, "containerd"], default: "default_runtime_name" })
+    }
+
+    fn runtimes(&self) -> Vec<&'static str> {
+        [&*self.section, &["runtimes"]].concat()
+    }
+}
+
+/// What finds the places in a file.
+type Finder = fn(&mut Table) -> anyhow::Result<Places>;
+
+pub fn find(text: &str, places: Finder) -> anyhow::Result<Found> {
+    let mut document: DocumentMut = text.parse().context("is not TOML")?;
+    let root = document.as_table_mut();
+    let places = places(root)?;
+    let registered = existing(root, &places.runtimes())?.is_some_and(|runtimes| runtimes.contains_key(NAME));
+    let default =
+        existing(root, &places.section)?.and_then(|s| s.get(places.default)?.as_str().map(str::to_owned));
+    Ok(Found { registered, default })
+}
+
+/// Takes out our runtime, and brings back the default that it has replaced.
+fn remove(root: &mut Table, wanted: &Wanted, find_places: Finder) -> anyhow::Result<()> {
+    let places = find_places(root)?;
+    take(root, &places.runtimes(), NAME)?;
+    let section = existing(root, &places.section)?;
+    if section.is_none_or(|section| section.get(places.default).and_then(Item::as_str) != Some(NAME)) {
+        return Ok(());
+    }
+    let was = |before: &str| {
+        let mut document: DocumentMut = before.parse().context("is not TOML")?;
+        let root = document.as_table_mut();
+        let there = find_places(root)?;
+        let value = existing(root, &there.section)?.and_then(|s| s.get(there.default)?.as_value().cloned());
+        Ok((value.as_ref().and_then(Value::as_str).map(str::to_owned), value))
+    };
+    match former_default(wanted, places.default, was)? {
+        Some(value) => {
+            put(table(root, &places.section)?, places.default, value);
+            Ok(())
+        }
+        None => take(root, &places.section, places.default),
+    }
+}
+
+/// Whether the file as it was before had nothing at `path`. Not where that is unknown.
+fn was_without(wanted: &Wanted, path: impl FnOnce(&mut Table) -> Option<Vec<&'static str>>) -> bool {
+    let Some(Ok(mut before)) = wanted.before.as_ref().map(|text| text.parse::<DocumentMut>()) else {
+        return false;
+    };
+    let root = before.as_table_mut();
+    let Some(path) = path(root) else { return false };
+    let Some((key, parents)) = path.split_last() else { return false };
+    existing(root, parents).is_ok_and(|parent| parent.is_none_or(|parent| !parent.contains_key(key)))
+}
+
 pub fn podman(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
     let mut document: DocumentMut = text.parse().context("is not TOML")?;
     if wanted.remove {
-        take(document.as_table_mut(), &["engine", "runtimes"], NAME)?;
-        take_default(document.as_table_mut(), &["engine"], "runtime")?;
-        if let Some(engine) = existing(document.as_table_mut(), &["engine"])?
-            && let Some(names) = engine.get_mut("runtime_supports_json").and_then(Item::as_array_mut)
+        let root = document.as_table_mut();
+        remove(root, wanted, Places::podman)?;
+        const NAMES: &str = "runtime_supports_json";
+        if let Some(engine) = existing(root, &["engine"])?
+            && let Some(names) = engine.get_mut(NAMES).and_then(Item::as_array_mut)
         {
             names.retain(|name| name.as_str() != Some(NAME));
+            let is_ours = names.iter().map(Value::as_str).eq(SUPPORT_JSON.map(Some));
+            if is_ours && was_without(wanted, |_| Some(vec!["engine", NAMES])) {
+                take(root, &["engine"], NAMES)?;
+            }
         }
         return Ok(document.to_string());
     }
@@ -44,8 +130,7 @@ pub fn crio(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
     let mut document: DocumentMut = text.parse().context("is not TOML")?;
     let root = document.as_table_mut();
     if wanted.remove {
-        take(root, &["crio", "runtime", "runtimes"], NAME)?;
-        take_default(root, &["crio", "runtime"], "default_runtime")?;
+        remove(root, wanted, Places::crio)?;
         return Ok(document.to_string());
     }
     if wanted.default {
@@ -64,19 +149,13 @@ pub fn containerd(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
         document["version"] = value(2);
     }
     let root = document.as_table_mut();
-    let version = root.get("version").and_then(Item::as_integer).unwrap_or(1);
-    let Some((_, plugin)) = CRI_PLUGINS.iter().find(|(known, _)| *known == version) else {
-        if wanted.remove && root.is_empty() {
-            return Ok(text.to_owned());
-        }
-        bail!("is of version {version}, not 2 or 3: see `containerd config migrate`");
-    };
-    let section = ["plugins", plugin, "containerd"];
+    let section = Places::containerd(root)?.section;
     if wanted.remove {
-        take(root, &["plugins", plugin, "containerd", "runtimes"], NAME)?;
-        take_default(root, &section, "default_runtime_name")?;
+        remove(root, wanted, Places::containerd)?;
+        take_usual(root, wanted, &section)?;
         return Ok(document.to_string());
     }
+    let of = |rest: &[&'static str]| [&*section, &["runtimes"], rest].concat();
     if wanted.default {
         put(table(root, &section)?, "default_runtime_name", NAME.into());
     }
@@ -84,15 +163,14 @@ pub fn containerd(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
     let default =
         existing(root, &section)?.and_then(|s| s.get("default_runtime_name")?.as_str().map(str::to_owned));
     if default.is_none_or(|name| name == "runc") {
-        let runc = table(root, &["plugins", plugin, "containerd", "runtimes", "runc"])?;
+        let runc = table(root, &of(&["runc"]))?;
         runc.entry("runtime_type").or_insert(value(RUNC));
     }
     // The kubelet's driver of cgroups is the same for all runtimes.
-    let runc = existing(root, &["plugins", plugin, "containerd", "runtimes", "runc", "options"])?;
+    let runc = existing(root, &of(&["runc", "options"]))?;
     let systemd = runc.and_then(|options| options.get("SystemdCgroup")?.as_bool());
-    let ours = table(root, &["plugins", plugin, "containerd", "runtimes", NAME])?;
-    put(ours, "runtime_type", if wanted.shim { SHIM.0 } else { RUNC }.into());
-    let ours = ["plugins", plugin, "containerd", "runtimes", NAME, "options"];
+    put(table(root, &of(&[NAME]))?, "runtime_type", if wanted.shim { SHIM.0 } else { RUNC }.into());
+    let ours = of(&[NAME, "options"]);
     if wanted.shim {
         // containerd 2 can't read a table that isn't for runc's shim. Ours sees by a cgroup's path that it is systemd's.
         take(root, &ours, "BinaryName")?;
@@ -105,6 +183,23 @@ pub fn containerd(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
         put(options, "SystemdCgroup", systemd.into());
     }
     Ok(document.to_string())
+}
+
+/// Takes out the usual runtime and the file's version, which this command has put into a file that had neither.
+fn take_usual(root: &mut Table, wanted: &Wanted, section: &[&'static str]) -> anyhow::Result<()> {
+    const TYPE: &str = "runtime_type";
+    let runtimes = [section, &["runtimes"]].concat();
+    let runc = existing(root, &[&*runtimes, &["runc"]].concat())?;
+    let is_ours =
+        runc.is_some_and(|runc| runc.len() == 1 && runc.get(TYPE).and_then(Item::as_str) == Some(RUNC));
+    let path = |before: &mut Table| Some([&*Places::containerd(before).ok()?.runtimes(), &["runc"]].concat());
+    if is_ours && was_without(wanted, path) {
+        take(root, &runtimes, "runc")?;
+    }
+    if root.len() == 1 && was_without(wanted, |_| Some(vec!["version"])) {
+        root.remove("version");
+    }
+    Ok(())
 }
 
 /// The table at `path`, made where it is missing.
@@ -158,18 +253,12 @@ fn take(root: &mut dyn TableLike, path: &[&str], key: &str) -> anyhow::Result<()
     Ok(())
 }
 
-/// Removes a default that is us.
-fn take_default(root: &mut dyn TableLike, path: &[&str], key: &str) -> anyhow::Result<()> {
-    let is_us = existing(root, path)?.is_some_and(|t| t.get(key).and_then(Item::as_str) == Some(NAME));
-    if is_us { take(root, path, key) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn wanted() -> Wanted {
-        Wanted { program: "/bin/lxcrun".into(), default: false, shim: false, remove: false }
+        Wanted { program: "/bin/lxcrun".into(), default: false, shim: false, remove: false, before: None }
     }
 
     const CONTAINERD: &str = r#"# ours
@@ -251,7 +340,56 @@ version = 2 # as ever
         let expected = "[crio.runtime]\ndefault_runtime = \"lxcrun\"\n\n[crio.runtime.runtimes.lxcrun]\nruntime_path = \
             \"/bin/lxcrun\"\nruntime_type = \"oci\"\nruntime_root = \"/run/lxcrun\"\n";
         assert_eq!(new, expected);
-        assert_eq!(crio(&new, &Wanted { remove: true, ..wanted() }).unwrap(), "");
+        let known = Wanted { remove: true, before: Some(String::new()), ..wanted() };
+        assert_eq!(crio(&new, &known).unwrap(), "");
+    }
+
+    /// An engine's part of the command.
+    type Change = fn(&str, &Wanted) -> anyhow::Result<String>;
+
+    #[test]
+    fn the_default_that_was_replaced_comes_back() {
+        let files: [(Change, &str); 3] = [
+            (podman, "[engine]\nruntime = \"crun\" # mine\n"),
+            (containerd, CONTAINERD),
+            (crio, "[crio.runtime]\ndefault_runtime = \"crun\" # mine\n"),
+        ];
+        for (change, text) in files {
+            let new = change(text, &Wanted { default: true, ..wanted() }).unwrap();
+            let remove = |before: Option<&str>| {
+                change(&new, &Wanted { remove: true, before: before.map(str::to_owned), ..wanted() })
+            };
+            assert_eq!(remove(Some(text)).unwrap(), text);
+            for before in [None, Some("["), Some(&*new)] {
+                let refused = format!("{:#}", remove(before).unwrap_err());
+                assert!(refused.contains(": is lxcrun") && refused.contains("backup"), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_made_for_containerd_and_podman_goes_again() {
+        let files: [(Change, &str); 5] = [
+            (podman, ""),
+            (podman, "[engine]\nevents_logger = \"file\"\n"),
+            (containerd, ""),
+            (containerd, "version = 2\n"),
+            (containerd, "version = 3\n\n[plugins.\"io.containerd.cri.v1.runtime\"]\nmax = 3\n"),
+        ];
+        for (change, text) in files {
+            for default in [false, true] {
+                let new = change(text, &Wanted { default, ..wanted() }).unwrap();
+                let known = Wanted { remove: true, before: Some(text.into()), ..wanted() };
+                assert_eq!(change(&new, &known).unwrap(), text, "{new}");
+            }
+        }
+        // What is somebody's stays: it was there, or is not known not to have been.
+        let runc = "version = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \
+            \"io.containerd.runc.v2\"\n";
+        let new = containerd(runc, &wanted()).unwrap();
+        for before in [None, Some(runc.to_owned())] {
+            assert_eq!(containerd(&new, &Wanted { remove: true, before, ..wanted() }).unwrap(), runc);
+        }
     }
 
     #[test]
