@@ -1,8 +1,9 @@
 //! containerd's task API, asked without containerd in between: what `ctr` can't ask or doesn't tell.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::process::Stdio;
 
 use containerd_shim_protos::api::{
     CloseIORequest, CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, PauseRequest,
@@ -13,6 +14,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::context::{Context, with_timeout};
 use containerd_shim_protos::ttrpc::{self, Code};
 use containerd_shim_protos::{Client, TaskClient};
+use lxcrun_test::Need;
 use lxcrun_test::engines::{Container, Containerd, Engine, IDLE, until};
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use serde_json::json;
@@ -24,6 +26,7 @@ lxcrun_test::tests![
     a_created_task_is_not_paused_and_its_end_is_no_status,
     standard_output_can_be_opened_anew_in_a_user_namespace,
     the_end_of_its_input_hangs_a_terminal_up,
+    an_exec_that_nobody_can_wait_for_is_ended.needs(Need::Program("strace")),
 ];
 
 /// A shim's own socket.
@@ -286,4 +289,48 @@ fn the_end_of_its_input_hangs_a_terminal_up() {
     let request = CloseIORequest { id, exec_id, stdin: true, ..CloseIORequest::default() };
     api.tasks.close_io(context(), &request).expect("closing");
     assert_eq!(api.wait(&api.id(), "one"), 42);
+}
+
+/// There is no room for one more thread of the shim.
+fn an_exec_that_nobody_can_wait_for_is_ended() {
+    let api = Api::start();
+    let sandbox = api.ctr.sandbox();
+    api.exec("one").expect("exec");
+    let shims = sandbox.pids_of(&["containerd-shim-lxcrun-v2 -namespace", &format!("-id {} ", api.id())]);
+    let [shim] = &shims[..] else { panic!("{shims:?}") };
+    // Whoever starts it makes a helper first, and then the thread.
+    let mut strace = sandbox.command("strace");
+    strace.args([
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=clone3",
+        "-e",
+        "inject=clone3:error=EAGAIN:when=2",
+        "-p",
+        shim,
+    ]);
+    let mut strace = strace.stderr(Stdio::piped()).spawn().expect("strace");
+    let mut said = String::new();
+    // Held open: it goes on to say whom it has attached to.
+    let mut errors = BufReader::new(strace.stderr.take().expect("its errors"));
+    errors.read_line(&mut said).expect("a line");
+    assert!(said.contains("attached"), "{said}");
+    let request = StartRequest { id: api.id(), exec_id: "one".into(), ..StartRequest::default() };
+    let answer = api.tasks.start(context(), &request);
+    let tracers = sandbox.pids_of(&["strace -f ", &format!("-p {shim} ")]);
+    tracers.iter().for_each(|tracer| sandbox.kill(tracer));
+    strace.wait().expect("strace");
+    let refused = answer.expect_err("there is nobody to wait for it").to_string();
+    assert!(refused.contains("cannot start a thread"), "{refused}");
+    assert_eq!(api.status("one"), Status::STOPPED);
+    let threads = fs::read_dir(sandbox.path(format!("/proc/{shim}/task"))).expect("the shim's threads");
+    let of_thread = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("children")));
+    let children = of_thread.map(Result::unwrap_or_default).collect::<Vec<_>>().join(" ");
+    assert_ne!(children.trim(), "", "the monitor is one");
+    for child in children.split_whitespace() {
+        let stat = sandbox.read(format!("/proc/{child}/stat"));
+        assert!(!stat.contains(") Z "), "{stat}");
+    }
 }
