@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use lxcrun_test::{Bundle, Call, Container, Need, tests};
+use lxcrun_test::{Bundle, Call, Container, DEADLINE, Need, pidfd, readable, tests};
 
 const STRACE: Need = Need::Program("strace");
 
@@ -24,6 +24,9 @@ tests![
     kill_can_be_killed_at_any_moment.needs(STRACE).lxcrun_only(OTHERS_LEAVE),
     delete_can_be_killed_at_any_moment.needs(STRACE).lxcrun_only(OTHERS_LEAVE),
     delete_by_force_can_be_killed_at_any_moment.needs(STRACE).lxcrun_only(OTHERS_LEAVE),
+    an_init_killed_while_it_tells_of_its_network_ends_create
+        .needs(STRACE)
+        .lxcrun_only("others have no liblxc"),
 ];
 
 const OTHERS_LEAVE: &str = "killed early, others leave cgroups that nothing tells them of";
@@ -164,4 +167,26 @@ fn delete_can_be_killed_at_any_moment() {
 
 fn delete_by_force_can_be_killed_at_any_moment() {
     killed(paused, |container| container.call("delete").arg("--force").arg(container.id()));
+}
+
+/// Names and numbers of its devices are all that anybody sends by send(2) here.
+fn an_init_killed_while_it_tells_of_its_network_ends_create() {
+    for count in 1..=2 {
+        let container = bare();
+        let (trace, inject) = (container.path("trace"), format!("inject=sendto:signal=KILL:when={count}"));
+        let options = ["-f", "-e", "trace=sendto", "-e", &inject];
+        let mut strace = command(&options, &create(&container), &trace).spawn().expect("strace");
+        let ended = pidfd(strace.id()).is_none_or(|strace| readable(strace, DEADLINE));
+        if !ended {
+            container.delete_force();
+        }
+        let status = strace.wait().expect("strace");
+        assert!(ended && status.code() == Some(1), "killed at call {count}: {status}");
+        assert!(
+            fs::read_to_string(trace).expect("a trace").contains("+++ killed by SIGKILL"),
+            "call {count}"
+        );
+        let leaks = container.leaks();
+        assert!(leaks.is_empty(), "left behind, killed at call {count}: {leaks:#?}");
+    }
 }

@@ -3,7 +3,8 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    let of_liblxc = ["waitpid", "seccomp_load", "mkdirat", "write", "recvmsg", "access", "epoll_wait"];
+    let of_liblxc =
+        ["waitpid", "seccomp_load", "mkdirat", "write", "recvmsg", "recv", "access", "epoll_wait"];
     for name in of_liblxc.iter().chain(&["pthread_getattr_np"]) {
         println!("cargo::rustc-link-arg-bins=-Wl,--undefined=lxcrun_{name},--defsym={name}=lxcrun_{name}");
     }

@@ -3,12 +3,14 @@
 //! Monitor and child (5 to 7: `lxc_spawn` and `do_start` in liblxc's start.c) send each other descriptors over a pair of
 //! sockets of which both hold both ends. If one is killed before it has sent what the other waits for, that one waits for
 //! ever: and on cgroup v1 the child is in no cgroup of the container's at first, so that nobody finds it. So a program may
-//! define the symbol `recvmsg` as [`lxcrun_recvmsg`] and export it, as `wait.rs` tells of `waitpid`.
+//! define the symbols `recvmsg` and `recv` (the names of network devices) as [`lxcrun_recvmsg`] and [`lxcrun_recv`] and
+//! export them, as `wait.rs` tells of `waitpid`. What they read(2) from each other comes over another pair, of which each
+//! has but one end.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-use libc::{c_int, msghdr, ssize_t};
+use libc::{c_int, c_void, msghdr, size_t, ssize_t};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, Result};
@@ -42,25 +44,59 @@ enum Senders {
 /// As of recvmsg(2): `fd` is open, and `message` and what it points to may be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lxcrun_recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
-    if fd >= 0 && flags & libc::MSG_DONTWAIT == 0 {
-        // SAFETY: not -1, and by the caller's promise open for the time of this call.
-        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-        // Who could still send something is only worth asking when nothing is there yet.
-        let senders = if has_message(socket) { None } else { senders() };
-        let in_vain = senders.as_ref().is_some_and(|who| waits_in_vain(socket, who).unwrap_or(false));
-        match senders {
-            // SAFETY: ends the process, without the handlers of the parent that it is a copy of.
-            Some(Senders::Parent(_)) if in_vain => unsafe { libc::_exit(1) },
-            Some(Senders::Children(_)) if in_vain => {
-                crate::set_errno(libc::ECONNRESET);
-                return -1;
-            }
-            _ => {}
-        }
+    // SAFETY: the caller's promise.
+    if !unsafe { may_receive(fd, flags) } {
+        return -1;
     }
     // SAFETY: the caller's promise is what the kernel asks for.
     let received = unsafe { libc::syscall(libc::SYS_recvmsg, fd, message, flags) };
     ssize_t::try_from(received).unwrap_or(-1)
+}
+
+/// recv(2), likewise.
+///
+/// # Safety
+/// As of recv(2): `fd` is open, and `length` bytes at `buffer` may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lxcrun_recv(
+    fd: c_int,
+    buffer: *mut c_void,
+    length: size_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the caller's promise.
+    if !unsafe { may_receive(fd, flags) } {
+        return -1;
+    }
+    let nobody = std::ptr::null_mut::<c_void>();
+    // SAFETY: the caller's promise is what the kernel asks for; it writes no address to null pointers.
+    let received = unsafe { libc::syscall(libc::SYS_recvfrom, fd, buffer, length, flags, nobody, nobody) };
+    ssize_t::try_from(received).unwrap_or(-1)
+}
+
+/// Waits until there is something to receive, if need be. False, with `errno`, when the children that would send it have
+/// ended; the process ends when its parent has.
+///
+/// # Safety
+/// `fd` is open, if it is one.
+unsafe fn may_receive(fd: c_int, flags: c_int) -> bool {
+    if fd < 0 || flags & libc::MSG_DONTWAIT != 0 {
+        return true;
+    }
+    // SAFETY: not -1, and by the caller's promise open for the time of this call.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    // Who could still send something is only worth asking when nothing is there yet.
+    let senders = if has_message(socket) { None } else { senders() };
+    let in_vain = senders.as_ref().is_some_and(|who| waits_in_vain(socket, who).unwrap_or(false));
+    match senders {
+        // SAFETY: ends the process, without the handlers of the parent that it is a copy of.
+        Some(Senders::Parent(_)) if in_vain => unsafe { libc::_exit(1) },
+        Some(Senders::Children(_)) if in_vain => {
+            crate::set_errno(libc::ECONNRESET);
+            false
+        }
+        _ => true,
+    }
 }
 
 fn has_message(socket: BorrowedFd<'_>) -> bool {
@@ -110,6 +146,7 @@ fn waits_in_vain(socket: BorrowedFd<'_>, senders: &Senders) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -148,6 +185,26 @@ mod tests {
     #[test]
     fn a_message_of_a_parent_that_has_ended_is_received() {
         assert!(!in_an_orphan(true));
+    }
+
+    #[test]
+    fn what_is_there_is_received_as_ever() {
+        let (mut one, other) = UnixStream::pair().unwrap();
+        one.write_all(b"word").unwrap();
+        let mut buffer = [0_u8; 8];
+        // SAFETY: so many bytes are there.
+        let received =
+            unsafe { lxcrun_recv(other.as_fd().as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        assert_eq!((received, &buffer[..4]), (4, &b"word"[..]));
+        let empty = libc::MSG_DONTWAIT;
+        // SAFETY: as above.
+        let received = unsafe {
+            lxcrun_recv(other.as_fd().as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), empty)
+        };
+        assert_eq!(
+            (received, Errno::from_io_error(&std::io::Error::last_os_error())),
+            (-1, Some(Errno::AGAIN))
+        );
     }
 
     #[test]
