@@ -9,6 +9,7 @@ use lxcrun_test::{
     Bundle, Call, Cgroups, ConsoleSocket, Container, Fifo, Need, Output, Running, SeccompAgent, read_line,
     tests, until_exit,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 tests![
@@ -46,6 +47,7 @@ tests![
     what_criu_cannot_save_is_an_error_and_the_container_runs_on
         .needs(Need::Criu)
         .not_on("runc", "its error has only a number and the name of the log"),
+    a_restore_whose_criu_is_killed_fails.needs(Need::Criu).lxcrun_only("others wait for the hook"),
     a_container_whose_checkpoint_was_killed_is_deleted.needs(Need::Criu).lxcrun_only("others wait for criu"),
     only_what_runs_is_saved.needs(Need::Criu),
     an_id_that_is_taken_is_not_restored.needs(Need::Criu),
@@ -516,22 +518,39 @@ fn a_restore_that_waits_for_a_hook_is_ended() {
 
 fn a_hook_of_a_killed_restore_is_ended() {
     let (counter, restore, sleep) = restore_in_a_hook();
-    restore.signal(rustix::process::Signal::KILL);
+    restore.signal(Signal::KILL);
     restore.wait();
     let deleted = counter.container.delete_force();
     until_exit(sleep);
     counter.container.assert_gone(deleted.assert_ok());
 }
 
-fn a_container_whose_checkpoint_was_killed_is_deleted() {
-    let container = Bundle::busybox().sh("sleep 1000 & exec sleep 1000").start();
+fn a_restore_whose_criu_is_killed_fails() {
+    let (counter, restore, sleep) = restore_in_a_hook();
+    let state = counter.container.path("root").join(counter.container.id()).join("state.json");
+    let state: serde_json::Value = serde_json::from_slice(&fs::read(state).expect("a state")).expect("JSON");
+    let criu = state["monitor"]["pid"].as_i64().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+    // What it has begun to restore lives on, and has its socket.
+    kill_process(criu.expect("its pid"), Signal::KILL).expect("it runs");
+    until_exit(sleep);
+    counter.container.refuses(restore.wait(), &["createRuntime"]);
+}
+
+/// A container whose `checkpoint` stands still with its processes in the hand, until more of the log is read.
+fn slow_checkpoint() -> (Container, Fifo, Running) {
+    let container = Counter::start(Bundle::busybox().sh("sleep 1000 & exec sleep 1000")).container;
     fs::create_dir(container.path("work")).expect("a directory");
     let mut log = Fifo::new(container.path("work/dump.log"));
-    // So it stands still with the processes of the container in its hand, which can't end then.
     log.hold_little();
     let checkpoint = container.checkpoint_call("images", &[]).spawn();
     while !log.line().contains("Seized task") {}
-    checkpoint.signal(rustix::process::Signal::KILL);
+    (container, log, checkpoint)
+}
+
+fn a_container_whose_checkpoint_was_killed_is_deleted() {
+    let (container, _log, checkpoint) = slow_checkpoint();
+    // Its processes can't end before CRIU lets them go.
+    checkpoint.signal(Signal::KILL);
     checkpoint.wait();
     let deleted = container.delete_force();
     container.assert_gone(deleted.assert_ok());

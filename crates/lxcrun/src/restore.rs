@@ -138,6 +138,7 @@ pub fn restore(
     let log = criu::Log { path: work.path.join(LOG), stays: work_path.is_some() };
     criu.run(Kind::Restore, request, &log, |news| match news.script.as_str() {
         "setup-namespaces" => {
+            restoration.will_reap(news.pid);
             devices = restoration.set_up_network(news.pid, &plan)?;
             restoration.run_hooks(news.pid, &plan, options.cancelled.as_ref().map(AsFd::as_fd))
         }
@@ -409,6 +410,11 @@ impl Restoration {
         let directory = self.directory()?;
         directory.write_state(&self.state)?;
         directory.check_not_condemned()
+    }
+
+    /// The init is a child of this process from its first moment, which CRIU may not outlive.
+    fn will_reap(&mut self, init: Option<Pid>) {
+        self.init = init.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     }
 
     fn meet_init(&mut self, pid: Option<Pid>) -> Result<()> {

@@ -17,12 +17,13 @@ use std::process::{Child, Command};
 use command_fds::{CommandFdExt, FdMapping};
 use kernel::ChildNote;
 use prost::Message;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, Shutdown,
     SocketFlags, SocketType, recvmsg, send, shutdown, socketpair,
 };
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use self::rpc::{Features, Kind, Notify, Options, Request, Response};
 use crate::error::Context;
@@ -238,7 +239,11 @@ impl Criu {
         }
     }
 
+    /// `None` when it has ended without saying anything more.
     fn receive(&self) -> Result<Option<(Response, Option<OwnedFd>)>> {
+        if !self.speaks().at(&self.id, "criu's answer")? {
+            return Ok(None);
+        }
         let mut buffer = vec![0; LONGEST_ANSWER];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -264,6 +269,17 @@ impl Criu {
             Ok(response) => Ok(Some((response, fd))),
             Err(e) => Err(self.error(format!("its answer makes no sense: {e}"))),
         }
+    }
+
+    /// Waits until it has said something, or closed its socket; false when it has ended instead. What it has started, and
+    /// has its socket, lives on when it is killed.
+    fn speaks(&self) -> rustix::io::Result<bool> {
+        // It is no other process: nobody has waited for it yet.
+        let process = pidfd_open(self.pid(), PidfdFlags::empty())?;
+        // In this order, so that what it said before its end is seen.
+        let mut fds = [PollFd::new(&process, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+        Ok(!fds[1].revents().is_empty())
     }
 
     fn error(&self, reason: String) -> Error {
