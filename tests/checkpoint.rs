@@ -4,10 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use lxcrun_test::{
-    Bundle, Call, Cgroups, ConsoleSocket, Container, Fifo, Need, Output, Running, SeccompAgent, read_line,
-    tests, until_exit,
+    Bundle, Call, Cgroups, ConsoleSocket, Container, Fifo, Need, Output, Running, SeccompAgent, pidfd,
+    read_line, readable, tests, until_exit,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -48,6 +49,7 @@ tests![
         .needs(Need::Criu)
         .not_on("runc", "its error has only a number and the name of the log"),
     a_restore_whose_criu_is_killed_fails.needs(Need::Criu).lxcrun_only("others wait for the hook"),
+    who_pauses_waits_for_a_checkpoint.needs(Need::Criu).lxcrun_only("with others the checkpoint never ends"),
     a_container_whose_checkpoint_was_killed_is_deleted.needs(Need::Criu).lxcrun_only("others wait for criu"),
     only_what_runs_is_saved.needs(Need::Criu),
     an_id_that_is_taken_is_not_restored.needs(Need::Criu),
@@ -545,6 +547,28 @@ fn slow_checkpoint() -> (Container, Fifo, Running) {
     let checkpoint = container.checkpoint_call("images", &[]).spawn();
     while !log.line().contains("Seized task") {}
     (container, log, checkpoint)
+}
+
+fn who_pauses_waits_for_a_checkpoint() {
+    let (container, mut log, checkpoint) = slow_checkpoint();
+    let pause = container.call("pause").arg(container.id()).spawn();
+    let waits = || {
+        let locks = fs::read_to_string("/proc/locks").expect("the locks");
+        let own = pause.pid().to_string();
+        locks.lines().any(|line| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == own))
+    };
+    let ended = pidfd(pause.pid());
+    let has_ended = || ended.as_ref().is_none_or(|pause| readable(pause, Duration::ZERO));
+    while !waits() && !has_ended() {
+        std::thread::yield_now();
+    }
+    assert!(!has_ended(), "it does not wait");
+    // Nobody writes more when nobody has it open.
+    let reader = std::thread::spawn(move || while !log.line().contains("Dumping finished successfully") {});
+    let saved = checkpoint.wait();
+    container.assert_gone(saved.assert_ok());
+    reader.join().expect("all of the log");
+    pause.wait().assert_fails().assert_stderr_contains("stopped");
 }
 
 fn a_container_whose_checkpoint_was_killed_is_deleted() {

@@ -111,7 +111,12 @@ impl Container {
             request.external_mounts = criu::mounts::of_container(id, &plan, self.cgroup()?, pid)?;
             write_descriptors(id, &images.0.path, &self.state.stdio)?;
         }
-        let mut criu = Criu::spawn(id, "checkpoint", Vec::new(), Some(self.directory.note_for_criu()?))?;
+        // CRIU freezes and thaws the container itself, and waits for ever when somebody else does. It has the lock as long as it
+        // lives, also when this process is killed.
+        let held = self.directory.hold_freezer()?;
+        let its_hold = held.iter().map(|file| file.try_clone().map(OwnedFd::from));
+        let its_hold = its_hold.collect::<io::Result<_>>().at(id, "the freezer's lock")?;
+        let mut criu = Criu::spawn(id, "checkpoint", its_hold, Some(self.directory.note_for_criu()?))?;
         criu.check(Features {
             mem_track: (options.pre_dump || parent.is_some()).then_some(true),
             lazy_pages: options.lazy_pages.then_some(true),
