@@ -28,6 +28,7 @@ ctr_tests! { Shim has [
     a_restored_checkpoint_counts_on.needs(Need::Criu),
     a_restored_checkpoint_with_fifos_counts_on.needs(Need::Criu),
     a_restored_checkpoint_prints_to_the_new_fifo.needs(Need::Criu),
+    what_cannot_be_restored_can_be_removed.needs(Need::Criu),
     a_killed_shim_takes_its_container_along,
     a_killed_monitor_takes_its_container_along,
     containers_outlive_a_killed_containerd,
@@ -250,6 +251,25 @@ fn a_restored_checkpoint_prints_to_the_new_fifo() {
         task.checkpoint(&images);
         assert_eq!(task.end(), 137);
     }
+}
+
+fn what_cannot_be_restored_can_be_removed() {
+    let ctr = Shim::get();
+    let lost = path("lost");
+    let directory = ctr.sandbox().path(&lost);
+    fs::create_dir(&directory).expect("a directory");
+    let mount = format!("--mount type=bind,src={lost},dst=/lost,options=rbind");
+    let container = ctr.start(&mount, IDLE);
+    let (name, image) = (container.to_string(), format!("localhost/checkpoint:{container}"));
+    ctr.call(&["container", "checkpoint", "--task", "--rw", "--image", &name, &image]).assert_ok();
+    ctr.call(&["task", "rm", "--force", &name]);
+    ctr.call(&["container", "rm", &name]).assert_ok();
+    fs::remove_dir(&directory).expect("an empty directory");
+    let restored = ctr.call(&["container", "restore", "--live", "--rw", &name, &image]);
+    restored.assert_fails().assert_stderr_contains(&lost);
+    ctr.call(&["task", "rm", "--force", &name]);
+    assert_eq!(status(ctr, &name), "");
+    ctr.call(&["container", "rm", &name]).assert_ok();
 }
 
 /// As under runc's shim: containerd removes what has lost its shim.

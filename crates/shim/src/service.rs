@@ -293,6 +293,11 @@ impl Api for Service {
         let which = self.which(&request.id, &request.exec_id)?;
         let gone = || error(Code::NOT_FOUND, format!("container {}: process already finished", request.id));
         match &which {
+            // Told that it is gone, containerd would wait for its end.
+            Which::Init(task) if !task.is_made() && task.init.exited().is_none() => {
+                let reason = format!("container {}: is not restored yet", request.id);
+                return Err(error(Code::FAILED_PRECONDITION, reason));
+            }
             Which::Init(task) if !task.is_made() => return Err(gone()),
             Which::Init(task) => {
                 let container = task.container().map_err(|e| of_anyhow(&e))?;

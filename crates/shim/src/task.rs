@@ -225,7 +225,11 @@ impl Task {
     pub fn start(self: &Arc<Self>) -> anyhow::Result<u32> {
         let _starting = self.init.starting();
         match &self.images {
-            Some(images) if !self.init.is_started() => self.restore(images)?,
+            Some(images) if !self.init.is_started() => {
+                ensure!(self.init.exited().is_none(), "container {}: could not be restored", self.id);
+                // Whoever waits for it waits no more; containerd hears of no end, because there was no start.
+                self.restore(images).inspect_err(|_| self.init.end(Exited::now(255)))?;
+            }
             _ => self.container()?.start()?,
         }
         self.init.started();
