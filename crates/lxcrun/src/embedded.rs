@@ -7,12 +7,15 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use kernel::{MountAttr, set_mount_attributes};
-use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, fstatvfs, memfd_create};
+use rustix::fs::{
+    AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, fstatvfs, linkat,
+    memfd_create,
+};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
@@ -80,6 +83,23 @@ impl Program {
 
     fn write(&self, directory: &Path, path: &Path) -> io::Result<File> {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+        // Killed in the middle, the first way leaves nothing; not every file system has it.
+        match self.write_unnamed(directory, path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => self.write_named(directory, path)?,
+            _ => {}
+        }
+        File::open(path)
+    }
+
+    fn write_unnamed(&self, directory: &Path, path: &Path) -> io::Result<()> {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let mut out = File::from(rustix::fs::open(directory, flags, Mode::from_raw_mode(0o755))?);
+        io::Write::write_all(&mut out, self.content)?;
+        let unnamed = format!("/proc/self/fd/{}", out.as_raw_fd());
+        Ok(linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    fn write_named(&self, directory: &Path, path: &Path) -> io::Result<()> {
         let temporary = directory.join(format!(".{}-{}", self.name, std::process::id()));
         let written = fs::OpenOptions::new()
             .write(true)
@@ -91,8 +111,7 @@ impl Program {
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        written?;
-        File::open(path)
+        written
     }
 
     /// The program in memory.
@@ -130,5 +149,29 @@ mod tests {
         let fd = INIT.sealed().unwrap();
         assert_eq!(rustix::fs::fstat(&fd).unwrap().st_size.unsigned_abs(), INIT.content.len() as u64);
         assert_eq!(rustix::io::pwrite(&fd, b"x", 0), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn a_program_is_written_whole_and_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(INIT.name);
+        let names = || {
+            let entries = fs::read_dir(directory.path()).unwrap();
+            entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+        };
+        let write_and_look = |write: &dyn Fn() -> io::Result<()>| {
+            write().unwrap();
+            assert_eq!(names(), [INIT.name]);
+            assert_eq!(fs::read(&path).unwrap(), INIT.content);
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o111, 0o111);
+        };
+        write_and_look(&|| INIT.write(directory.path(), &path).map(drop));
+        // Somebody else was faster.
+        write_and_look(&|| INIT.write(directory.path(), &path).map(drop));
+        write_and_look(&|| INIT.write_named(directory.path(), &path));
+        assert_eq!(
+            INIT.write_unnamed(directory.path(), &path).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
     }
 }
