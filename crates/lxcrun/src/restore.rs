@@ -11,13 +11,13 @@ use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::{LinuxResources, Spec};
 use protocol::{Hook, Watch};
 use rustix::fs::{CWD, FileType, fstat};
-use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_change, move_mount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::set_thread_groups;
 
 use crate::cgroup::{Cgroup, Claim};
 use crate::checkpoint::{self, DESCRIPTORS};
-use crate::config::{HookKind, Plan, Sharing, hooks};
+use crate::config::{HookKind, MountKind, Plan, Sharing, hooks};
 use crate::create::{own_stdio, resources, systemd_cgroup};
 use crate::criu::rpc::{CgroupRoot, Features, InheritFd, JoinNamespace, Kind, Options};
 use crate::criu::{self, CgroupsMode, Criu, Directory};
@@ -33,6 +33,8 @@ use crate::{
 const LOG: &str = "restore.log";
 /// Where CRIU finds the root, below the container's directory.
 const ROOT: &str = "criu.root";
+/// Where CRIU makes a directory.
+const TMP: &str = "/tmp";
 
 /// What `restore` is asked for besides the bundle.
 #[derive(Debug, Default)]
@@ -116,8 +118,9 @@ pub fn restore(
     let other_permissions = saved.iter().any(|name| checkpoint::is_external(name));
     let inherited = Inherited::new(id, &plan, saved, stdio)?;
     let work_path = options.work_path.as_deref();
+    let needed = paths_on_host(id, &plan, spec, &options)?;
     let (mut criu, images, work) =
-        restoration.spawn_criu(tree, inherited.fds, &options.image_path, work_path)?;
+        restoration.spawn_criu(tree, inherited.fds, &needed, &options.image_path, work_path)?;
     restoration.note_criu(criu.pid())?;
     let (limits, limits_of_restored) = split(resources(spec, &host));
     restoration.make_cgroup(spec, criu.pid(), &limits)?;
@@ -235,6 +238,32 @@ fn cgroup_roots(cgroup: &Cgroup) -> Vec<CgroupRoot> {
     controllers.map(|controller| root(Some(controller))).chain(std::iter::once(root(None))).collect()
 }
 
+/// What CRIU finds on the host by its path, and CRIU itself.
+fn paths_on_host(
+    id: &ContainerId,
+    plan: &Plan,
+    spec: &Spec,
+    options: &RestoreOptions,
+) -> Result<Vec<PathBuf>> {
+    let sources = plan.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Bind { source, .. } => Some(source.clone()),
+        _ => None,
+    });
+    let namespaces = joined_namespaces(plan).into_iter().map(|namespace| namespace.file.into());
+    let config = checkpoint::config_file(id, spec)?.map(PathBuf::from);
+    let directories = std::iter::once(options.image_path.clone()).chain(options.work_path.clone());
+    let mut paths: Vec<PathBuf> = sources.chain(namespaces).chain(config).chain(directories).collect();
+    let programs = std::env::var_os("PATH").unwrap_or_default();
+    paths.extend(std::env::split_paths(&programs).filter(|path| path.exists()));
+    Ok(paths)
+}
+
+/// Whether a path leads into /tmp, or to what /tmp is seen in; one that can't be looked at may.
+fn needs_tmp(path: &Path) -> bool {
+    let (Ok(tmp), Ok(path)) = (fs::canonicalize(TMP), fs::canonicalize(path)) else { return true };
+    path.starts_with(&tmp) || tmp.starts_with(&path)
+}
+
 /// Those that CRIU joins by itself.
 fn joined_namespaces(plan: &Plan) -> Vec<JoinNamespace> {
     let kinds = [("ipc", "ipc"), ("uts", "uts"), ("user", "user")];
@@ -347,11 +376,13 @@ impl Restoration {
     /// processes will have it, and not that of our caller.
     ///
     /// A thread has these for itself; the one made here gives them to CRIU and ends. CRIU's directories are opened in
-    /// that namespace, too: it mounts something in one of them.
+    /// that namespace, too: it mounts something in one of them. It makes a directory in /tmp, which stays when it is killed: so
+    /// that is one of its own, unless a path that is `needed` leads to the host's.
     fn spawn_criu(
         &self,
         tree: OwnedFd,
         inherited: Vec<OwnedFd>,
+        needed: &[PathBuf],
         images: &Path,
         work: Option<&Path>,
     ) -> Result<(Criu, Directory, Directory)> {
@@ -369,6 +400,10 @@ impl Restoration {
             set_thread_groups(&[]).at(id, "cannot give up this process's groups")?;
             let images = Directory::open(id, images)?;
             let work = checkpoint::work_directory(id, work, state)?;
+            if !needed.iter().map(PathBuf::as_path).chain([state]).any(needs_tmp) {
+                // That it can't be done leaves the host's.
+                let _ = mount("tmpfs", TMP, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0700");
+            }
             Ok((Criu::spawn(id, "restore", inherited, None)?, images, work))
         };
         let spawned = std::thread::scope(|scope| scope.spawn(spawn).join());
@@ -481,5 +516,22 @@ impl Drop for Restoration {
         if self.state.init.is_some() {
             run_poststop_hooks(&self.state, &self.poststop);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_tmp_is_needed_by_what_is_in_it_or_has_it_in_it() {
+        let directory = tempfile::tempdir_in(TMP).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/usr", &link).unwrap();
+        assert!(needs_tmp(directory.path()));
+        assert!(needs_tmp(Path::new("/")));
+        assert!(needs_tmp(Path::new("/no/such/place")));
+        assert!(!needs_tmp(&link), "it leads elsewhere");
+        assert!(!needs_tmp(Path::new("/usr")));
     }
 }
