@@ -49,7 +49,7 @@ tests![
         .needs(Need::Criu)
         .not_on("runc", "its error has only a number and the name of the log"),
     a_restore_whose_criu_is_killed_fails.needs(Need::Criu).lxcrun_only("others wait for the hook"),
-    who_pauses_waits_for_a_checkpoint.needs(Need::Criu).lxcrun_only("with others the checkpoint never ends"),
+    who_pauses_waits_for_a_checkpoint.needs(Need::Criu).lxcrun_only("others pause it meanwhile"),
     a_container_whose_checkpoint_was_killed_is_deleted.needs(Need::Criu).lxcrun_only("others wait for criu"),
     only_what_runs_is_saved.needs(Need::Criu),
     an_id_that_is_taken_is_not_restored.needs(Need::Criu),

@@ -251,8 +251,14 @@ fn paths_on_host(
     });
     let namespaces = joined_namespaces(plan).into_iter().map(|namespace| namespace.file.into());
     let config = checkpoint::config_file(id, spec)?.map(PathBuf::from);
+    // CRIU's configurations may name files, too, as for its log.
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".criu/default.conf"));
+    let configs = config.clone().into_iter().chain(home).chain([PathBuf::from("/etc/criu/default.conf")]);
+    let tmp = configs.into_iter().any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(TMP)));
+    let tmp = tmp.then(|| PathBuf::from(TMP));
     let directories = std::iter::once(options.image_path.clone()).chain(options.work_path.clone());
-    let mut paths: Vec<PathBuf> = sources.chain(namespaces).chain(config).chain(directories).collect();
+    let mut paths: Vec<PathBuf> =
+        sources.chain(namespaces).chain(config).chain(tmp).chain(directories).collect();
     let programs = std::env::var_os("PATH").unwrap_or_default();
     paths.extend(std::env::split_paths(&programs).filter(|path| path.exists()));
     Ok(paths)
