@@ -16,6 +16,7 @@ tests![
     an_empty_cpuset_above_is_filled.needs(Need::CgroupV1("cpuset")),
     the_memory_limit_is_set.needs(Need::Controller("memory")),
     the_memory_limit_kills.needs(Need::Controller("memory")),
+    a_third_of_a_mebibyte_is_enough.needs(Need::CgroupV1("memory")).lxcrun_only("others need more, or luck"),
     the_memory_reservation_is_set.needs(Need::Controller("memory")),
     the_swap_limit_is_set.needs(Need::CgroupV1("memory")),
     the_oom_killer_can_be_disabled.needs(Need::CgroupV1("memory")),
@@ -94,6 +95,13 @@ fn with_memory(bytes: u64) -> Bundle {
 fn the_memory_limit_is_set() {
     let container = sleeper(with_memory(64 << 20));
     assert_eq!(cgroups(&container).read("memory", "memory.limit_in_bytes", "memory.max"), "67108864");
+}
+
+/// For the runtime's own part, and a program that needs nothing.
+fn a_third_of_a_mebibyte_is_enough() {
+    for _ in 0..5 {
+        with_memory(320 << 10).args(["true"]).run().assert_ok();
+    }
 }
 
 fn the_memory_limit_kills() {

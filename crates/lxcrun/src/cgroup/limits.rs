@@ -77,6 +77,14 @@ pub(super) fn hugepage_settings(
 }
 
 impl Cgroup {
+    /// Has the kernel take what is free out of the lists of recently used pages, where it stays charged. It waits for every
+    /// processor. Version 1 alone has a file for that, and not in every kernel: it is a favour, and no limit depends on it.
+    pub(crate) fn uncharge_freed(&self) {
+        if let Some((directory, false)) = self.directory("memory") {
+            let _ = super::write(&directory, "memory.force_empty", "0");
+        }
+    }
+
     /// Applies everything that `resources` asks for, and nothing else. Rules for devices take the place of all before.
     pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<()> {
         if self.is_none() {

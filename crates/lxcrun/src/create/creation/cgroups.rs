@@ -11,6 +11,10 @@ use crate::config::Plan;
 use crate::error::{Context, refuse};
 use crate::{Error, Host, Result, rootless};
 
+/// Limits below this many bytes leave no room for what the init's process has freed since it is in its cgroup, all of liblxc's
+/// pages: they stay charged as long as they are in a processor's list of recently used ones.
+const TINY: i64 = 1 << 20;
+
 impl Creation {
     /// Takes the cgroup for this container alone, or that of `fallback` when another one was quicker.
     pub(in crate::create) fn claim_cgroup(
@@ -107,7 +111,15 @@ impl Creation {
         let mut memory = LinuxResources::default();
         memory.set_devices(None).set_memory(*resources.memory());
         resources.set_memory(None);
+        self.make_room();
         self.limit(&memory, &[])
+    }
+
+    /// Where the limit of memory is [`TINY`], has the kernel forget what is free already.
+    pub(in crate::create) fn make_room(&self) {
+        if self.memory_limit.is_some_and(|limit| limit < TINY) {
+            self.cgroup.uncharge_freed();
+        }
     }
 
     /// Sets limits, those of raw settings last.
