@@ -12,7 +12,7 @@ use crate::cgroup::{Cgroup, CgroupPath, Hierarchies, wait_for_end};
 use crate::config::{HookKind, hooks};
 use crate::error::Context;
 use crate::resctrl::Resctrl;
-use crate::state::{State, Status};
+use crate::state::{ProcessId, State, Status};
 use crate::state_dir::StateDir;
 use crate::{Container, ContainerId, Error, Result};
 
@@ -144,7 +144,9 @@ impl Container {
                 problems.push(format!("{what}: {e}"));
             }
         };
-        note("processes", self.end_processes());
+        if !self.left_nothing() {
+            note("processes", self.end_processes());
+        }
         if !force && self.state.init.is_none() {
             // That of a `create` that was killed.
             note("hook", self.directory.end_hook());
@@ -175,6 +177,17 @@ impl Container {
         directory.remove()?;
         run_poststop_hooks(&state, &poststop);
         Ok(())
+    }
+
+    /// Whether a container that has ended by itself has left no process. Nobody is in cgroups that could be removed, which
+    /// takes less time than to look for processes.
+    fn left_nothing(&self) -> bool {
+        let ended =
+            |process: Option<ProcessId>| process.is_none_or(|it| it.is_alive().is_ok_and(|alive| !alive));
+        self.state.init.is_some()
+            && ended(self.state.init)
+            && ended(self.state.monitor)
+            && self.cgroup().is_ok_and(|own| own.remove_empty())
     }
 
     fn poststop_hooks(&self) -> Result<Vec<Hook>> {

@@ -191,6 +191,12 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Removes the directories if nothing is in them, neither a process nor another cgroup. False when they are still there,
+    /// or when there are none that could tell.
+    pub(crate) fn remove_empty(&self) -> bool {
+        !self.is_none() && self.directories().all(|d| unless_gone(std::fs::remove_dir(d)).is_ok())
+    }
+
     /// Removes the directories and everything below; the first failure is returned after all were tried.
     pub(crate) fn remove(&self) -> Vec<String> {
         self.directories()
