@@ -1,9 +1,13 @@
 //! create, start, state, kill, delete, run, list.
 
 use std::fs;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 
 use lxcrun_test::{Bundle, tests, until_exit};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 tests![
@@ -14,6 +18,8 @@ tests![
     state_tells_the_annotations,
     a_created_container_that_is_deleted_by_force_never_ran,
     a_created_container_can_be_killed,
+    the_program_of_an_init_cannot_be_written_to,
+    a_created_container_is_told_from_its_monitor.lxcrun_only("the title of its init"),
     a_created_container_ends_at_a_signal_that_ends_programs.not_on("crun", "its init ignores them"),
     a_running_container_is_deleted_only_by_force,
     delete_removes_a_stopped_container,
@@ -109,6 +115,33 @@ fn a_created_container_can_be_killed() {
     container.until_stopped();
     assert_eq!(container.status(), "stopped");
     container.delete().assert_ok();
+}
+
+fn the_program_of_an_init_cannot_be_written_to() {
+    program_of_init_cannot_be_written_to(sleeper());
+}
+
+/// Who is in a container's PID namespace finds the runtime's own program at the init's /proc/PID/exe (CVE-2019-5736).
+pub fn program_of_init_cannot_be_written_to(bundle: Bundle) {
+    let container = bundle.create();
+    let exe = format!("/proc/{}/exe", container.pid());
+    let program = open(exe, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("its program");
+    // While it is executed nobody could write to any.
+    container.delete_force().assert_ok();
+    let again = format!("/proc/self/fd/{}", program.as_raw_fd());
+    // What is there in every program, so that nothing is broken where this succeeds.
+    let first = b"\x7f";
+    let written = fs::OpenOptions::new().write(true).open(again).and_then(|mut it| it.write(first));
+    let error = Errno::from_io_error(&written.expect_err("an error")).expect("a number");
+    assert!(matches!(error, Errno::ROFS | Errno::PERM), "{error}");
+}
+
+fn a_created_container_is_told_from_its_monitor() {
+    let container = sleeper().create();
+    let title = fs::read(format!("/proc/{}/cmdline", container.pid())).expect("its title");
+    let expected = format!("lxcrun: init of {}", container.id());
+    assert_eq!(String::from_utf8_lossy(&title).trim_end_matches('\0'), expected);
+    container.delete_force().assert_ok();
 }
 
 fn a_created_container_ends_at_a_signal_that_ends_programs() {

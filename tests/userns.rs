@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 tests![
     ids_are_mapped_in_ranges,
+    the_program_of_a_mapped_init_cannot_be_written_to,
     root_of_a_user_namespace_owns_what_the_container_has,
     a_user_namespace_with_a_path_is_entered.not_on("runc", "1.1 wants mappings beside it"),
     a_network_of_others_is_joined_beside_a_user_namespace
@@ -53,6 +54,11 @@ fn ids_are_mapped_in_ranges() {
     let run = mapped(Bundle::busybox()).sh("cat /proc/self/uid_map; id -u").run();
     let words: Vec<&str> = run.assert_ok().stdout.split_whitespace().collect();
     assert_eq!(words, ["0", "100000", "1000", "1000", "200000", "64536", "0"]);
+}
+
+fn the_program_of_a_mapped_init_cannot_be_written_to() {
+    let bundle = mapped(Bundle::busybox().args(["sleep", "1000"]));
+    crate::lifecycle::program_of_init_cannot_be_written_to(bundle);
 }
 
 fn root_of_a_user_namespace_owns_what_the_container_has() {

@@ -1,10 +1,10 @@
 //! Has liblxc call functions of the `lxc` crate instead of others' (see its `wait.rs`, `seccomp.rs`, `cgroups.rs`,
-//! `orphan.rs`, `access.rs` and `idle.rs`), and Rust's runtime one of the `kernel` crate (see its `stack.rs`).
+//! `orphan.rs`, `access.rs`, `idle.rs` and `exec.rs`), and Rust's runtime one of the `kernel` crate (see its `stack.rs`).
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let of_liblxc =
-        ["waitpid", "seccomp_load", "mkdirat", "write", "recvmsg", "recv", "access", "epoll_wait"];
+        ["waitpid", "seccomp_load", "mkdirat", "write", "recvmsg", "recv", "access", "epoll_wait", "execvp"];
     for name in of_liblxc.iter().chain(&["pthread_getattr_np"]) {
         println!("cargo::rustc-link-arg-bins=-Wl,--undefined=lxcrun_{name},--defsym={name}=lxcrun_{name}");
     }

@@ -29,7 +29,9 @@ pub use keyring::join_session_keyring;
 pub use loops::{LoopOptions, attach_loop};
 pub use mount::{MountAttr, Propagation, set_mount_attributes};
 pub use mountinfo::{MountInfo, MountedFilesystem, unescaped};
-pub use process::{Clone, clone_child, clone_sibling, status_after_reaping, statuses_outlive_reaping};
+pub use process::{
+    Clone, clone_child, clone_sibling, exit, rename, status_after_reaping, statuses_outlive_reaping,
+};
 pub use scheduling::{
     SchedulerAttributes, every_processor, set_io_priority, set_memory_policy, set_personality, set_scheduler,
 };

@@ -1,5 +1,6 @@
 //! clone3(2), for the two places where a process must be forked and not executed, and how a process has ended.
 
+use std::ffi::{CStr, c_char};
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::{Errno, Result};
@@ -40,6 +41,32 @@ pub fn clone_sibling() -> Result<Clone> {
 /// `EAGAIN` at a limit of processes, `ENOMEM`.
 pub fn clone_child() -> Result<Clone> {
     clone(0, libc::SIGCHLD)
+}
+
+unsafe extern "C" {
+    /// The first of this process's arguments (program_invocation_name(3)).
+    static program_invocation_name: *mut c_char;
+}
+
+/// Writes another name over the first of this process's arguments, which ps(1) shows, as far as there is room.
+///
+/// To be called by a process with a single thread, such as one that was just forked: another might be reading it.
+pub fn rename(name: &str) {
+    // SAFETY: the C library has set it before `main`, to a string of this process's stack, and nobody has since.
+    let old = unsafe { program_invocation_name };
+    // SAFETY: it ends in a NUL byte, and by the contract above nobody changes it meanwhile.
+    let room = unsafe { CStr::from_ptr(old) }.count_bytes();
+    // SAFETY: the string that was measured, without its end.
+    let old = unsafe { std::slice::from_raw_parts_mut(old.cast::<u8>(), room) };
+    let new = name.bytes().chain(std::iter::repeat(0));
+    old.iter_mut().zip(new).for_each(|(old, new)| *old = new);
+}
+
+/// Ends this process without the handlers of exit(3), which are another's where a process was forked and has not executed
+/// a program.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: runs nothing of this process any more.
+    unsafe { libc::_exit(code) }
 }
 
 /// What clone3(2) is asked for a fork: with these flags, and with this signal at the child's end, or none for 0.

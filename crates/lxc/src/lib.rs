@@ -6,6 +6,7 @@
 
 mod access;
 mod cgroups;
+mod exec;
 mod handle;
 mod idle;
 mod library;
@@ -17,6 +18,7 @@ mod wait;
 
 pub use access::take_for_reachable;
 pub use cgroups::{before_cgroups, stay_in_cgroups, take_cgroup};
+pub use exec::instead_of_exec;
 pub use handle::{Ended, Handle};
 pub use idle::when_idle;
 pub use library::Liblxc;

@@ -8,9 +8,9 @@
 
 mod tools;
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, NulError};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -19,8 +19,8 @@ use lxc::{Ended, Handle, Liblxc, Next};
 use nix::sched::{CloneFlags, unshare};
 use protocol::Channel;
 use protocol::monitor::{
-    AboutLiblxc, CGROUPS, CONTROL_FD, EXIT_FILE, EXTENSIONS, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD,
-    Item, StartRequest, ToMonitor,
+    AboutLiblxc, CGROUPS, CONTROL_FD, EXIT_FILE, EXTENSIONS, Exit, FromMonitor, INIT_FD, Item, StartRequest,
+    ToMonitor,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Gid, Uid};
@@ -65,10 +65,7 @@ type Report = (FromMonitor, Option<PathBuf>);
 fn monitor(control: &Rc<Channel>) -> Result<Option<Report>, String> {
     let _ = rustix::thread::set_name(c"lxcrun-monitor");
     // A program that embeds the runtime may have others open without close-on-exec, and end before us.
-    kernel::close_range(INIT_PROGRAM_FD.unsigned_abs() + 1..=u32::MAX)
-        .map_err(|e| format!("close_range: {e}"))?;
-    // Only the init's channel goes on to the init; its program is opened by the exec itself.
-    kernel::close_on_exec_from(INIT_FD.unsigned_abs() + 1).map_err(|e| format!("close_range: {e}"))?;
+    kernel::close_range(INIT_FD.unsigned_abs() + 1..=u32::MAX).map_err(|e| format!("close_range: {e}"))?;
     let liblxc = Liblxc::load();
     let Some(asked) = control.receive::<ToMonitor>().map_err(|e| format!("reading the plan: {e}"))? else {
         return Ok(None);
@@ -110,7 +107,8 @@ fn start(
         lxc::take_cgroup(cgroup).map_err(|e| format!("{}: {e}", cgroup.display()))?;
     }
     lxc::end_orphans().map_err(|e| format!("a pidfd of the monitor: {e}"))?;
-    if let (true, Some(namespace)) = (request.user_namespace, fds.first()) {
+    let (namespace, program) = fds.split_at(usize::from(request.user_namespace).min(fds.len()));
+    if let [namespace] = namespace {
         become_root_of(namespace).map_err(|e| format!("joining the user namespace: {e}"))?;
     }
     leave_the_hosts_mounts_alone().map_err(|e| format!("a private mount namespace: {e}"))?;
@@ -137,8 +135,8 @@ fn start(
             return Ok((FromMonitor::Refused(item), None));
         }
     }
-    let program = CString::new(format!("/proc/self/fd/{INIT_PROGRAM_FD}")).map_err(|e| e.to_string())?;
-    let argv: [&CStr; 1] = [&program];
+    let init = init(program.first()).map_err(|e| e.to_string())?;
+    let argv: [&CStr; 1] = [&init];
     let exit_file = request.root.join(&request.name).join(EXIT_FILE);
     end_with_init(Rc::clone(control), exit_file.clone(), request.root.clone());
     let processors = stay_on_one_processor();
@@ -151,6 +149,18 @@ fn start(
     let report = exit(ended)
         .map_or_else(|| FromMonitor::Failed("liblxc could not start it".into()), FromMonitor::Exited);
     Ok((report, Some(exit_file)))
+}
+
+/// What liblxc is to execute in the container. It finds no such file without a program, and needs none.
+fn init(program: Option<&OwnedFd>) -> Result<CString, NulError> {
+    const INSIDE: &CStr = c"lxcrun-init";
+    match program {
+        Some(program) => CString::new(format!("/proc/self/fd/{}", program.as_raw_fd())),
+        None => {
+            lxc::instead_of_exec(INSIDE, lxcrun_init::take_over);
+            Ok(INSIDE.into())
+        }
+    }
 }
 
 /// Keeps this process on the processor that it is on, and the init that it makes until that asks for all, and returns those

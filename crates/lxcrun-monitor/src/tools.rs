@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use protocol::monitor::INIT_PROGRAM_FD;
+use protocol::monitor::INIT_FD;
 use rustix::net::{SocketAddrUnix, getsockname, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
@@ -25,7 +25,7 @@ fn monitor_pipe(root: &Path) -> PathBuf {
 /// Whether a tool is connected to the command socket of liblxc.
 fn has_client() -> rustix::io::Result<bool> {
     let own = pidfd_open(getpid(), PidfdFlags::empty())?;
-    let mut fds = kernel::open_among(INIT_PROGRAM_FD..MAX_FD)?
+    let mut fds = kernel::open_among(INIT_FD + 1..MAX_FD)?
         .into_iter()
         .filter_map(|number| pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).ok());
     Ok(fds.any(|fd| is_client(fd.as_fd()).unwrap_or(false)))

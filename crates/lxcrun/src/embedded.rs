@@ -2,7 +2,7 @@
 //!
 //! Copying a program into memory for every container costs as much as all mounts together, so the two are written to
 //! a cache once and executed from there; where that can't be, from a sealed memfd. Either way a container can't
-//! overwrite the init through /proc/PID/exe (CVE-2019-5736): the cached file is seen through a read-only mount that
+//! overwrite them through /proc/PID/exe (CVE-2019-5736): the cached file is seen through a read-only mount that
 //! is attached nowhere, the memfd is sealed.
 
 use std::fs::{self, File};
@@ -40,14 +40,16 @@ const MFD_EXEC: u32 = 0x10;
 
 /// The init, as a descriptor to execute that gives no way to overwrite it.
 pub(crate) fn init() -> io::Result<OwnedFd> {
-    match INIT.cached().and_then(|file| read_only_view(&file)) {
-        Ok(view) => Ok(view),
-        Err(_) => INIT.sealed(),
-    }
+    INIT.unwritable()
 }
 
-/// The monitor, likewise. No container ever sees its process, so the file itself will do.
+/// The monitor, likewise: a container sees its program as that of the init which goes on inside it.
 pub(crate) fn monitor() -> io::Result<OwnedFd> {
+    MONITOR.unwritable()
+}
+
+/// The monitor of a container that never sees it: the file itself will do.
+pub(crate) fn unseen_monitor() -> io::Result<OwnedFd> {
     match MONITOR.cached() {
         Ok(file) => Ok(file.into()),
         Err(_) => MONITOR.sealed(),
@@ -64,6 +66,13 @@ fn read_only_view(file: &File) -> io::Result<OwnedFd> {
 }
 
 impl Program {
+    fn unwritable(&self) -> io::Result<OwnedFd> {
+        match self.cached().and_then(|file| read_only_view(&file)) {
+            Ok(view) => Ok(view),
+            Err(_) => self.sealed(),
+        }
+    }
+
     /// The program in the cache, written now if need be.
     fn cached(&self) -> io::Result<File> {
         let directory = cache_directory().ok_or(io::ErrorKind::NotFound)?;

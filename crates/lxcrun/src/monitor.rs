@@ -5,9 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use protocol::Channel;
-use protocol::monitor::{
-    AboutLiblxc, CONTROL_FD, Exit, FromMonitor, INIT_FD, INIT_PROGRAM_FD, StartRequest, ToMonitor,
-};
+use protocol::monitor::{AboutLiblxc, CONTROL_FD, Exit, FromMonitor, INIT_FD, StartRequest, ToMonitor};
 
 use crate::error::Context;
 use crate::helper::Helper;
@@ -20,20 +18,26 @@ pub(crate) struct Monitor {
     id: ContainerId,
     process: Helper,
     control: Channel,
+    /// Whether the container's init is a program of its own. In a user namespace it has to be.
+    executes_init: bool,
 }
 
 impl Monitor {
     /// Spawns a monitor that waits for a request. It will start an init that has `init_channel`.
-    pub(crate) fn spawn(id: &ContainerId, root: &Path, init_channel: Channel) -> Result<Self> {
+    pub(crate) fn spawn(
+        id: &ContainerId,
+        root: &Path,
+        init_channel: Channel,
+        executes_init: bool,
+    ) -> Result<Self> {
         let what = "cannot start the monitor";
         let (control, child_control) = Channel::pair().at(id, what)?;
-        let init = embedded::init().at(id, what)?;
-        let mappings =
-            vec![(child_control.into(), CONTROL_FD), (init_channel.into(), INIT_FD), (init, INIT_PROGRAM_FD)];
-        let program = embedded::monitor().at(id, what)?;
+        let mappings = vec![(child_control.into(), CONTROL_FD), (init_channel.into(), INIT_FD)];
+        let program = if executes_init { embedded::unseen_monitor() } else { embedded::monitor() };
+        let program = program.at(id, what)?;
         let name = format!("lxcrun: monitor of {id}");
         let process = Helper::spawn(program, &name, mappings, lock_directory(root)).at(id, what)?;
-        Ok(Self { id: id.clone(), process, control })
+        Ok(Self { id: id.clone(), process, control, executes_init })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -44,8 +48,11 @@ impl Monitor {
         ProcessId::of(self.process.pid()).at(&self.id, "the monitor has ended")
     }
 
+    /// `user_namespace` is one for the monitor to join.
     pub(crate) fn start(&self, request: StartRequest, user_namespace: Option<&OwnedFd>) -> Result<()> {
-        let fds: Vec<BorrowedFd<'_>> = user_namespace.map(AsFd::as_fd).into_iter().collect();
+        let program =
+            self.executes_init.then(embedded::init).transpose().at(&self.id, "cannot start the init")?;
+        let fds: Vec<BorrowedFd<'_>> = user_namespace.into_iter().chain(&program).map(AsFd::as_fd).collect();
         self.control.send(&ToMonitor::Start(request), &fds).at(&self.id, "the monitor does not listen")
     }
 
@@ -121,7 +128,7 @@ pub(crate) fn run_directory(root: &Path) -> PathBuf {
 pub(crate) fn about_liblxc() -> io::Result<AboutLiblxc> {
     let (control, child_control) = Channel::pair()?;
     let mappings = vec![(child_control.into(), CONTROL_FD)];
-    let monitor = Helper::spawn(embedded::monitor()?, "lxcrun: about liblxc", mappings, None)?;
+    let monitor = Helper::spawn(embedded::unseen_monitor()?, "lxcrun: about liblxc", mappings, None)?;
     control.send(&ToMonitor::About, &[])?;
     let answer = control.receive::<FromMonitor>()?;
     monitor.wait()?;

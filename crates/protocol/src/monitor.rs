@@ -8,9 +8,6 @@ use serde::{Deserialize, Serialize};
 pub const CONTROL_FD: i32 = 3;
 /// The init's end of the init's channel: the monitor only passes it on.
 pub const INIT_FD: i32 = 4;
-/// The init's program, a file that nobody can write to: on a read-only mount attached nowhere, or a sealed memfd. liblxc
-/// executes `/proc/self/fd/5` in the container.
-pub const INIT_PROGRAM_FD: i32 = 5;
 
 /// One line of LXC configuration and the field of the specification that it comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +26,8 @@ pub const EXIT_FILE: &str = "exit";
 /// What the monitor is asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ToMonitor {
-    /// Start a container.
+    /// Start a container. With a program for its init, a file that nobody can write to, liblxc executes that; without one
+    /// the monitor has an init inside itself.
     Start(StartRequest),
     /// End when this process, the init, has ended, and leave liblxc's clean-up undone. Only after `Start`.
     EndWith(i32),
@@ -60,7 +58,7 @@ pub struct StartRequest {
     pub root: PathBuf,
     /// The whole configuration, in order.
     pub config: Vec<Item>,
-    /// Whether a user namespace comes along, to be joined as its root before anything else.
+    /// Whether a user namespace comes along, before the init's program, to be joined as its root before anything else.
     pub user_namespace: bool,
     /// Files to write the monitor's pid to first: roots of hierarchies, see `lxc.cgroup.relative`.
     pub enter: Vec<PathBuf>,

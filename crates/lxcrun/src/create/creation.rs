@@ -85,7 +85,8 @@ impl Creation {
         let existing = cgroup.existing()?;
         let (init, init_end) = Channel::pair().at(id, "no channel for the init")?;
         init.learn_senders().at(id, "no channel for the init")?;
-        let monitor = Monitor::spawn(id, directory.root(), init_end)?;
+        let executes_init = plan.namespaces.get("user").is_some();
+        let monitor = Monitor::spawn(id, directory.root(), init_end, executes_init)?;
         let monitor_process = match monitor.process() {
             Err(e) => return monitor.retire().and(Err(e)),
             process => process?,
