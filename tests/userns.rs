@@ -1,10 +1,15 @@
 //! User namespaces: mapped ids, and owners of files on id-mapped mounts.
 
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread;
 
-use lxcrun_test::{Bundle, tests};
+use lxcrun_test::{Bundle, Need, tests};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::{Value, json};
 
 tests![
@@ -19,6 +24,12 @@ tests![
     an_id_mapped_mount_may_have_mappings_of_its_own.not_on("runc", "1.1 does not know them"),
     a_tree_is_id_mapped_with_all_its_mounts.not_on("runc", "1.1 does not know them"),
     a_source_in_the_root_is_id_mapped_as_earlier_mounts_made_it.not_on("runc", "1.1 does not know them"),
+    what_shows_itself_to_the_host_alone_can_be_bound
+        .needs(Need::File("/dev/fuse"))
+        .not_on("runc", "1.1 looks at it from inside"),
+    what_shows_itself_to_the_host_alone_has_its_place_made_and_can_be_masked
+        .needs(Need::File("/dev/fuse"))
+        .not_on("runc", "it looks at it from inside"),
     flags_of_a_source_cannot_be_taken_away.not_on("runc", "1.1 keeps them without a word"),
     an_id_mapped_mount_without_mappings_is_refused.not_on("runc", "1.1 does not know them"),
     mappings_of_users_alone_are_refused.not_on("runc", "1.1 does not know them"),
@@ -152,6 +163,98 @@ fn a_source_in_the_root_is_id_mapped_as_earlier_mounts_made_it() {
         });
         let shown = if in_user_namespace { "7:8\n" } else { "100007:100008\n" };
         bundle.run().assert_ok().assert_stdout(shown);
+    }
+}
+
+/// A FUSE file system that is one directory or one file, and that without `allow_other` is nobody's but the host's root's. It is
+/// in no container's directory: it would be taken for a leak.
+struct Fuse {
+    place: PathBuf,
+    _dir: Bundle,
+}
+
+impl Fuse {
+    fn mount(mode: u32) -> Fuse {
+        let dir = Bundle::busybox();
+        let mut place = dir.make_dir("fuse");
+        if mode & 0o170_000 == 0o100_000 {
+            place.push("file");
+            fs::write(&place, "").expect("a file");
+        }
+        let device = File::options().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
+        let options = format!("fd={},rootmode={mode:o},user_id=0,group_id=0", device.as_raw_fd());
+        let options = CString::new(options).expect("text");
+        mount("none", &place, "fuse", MountFlags::empty(), options.as_c_str()).expect("a mount");
+        thread::spawn(move || Fuse::serve(device, mode));
+        Fuse { place, _dir: dir }
+    }
+
+    /// Answers until the file system is gone: the structures are those of linux/fuse.h.
+    fn serve(mut device: File, mode: u32) {
+        const FORGET: u32 = 2;
+        const GETATTR: u32 = 3;
+        const INIT: u32 = 26;
+        const BATCH_FORGET: u32 = 42;
+        const ENOSYS: i32 = 38;
+        let mut request = [0; 1 << 16];
+        while let Ok(1..) = device.read(&mut request) {
+            let number = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| request[at + byte]));
+            let (error, body) = match number(4) {
+                FORGET | BATCH_FORGET => continue,
+                INIT => {
+                    let mut reply = [0; 16];
+                    // The protocol's version, and the least that may be written at a time.
+                    (reply[0], reply[1], reply[5]) = (7, 31, 4096);
+                    (0, reply.to_vec())
+                }
+                GETATTR => {
+                    let mut reply = [0; 26];
+                    // The inode's number, its mode and links.
+                    (reply[4], reply[19], reply[20]) = (1, mode, 1);
+                    (0, reply.to_vec())
+                }
+                _ => (-ENOSYS, Vec::new()),
+            };
+            let length = u32::try_from(16 + 4 * body.len()).expect("a short reply");
+            let mut reply = [length.to_ne_bytes(), i32::to_ne_bytes(error)].concat();
+            reply.extend_from_slice(&request[8..16]);
+            reply.extend(body.into_iter().flat_map(u32::to_ne_bytes));
+            let _ = device.write(&reply);
+        }
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        let _ = unmount(&self.place, UnmountFlags::DETACH);
+    }
+}
+
+const FUSE_DIRECTORY: (u32, &str) = (0o40_755, "ls /place");
+const FUSE_FILE: (u32, &str) = (0o100_644, "cat /place");
+
+/// A bundle that shows how a FUSE file system is mounted, and whether it can be looked into.
+fn with_fuse(fuse: &Fuse, look: &str) -> Bundle {
+    let script = format!("grep -o ' /place fuse ' /proc/self/mounts; {look} 2>/dev/null || echo closed");
+    mapped(Bundle::busybox()).sh(&script).bind(&fuse.place, "/place", &["bind"])
+}
+
+fn what_shows_itself_to_the_host_alone_can_be_bound() {
+    for (mode, look) in [FUSE_DIRECTORY, FUSE_FILE] {
+        let fuse = Fuse::mount(mode);
+        let bundle = with_fuse(&fuse, look);
+        let place = bundle.rootfs("place");
+        if mode == FUSE_DIRECTORY.0 { fs::create_dir(place) } else { fs::write(place, "") }.expect("a place");
+        bundle.run().assert_ok().assert_stdout(" /place fuse \nclosed\n");
+    }
+}
+
+fn what_shows_itself_to_the_host_alone_has_its_place_made_and_can_be_masked() {
+    for (mode, look) in [FUSE_DIRECTORY, FUSE_FILE] {
+        let fuse = Fuse::mount(mode);
+        with_fuse(&fuse, look).run().assert_ok().assert_stdout(" /place fuse \nclosed\n");
+        let bundle = with_fuse(&fuse, look).set("/linux/maskedPaths", json!(["/place"]));
+        bundle.run().assert_ok().assert_stdout(" /place fuse \n");
     }
 }
 

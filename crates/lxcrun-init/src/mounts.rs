@@ -9,7 +9,8 @@ use kernel::{MountAttr, set_mount_attributes};
 use protocol::Channel;
 use protocol::init::{Attributes, FromInit, Mount, Propagation, Source, Tree};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, StatxAttributes, StatxFlags, XattrFlags, fstat, setxattr, statx, symlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, XattrFlags, fstat, openat, setxattr,
+    statx, symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -40,7 +41,8 @@ pub fn attach(root: &mut Root, mount: &Mount, fds: &[OwnedFd], control: &Channel
     dress(mount, &detached)?;
     move_to(&detached, &target).map_err(|e| {
         // Engines explain those words.
-        let mixed = e == Errno::INVAL && is_directory(&detached) != is_directory(&target);
+        let mixed = e == Errno::INVAL
+            && matches!((is_directory(&detached), is_directory(&target)), (Ok(one), Ok(other)) if one != other);
         let e = if mixed { Errno::NOTDIR } else { e };
         fail(format!("{}: cannot be attached", name(mount)), e)
     })?;
@@ -85,7 +87,7 @@ fn open_tree_of(
 fn find_place(root: &Root, mount: &Mount, detached: &OwnedFd) -> Result<OwnedFd> {
     let directory = match mount.source {
         Source::Filesystem { .. } => true,
-        _ => file_type(detached).map_err(|e| fail(name(mount), e))?.is_dir(),
+        _ => is_directory(detached).map_err(|e| fail(name(mount), e))?,
     };
     let missing = if directory { Missing::Directory } else { Missing::File };
     // Masked and read-only paths are looked for at /proc and /sys: an image must not have them end up elsewhere
@@ -135,12 +137,18 @@ fn dress(mount: &Mount, detached: &OwnedFd) -> Result<()> {
         .map_err(|e| fail(format!("{}: its recursive options", name(mount)), e))
 }
 
-fn file_type(fd: impl AsFd) -> rustix::io::Result<FileType> {
-    fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode))
-}
-
-fn is_directory(fd: impl AsFd) -> bool {
-    file_type(fd).is_ok_and(FileType::is_dir)
+fn is_directory(fd: impl AsFd) -> rustix::io::Result<bool> {
+    match fstat(&fd) {
+        Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode).is_dir()),
+        // FUSE tells nothing to others than who has mounted it, and so not to a user namespace. The kernel itself knows that
+        // nothing is below a file, and says so before it asks whether one may look there.
+        Err(Errno::ACCESS) => match openat(&fd, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(_) | Err(Errno::ACCESS) => Ok(true),
+            Err(Errno::NOTDIR) => Ok(false),
+            Err(e) => Err(e),
+        },
+        Err(e) => Err(e),
+    }
 }
 
 /// A tree of the host, attached nowhere.
@@ -279,9 +287,8 @@ fn set_options(context: &OwnedFd, options: &[String]) -> std::result::Result<(),
 
 /// Copies what the image has at `target` into the new file system, which is still ours alone.
 fn copy_up(target: &OwnedFd, detached: &OwnedFd) -> std::io::Result<()> {
-    use rustix::fs::OFlags;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let from = rustix::fs::openat(target, ".", flags, Mode::empty())?;
+    let from = openat(target, ".", flags, Mode::empty())?;
     kernel::copy_tree(from, detached)
 }
 
@@ -327,8 +334,7 @@ pub fn make_readonly(root: &Root, path: &Path) -> rustix::io::Result<()> {
 /// kept in `empty`. To be called while `/dev/null` is still the host's.
 pub fn mask(root: &Root, path: &Path, empty: &mut Option<OwnedFd>) -> std::result::Result<(), String> {
     let Some(target) = find(root, path).map_err(|e| e.to_string())? else { return Ok(()) };
-    let stat = rustix::fs::fstat(&target).map_err(|e| e.to_string())?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+    if !is_directory(&target).map_err(|e| e.to_string())? {
         let null = null_device(root).map_err(|e| format!("/dev/null: {e}"))?;
         return move_to(&null, &target).map_err(|e| e.to_string());
     }
