@@ -92,75 +92,64 @@ pub fn restore(
 ) -> Result<Container> {
     let spec = bundle.spec();
     let host = Host::probe(id)?;
-    let mut plan = Plan::new(id, bundle.path(), spec, &host, &[])?;
-    if options.systemd_cgroup {
-        plan.cgroup = systemd_cgroup(id, spec, &host)?;
-    }
-    check_terminal(id, &plan, &options)?;
-    checkpoint::check_restorable(id, &plan)?;
+    let plan = plan(id, bundle, &host, &options)?;
     let saved = saved_stdio(id, &options.image_path)?;
 
     let mut restoration = Restoration::begin(root, id, bundle, &plan, &host)?;
-    let mounts::HostTree::Cloned(tree) = mounts::open_rootfs(id, &plan)? else {
-        return Err(unable(id, "restore", "only root can restore a container"));
-    };
-    criu::mounts::make_places(id, &plan, &tree)?;
-
-    let stdio = match options.stdio.take() {
-        Some(stdio) => stdio.into(),
-        None => own_stdio().at(id, "standard input, output and error")?,
-    };
-    if !plan.terminal {
-        restoration.state.stdio = stdio.iter().map(checkpoint::name_of).collect();
-    }
+    let tree = open_root(id, &plan)?;
+    let stdio = restoration.take_stdio(options.stdio.take(), &plan)?;
     check_replaceable(id, &saved, &stdio)?;
     // A fifo is another one now, whose permissions may be others, too.
     let other_permissions = saved.iter().any(|name| checkpoint::is_external(name));
     let inherited = Inherited::new(id, &plan, saved, stdio)?;
-    let work_path = options.work_path.as_deref();
-    let needed = paths_on_host(id, &plan, spec, &options)?;
-    let (mut criu, images, work) =
-        restoration.spawn_criu(tree, inherited.fds, &needed, &options.image_path, work_path)?;
+    let config_file = checkpoint::config_file(id, spec)?;
+    let needed = paths_on_host(&plan, config_file.as_deref(), &options);
+    let (mut criu, images, work) = restoration.spawn_criu(tree, inherited.fds, &needed, &options)?;
     restoration.note_criu(criu.pid())?;
     let (limits, limits_of_restored) = split(resources(spec, &host));
     restoration.make_cgroup(spec, criu.pid(), &limits)?;
+
     let request = Options {
         root: Some(restoration.directory()?.path().join(ROOT).display().to_string()),
         cgroup_roots: cgroup_roots(&restoration.cgroup),
         external_mounts: criu::mounts::on_host(id, &plan, &restoration.cgroup)?,
         join_namespaces: joined_namespaces(&plan),
-        config_file: checkpoint::config_file(id, spec)?,
+        config_file,
         inherit_fds: inherited.names,
         skip_file_rwx_check: other_permissions.then_some(true),
         ..options.for_criu(&images, &work)
     };
     criu.check(Features { lazy_pages: options.lazy_pages.then_some(true), ..Features::default() })?;
-    let mut terminal = None;
-    let mut devices = MovedDevices::default();
     // Without a place of its own it goes with the container's directory.
-    let log = criu::Log { path: work.path.join(LOG), stays: work_path.is_some() };
-    criu.run(Kind::Restore, request, &log, |news| match news.script.as_str() {
-        "setup-namespaces" => {
-            restoration.will_reap(news.pid);
-            devices = restoration.set_up_network(news.pid, &plan)?;
-            restoration.run_hooks(news.pid, &plan, options.cancelled.as_ref().map(AsFd::as_fd))
-        }
-        "orphan-pts-master" => {
-            terminal = news.fd;
-            Ok(())
-        }
-        // Everything is there, and nothing runs yet.
-        "post-restore" => {
-            restoration.meet_init(news.pid)?;
-            restoration.cgroup.apply(&limits_of_restored)
-        }
-        _ => Ok(()),
-    })?;
+    let log = criu::Log { path: work.path.join(LOG), stays: options.work_path.is_some() };
+    let cancelled = options.cancelled.as_ref().map(AsFd::as_fd);
+    let (terminal, mut devices) =
+        restoration.run_criu(criu, request, &log, &plan, &limits_of_restored, cancelled)?;
 
     let terminal = console::hand_over(id, terminal, options.console_socket.as_deref(), false)?;
     let container = restoration.finish(options.pid_file.as_deref(), terminal)?;
     devices.keep();
     Ok(container)
+}
+
+/// What the bundle asks for, where a restore can give it.
+fn plan(id: &ContainerId, bundle: &Bundle, host: &Host, options: &RestoreOptions) -> Result<Plan> {
+    let mut plan = Plan::new(id, bundle.path(), bundle.spec(), host, &[])?;
+    if options.systemd_cgroup {
+        plan.cgroup = systemd_cgroup(id, bundle.spec(), host)?;
+    }
+    check_terminal(id, &plan, options)?;
+    checkpoint::check_restorable(id, &plan)?;
+    Ok(plan)
+}
+
+/// The root, attached nowhere, with a place in it for each mount.
+fn open_root(id: &ContainerId, plan: &Plan) -> Result<OwnedFd> {
+    let mounts::HostTree::Cloned(tree) = mounts::open_rootfs(id, plan)? else {
+        return Err(unable(id, "restore", "only root can restore a container"));
+    };
+    criu::mounts::make_places(id, plan, &tree)?;
+    Ok(tree)
 }
 
 impl RestoreOptions {
@@ -239,29 +228,29 @@ fn cgroup_roots(cgroup: &Cgroup) -> Vec<CgroupRoot> {
 }
 
 /// What CRIU finds on the host by its path, and CRIU itself.
-fn paths_on_host(
-    id: &ContainerId,
-    plan: &Plan,
-    spec: &Spec,
-    options: &RestoreOptions,
-) -> Result<Vec<PathBuf>> {
-    let sources = plan.mounts.iter().filter_map(|mount| match &mount.kind {
+fn paths_on_host(plan: &Plan, config_file: Option<&str>, options: &RestoreOptions) -> Vec<PathBuf> {
+    let mut paths = vec![options.image_path.clone()];
+    paths.extend(options.work_path.clone());
+    paths.extend(plan.mounts.iter().filter_map(|mount| match &mount.kind {
         MountKind::Bind { source, .. } => Some(source.clone()),
         _ => None,
-    });
-    let namespaces = joined_namespaces(plan).into_iter().map(|namespace| namespace.file.into());
-    let config = checkpoint::config_file(id, spec)?.map(PathBuf::from);
-    // CRIU's configurations may name files, too, as for its log.
-    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".criu/default.conf"));
-    let configs = config.clone().into_iter().chain(home).chain([PathBuf::from("/etc/criu/default.conf")]);
-    let tmp = configs.into_iter().any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(TMP)));
-    let tmp = tmp.then(|| PathBuf::from(TMP));
-    let directories = std::iter::once(options.image_path.clone()).chain(options.work_path.clone());
-    let mut paths: Vec<PathBuf> =
-        sources.chain(namespaces).chain(config).chain(tmp).chain(directories).collect();
+    }));
+    paths.extend(joined_namespaces(plan).into_iter().map(|namespace| namespace.file.into()));
+    paths.extend(config_file.map(PathBuf::from));
+    if configurations_name_tmp(config_file) {
+        paths.push(TMP.into());
+    }
     let programs = std::env::var_os("PATH").unwrap_or_default();
     paths.extend(std::env::split_paths(&programs).filter(|path| path.exists()));
-    Ok(paths)
+    paths
+}
+
+/// Whether CRIU is told of a file in /tmp, such as its log, by `config_file` or one that it reads unasked: criu(8),
+/// "CONFIGURATION FILES".
+fn configurations_name_tmp(config_file: Option<&str>) -> bool {
+    let of_user = std::env::var_os("HOME").map(|home| Path::new(&home).join(".criu/default.conf"));
+    let all = [Some("/etc/criu/default.conf".into()), of_user, config_file.map(PathBuf::from)];
+    all.into_iter().flatten().any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(TMP)))
 }
 
 /// Whether a path leads into /tmp, or to what /tmp is seen in; one that can't be looked at may.
@@ -358,6 +347,18 @@ impl Restoration {
         Ok(restoration)
     }
 
+    /// Standard input, output and error, and their names for the next checkpoint.
+    fn take_stdio(&mut self, given: Option<[OwnedFd; 3]>, plan: &Plan) -> Result<Vec<OwnedFd>> {
+        let stdio = match given {
+            Some(stdio) => stdio.into(),
+            None => own_stdio().at(&self.id, "standard input, output and error")?,
+        };
+        if !plan.terminal {
+            self.state.stdio = stdio.iter().map(checkpoint::name_of).collect();
+        }
+        Ok(stdio)
+    }
+
     /// Makes the cgroup, with its limits and CRIU in it: the processes are born there.
     fn make_cgroup(&mut self, spec: &Spec, criu: Pid, limits: &LinuxResources) -> Result<()> {
         if let Some(unit) = &self.state.unit {
@@ -389,8 +390,7 @@ impl Restoration {
         tree: OwnedFd,
         inherited: Vec<OwnedFd>,
         needed: &[PathBuf],
-        images: &Path,
-        work: Option<&Path>,
+        options: &RestoreOptions,
     ) -> Result<(Criu, Directory, Directory)> {
         let root = self.directory()?.path().join(ROOT);
         fs::create_dir(&root).at(&self.id, format!("cannot make {}", root.display()))?;
@@ -404,8 +404,8 @@ impl Restoration {
             join_keyring(id)?;
             // CRIU gives groups to a process that had some, and leaves one that had none with its own.
             set_thread_groups(&[]).at(id, "cannot give up this process's groups")?;
-            let images = Directory::open(id, images)?;
-            let work = checkpoint::work_directory(id, work, state)?;
+            let images = Directory::open(id, &options.image_path)?;
+            let work = checkpoint::work_directory(id, options.work_path.as_deref(), state)?;
             if !needed.iter().map(PathBuf::as_path).chain([state]).any(needs_tmp) {
                 // That it can't be done leaves the host's.
                 let _ = mount("tmpfs", TMP, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0700");
@@ -416,6 +416,39 @@ impl Restoration {
         spawned.unwrap_or_else(|_| {
             Err(Error::of_criu(id, "restore", "the thread that starts criu has panicked"))
         })
+    }
+
+    /// Has CRIU make the processes, and does our part of it in between. Returns the master of their terminal, and the network
+    /// devices that go back to the host unless they are kept.
+    fn run_criu(
+        &mut self,
+        criu: Criu,
+        request: Options,
+        log: &criu::Log,
+        plan: &Plan,
+        limits: &LinuxResources,
+        cancelled: Option<BorrowedFd<'_>>,
+    ) -> Result<(Option<OwnedFd>, MovedDevices)> {
+        let mut terminal = None;
+        let mut devices = MovedDevices::default();
+        criu.run(Kind::Restore, request, log, |news| match news.script.as_str() {
+            "setup-namespaces" => {
+                self.will_reap(news.pid);
+                devices = self.set_up_network(news.pid, plan)?;
+                self.run_hooks(news.pid, plan, cancelled)
+            }
+            "orphan-pts-master" => {
+                terminal = news.fd;
+                Ok(())
+            }
+            // Everything is there, and nothing runs yet.
+            "post-restore" => {
+                self.meet_init(news.pid)?;
+                self.cgroup.apply(limits)
+            }
+            _ => Ok(()),
+        })?;
+        Ok((terminal, devices))
     }
 
     /// What is in a new network namespace before hooks see it.
