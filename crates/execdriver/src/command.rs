@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::error::{Result, refuse};
+use crate::error::{Error, Result, refuse};
 use crate::namespace::check_path;
 use crate::process::variable;
 use crate::{
@@ -187,94 +187,123 @@ impl Command {
     /// Checks all that can be known without looking at the host.
     ///
     /// # Errors
-    /// [`Error::Field`](crate::Error::Field) with the first field that is wrong.
+    /// [`Error::Field`] with the first field that is wrong.
     pub fn check(&self) -> Result<()> {
-        let refuse = |field: &str, reason: String| Err(refuse(&self.id, field, reason));
-        if self.id.as_str().contains("..") {
-            return refuse("id", "has two dots in a row, which LXC takes for a way up".into());
-        }
-        if let Some(field) = nul_in(self) {
-            return refuse(&field, "has a NUL character".into());
-        }
-        if !self.rootfs.is_absolute() {
-            return refuse("rootfs", format!("{:?} is not absolute", self.rootfs));
-        }
-        if let Err((field, reason)) = self.process_config.check() {
-            return refuse(field, reason);
-        }
-        if !self.working_dir.as_os_str().is_empty() && !self.working_dir.is_absolute() {
-            return refuse("working_dir", format!("{:?} is not absolute", self.working_dir));
-        }
+        self.check_texts()?;
+        self.check_process()?;
         self.check_network()?;
-        for (field, namespace) in self.namespaces() {
-            if let Namespace::Path(path) = namespace
-                && let Err(reason) = check_path(path)
-            {
-                return refuse(field, reason);
-            }
-        }
-        if let Err(reason) = self.userns.check() {
-            return refuse("userns", reason);
-        }
-        if let Err((field, reason)) = self.resources.check() {
-            return refuse(&format!("resources.{field}"), reason);
-        }
-        if let Some(parent) = self.cgroup_parent.as_ref().filter(|parent| goes_up(parent)) {
-            return refuse("cgroup_parent", format!("{parent:?} has `..` in it"));
-        }
-        if let Some(name) = self.wanted_hostname().filter(|name| name.len() > MAX_HOSTNAME) {
-            let field = if self.hostname.is_some() { "hostname" } else { "process_config.env" };
-            return refuse(field, format!("{name:?} is longer than {MAX_HOSTNAME} bytes"));
-        }
-        if self.hostname.as_ref().is_some_and(|name| !name.is_empty()) && self.uts != Namespace::Own {
-            let owner = if self.uts == Namespace::Host { "the host's" } else { "somebody else's" };
-            return refuse("hostname", format!("cannot be set: the container has {owner} uts namespace"));
-        }
-        for (field, names) in [("cap_add", &self.cap_add), ("cap_drop", &self.cap_drop)] {
-            if self.process_config.capabilities.is_some() && !names.is_empty() {
-                let reason = "has no effect: process_config.capabilities says exactly which ones there are";
-                return refuse(field, reason.into());
-            }
-            if let Err(e) = capabilities::exactly(names, &capabilities::Capabilities::new()) {
-                return refuse(field, e.to_string());
-            }
-        }
-        for (index, mount) in self.mounts.iter().enumerate() {
-            if let Err((field, reason)) = mount.check() {
-                return refuse(&format!("mounts[{index}].{field}"), reason);
-            }
-        }
-        for (index, device) in self.allowed_devices.iter().enumerate() {
-            if let Err(reason) = device.check() {
-                return refuse(&format!("allowed_devices[{index}]"), reason);
-            }
-        }
-        for (index, device) in self.autocreated_devices.iter().enumerate() {
-            let field = format!("autocreated_devices[{index}]");
-            if let Err(reason) = device.check_node() {
-                return refuse(&field, reason);
-            }
-            let is_same = |other: &Device| other.path.components().eq(device.path.components());
-            if self.autocreated_devices[..index].iter().any(is_same) {
-                return refuse(&field, format!("{}: there is one already", device.path.display()));
-            }
-        }
+        self.check_namespaces()?;
+        self.check_resources()?;
+        self.check_hostname()?;
+        self.check_capabilities()?;
+        self.check_mounts()?;
+        self.check_devices()?;
         self.lxc_keys().map(drop)
+    }
+
+    fn wrong(&self, field: impl Into<String>, reason: impl Into<String>) -> Error {
+        refuse(&self.id, field, reason)
+    }
+
+    fn check_texts(&self) -> Result<()> {
+        if self.id.as_str().contains("..") {
+            return Err(self.wrong("id", "has two dots in a row, which LXC takes for a way up"));
+        }
+        match nul_in(self) {
+            Some(field) => Err(self.wrong(field, "has a NUL character")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if !self.rootfs.is_absolute() {
+            return Err(self.wrong("rootfs", format!("{:?} is not absolute", self.rootfs)));
+        }
+        self.process_config.check().map_err(|(field, reason)| self.wrong(field, reason))?;
+        if !self.working_dir.as_os_str().is_empty() && !self.working_dir.is_absolute() {
+            return Err(self.wrong("working_dir", format!("{:?} is not absolute", self.working_dir)));
+        }
+        Ok(())
     }
 
     fn check_network(&self) -> Result<()> {
         match &self.network {
             Network::Path(path) if path.as_os_str().is_empty() => {
-                Err(refuse(&self.id, "network", "the path of the network namespace is empty"))
+                Err(self.wrong("network", "the path of the network namespace is empty"))
             }
-            Network::Path(path) => check_path(path).map_err(|reason| refuse(&self.id, "network", reason)),
+            Network::Path(path) => check_path(path).map_err(|reason| self.wrong("network", reason)),
             Network::Interfaces(all) => all.iter().enumerate().try_for_each(|(index, interface)| {
                 interface.check().map_err(|(member, reason)| {
-                    refuse(&self.id, format!("network.interfaces[{index}].{member}"), reason)
+                    self.wrong(format!("network.interfaces[{index}].{member}"), reason)
                 })
             }),
             _ => Ok(()),
         }
+    }
+
+    fn check_namespaces(&self) -> Result<()> {
+        for (field, namespace) in self.namespaces() {
+            if let Namespace::Path(path) = namespace {
+                check_path(path).map_err(|reason| self.wrong(field, reason))?;
+            }
+        }
+        self.userns.check().map_err(|reason| self.wrong("userns", reason))
+    }
+
+    fn check_resources(&self) -> Result<()> {
+        self.resources.check().map_err(|(field, reason)| self.wrong(format!("resources.{field}"), reason))?;
+        match &self.cgroup_parent {
+            Some(parent) if goes_up(parent) => {
+                Err(self.wrong("cgroup_parent", format!("{parent:?} has `..` in it")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_hostname(&self) -> Result<()> {
+        if let Some(name) = self.wanted_hostname().filter(|name| name.len() > MAX_HOSTNAME) {
+            let field = if self.hostname.is_some() { "hostname" } else { "process_config.env" };
+            return Err(self.wrong(field, format!("{name:?} is longer than {MAX_HOSTNAME} bytes")));
+        }
+        if self.hostname.as_ref().is_some_and(|name| !name.is_empty()) && self.uts != Namespace::Own {
+            let owner = if self.uts == Namespace::Host { "the host's" } else { "somebody else's" };
+            let reason = format!("cannot be set: the container has {owner} uts namespace");
+            return Err(self.wrong("hostname", reason));
+        }
+        Ok(())
+    }
+
+    fn check_capabilities(&self) -> Result<()> {
+        for (field, names) in [("cap_add", &self.cap_add), ("cap_drop", &self.cap_drop)] {
+            if self.process_config.capabilities.is_some() && !names.is_empty() {
+                let reason = "has no effect: process_config.capabilities says exactly which ones there are";
+                return Err(self.wrong(field, reason));
+            }
+            capabilities::exactly(names, &capabilities::Capabilities::new())
+                .map_err(|e| self.wrong(field, e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn check_mounts(&self) -> Result<()> {
+        self.mounts.iter().enumerate().try_for_each(|(index, mount)| {
+            mount.check().map_err(|(field, reason)| self.wrong(format!("mounts[{index}].{field}"), reason))
+        })
+    }
+
+    fn check_devices(&self) -> Result<()> {
+        for (index, device) in self.allowed_devices.iter().enumerate() {
+            device.check().map_err(|reason| self.wrong(format!("allowed_devices[{index}]"), reason))?;
+        }
+        for (index, device) in self.autocreated_devices.iter().enumerate() {
+            let wrong = |reason| self.wrong(format!("autocreated_devices[{index}]"), reason);
+            device.check_node().map_err(wrong)?;
+            let is_same = |other: &Device| other.path.components().eq(device.path.components());
+            if self.autocreated_devices[..index].iter().any(is_same) {
+                return Err(wrong(format!("{}: there is one already", device.path.display())));
+            }
+        }
+        Ok(())
     }
 
     /// The namespaces that are like each other, by their fields.
@@ -300,17 +329,17 @@ impl Command {
     /// Keys and values for LXC: those of the network, and then the raw ones.
     ///
     /// # Errors
-    /// [`Error::Field`](crate::Error::Field) for one without `=`, and for one that could have no effect.
+    /// [`Error::Field`] for one without `=`, and for one that could have no effect.
     pub(crate) fn lxc_keys(&self) -> Result<Vec<(String, String)>> {
         let mut keys = network::keys(&self.network);
         for setting in &self.lxc_config {
             let (key, value) = match setting.split_once('=') {
                 Some((key, value)) if !key.trim().is_empty() => (key.trim(), value.trim()),
-                _ => return Err(refuse(&self.id, "lxc_config", format!("{setting:?} is not key=value"))),
+                _ => return Err(self.wrong("lxc_config", format!("{setting:?} is not key=value"))),
             };
             if value.is_empty() && !keys.iter().any(|(earlier, _)| is_part_of(earlier, key)) {
                 let reason = format!("{key} has no value, and no earlier one that it would take back");
-                return Err(refuse(&self.id, "lxc_config", reason));
+                return Err(self.wrong("lxc_config", reason));
             }
             keys.push((key.into(), value.into()));
         }

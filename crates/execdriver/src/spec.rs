@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::capabilities::{self, Capabilities};
 use crate::error::{Result, refuse};
 use crate::process::{overlaid, variable};
-use crate::{Command, Device, Namespace, Network, ProcessConfig, User, UserNamespace};
+use crate::{Command, Device, IdMapping, Namespace, Network, ProcessConfig, User, UserNamespace};
 
 /// The PATH of a program that was given none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -89,25 +89,10 @@ impl Command {
         set(linux, "cgroupsPath", self.cgroup_parent.as_ref().map(|parent| parent.join(self.id.as_str())));
         set(linux, "seccomp", self.seccomp.as_ref());
         if let UserNamespace::Own { uid_mappings, gid_mappings } = &self.userns {
-            let user = &facts.user;
-            let has = |all: &[crate::IdMapping], id: u32| {
-                all.iter().any(|m| id.checked_sub(m.container_id).is_some_and(|offset| offset < m.size))
-            };
-            if !has(uid_mappings, user.uid) {
-                let reason = format!("user {} is not in the container's user namespace", user.uid);
-                return Err(refuse(&self.id, "process_config.user", reason));
-            }
-            let mut groups = std::iter::once(&user.gid).chain(&user.additional_gids);
-            if let Some(group) = groups.find(|group| !has(gid_mappings, **group)) {
-                let reason = format!("group {group} is not in the container's user namespace");
-                return Err(refuse(&self.id, "process_config.user", reason));
-            }
-            let oci = |all: &[crate::IdMapping]| {
-                let one = |m: &crate::IdMapping| json!({ "containerID": m.container_id, "hostID": m.host_id, "size": m.size });
-                all.iter().map(one).collect::<Value>()
-            };
-            linux["uidMappings"] = oci(uid_mappings);
-            linux["gidMappings"] = oci(gid_mappings);
+            check_mapped(&facts.user, uid_mappings, gid_mappings)
+                .map_err(|reason| refuse(&self.id, "process_config.user", reason))?;
+            linux["uidMappings"] = oci_mappings(uid_mappings);
+            linux["gidMappings"] = oci_mappings(gid_mappings);
         }
         serde_json::from_value(spec).map_err(|e| refuse(&self.id, "command", e.to_string()))
     }
@@ -263,6 +248,26 @@ impl Command {
         let allowed = self.allowed_devices.iter().chain(&self.autocreated_devices).map(rule);
         std::iter::once(json!({ "allow": false, "access": "rwm" })).chain(allowed).collect()
     }
+}
+
+/// Fails when a user, or one of their groups, is nobody in a user namespace with these ids.
+fn check_mapped(user: &User, uids: &[IdMapping], gids: &[IdMapping]) -> std::result::Result<(), String> {
+    let has = |all: &[IdMapping], id: u32| {
+        all.iter().any(|m| id.checked_sub(m.container_id).is_some_and(|offset| offset < m.size))
+    };
+    if !has(uids, user.uid) {
+        return Err(format!("user {} is not in the container's user namespace", user.uid));
+    }
+    let mut groups = std::iter::once(&user.gid).chain(&user.additional_gids);
+    match groups.find(|group| !has(gids, **group)) {
+        Some(group) => Err(format!("group {group} is not in the container's user namespace")),
+        None => Ok(()),
+    }
+}
+
+fn oci_mappings(all: &[IdMapping]) -> Value {
+    let one = |m: &IdMapping| json!({ "containerID": m.container_id, "hostID": m.host_id, "size": m.size });
+    all.iter().map(one).collect()
 }
 
 impl ProcessConfig {
