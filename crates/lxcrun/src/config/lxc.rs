@@ -33,13 +33,7 @@ pub(crate) struct Surroundings<'d> {
 }
 
 pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) -> Vec<Item> {
-    let Surroundings {
-        directory,
-        keep_monitor,
-        in_user_namespace,
-        monitor_stays_in_cgroups,
-        relative_cgroups,
-    } = *surroundings;
+    let Surroundings { directory, keep_monitor, in_user_namespace, .. } = *surroundings;
     let mut config = Config(Vec::new());
     // First of all, so that the reason for a refusal of any other is in the log.
     config.set("lxcrun", "lxc.log.file", directory.join(LOG_FILE).display().to_string());
@@ -47,52 +41,15 @@ pub(super) fn config(plan: &Plan, spec: &Spec, surroundings: &Surroundings<'_>) 
     if let Some((field, name)) = &plan.uts_name {
         config.set(field, "lxc.uts.name", name);
     }
-    let not_for_liblxc = [
-        in_user_namespace.then_some("user"),
-        // Made where the container's cgroup is, which liblxc does not know.
-        (plan.cgroup.is_some() && !plan.cgroup.is_for_liblxc()).then_some("cgroup"),
-    ];
-    let (new, joined) = plan.namespaces.for_lxc(&not_for_liblxc.map(Option::unwrap_or_default));
-    config.set("linux.namespaces", "lxc.namespace.clone", new.join(" "));
-    for (name, path) in joined {
-        config.set("linux.namespaces", format!("lxc.namespace.share.{name}"), path.display().to_string());
-    }
-    if new.contains(&"net") && !plan.raw.has_network() {
-        config.set("linux.namespaces", "lxc.net.0.type", "empty");
-        config.set("linux.namespaces", "lxc.net.0.flags", "up");
-    }
-    for (field, mapping) in plan.id_maps.iter().filter(|_| !in_user_namespace) {
-        config.set(field, "lxc.idmap", mapping);
-    }
-    if plan.cgroup.is_for_liblxc() {
-        let [monitor, pivot] = plan.cgroup.monitor_for_lxc(monitor_stays_in_cgroups);
-        config.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.for_lxc());
-        if let Some(field) = &plan.raw.delegation {
-            config.set(field, "lxc.cgroup.dir.container.inner", INNER);
-        }
-        config.set("lxcrun", "lxc.cgroup.dir.monitor", monitor);
-        config.set("lxcrun", "lxc.cgroup.dir.monitor.pivot", pivot);
-    }
-    if relative_cgroups {
-        config.set("lxcrun", "lxc.cgroup.relative", "1");
-    }
+    config.namespaces(plan, in_user_namespace);
+    config.cgroups(plan, surroundings);
     // A monitor that stays is the container's parent: when it is killed, the container goes with it, and its end
     // is known. One that retires leaves the container to the caller's subreaper.
     config.set("lxcrun", "lxc.monitor.signal.pdeath", if keep_monitor { "SIGKILL" } else { "0" });
     if keep_monitor {
         config.rights_of_attach(spec, directory);
     }
-    // The init makes root, /dev and terminals itself, and sets the label of the program, not of itself.
-    for (key, value) in [
-        ("lxc.autodev", "0"),
-        ("lxc.pty.max", "0"),
-        ("lxc.tty.max", "0"),
-        ("lxc.console.path", "none"),
-        ("lxc.keyring.session", "0"),
-        ("lxc.apparmor.profile", "unconfined"),
-    ] {
-        config.set("lxcrun", key, value);
-    }
+    config.left_to_the_init();
     config.0.extend(plan.raw.items.iter().cloned());
     config.0
 }
@@ -102,6 +59,57 @@ struct Config(Vec<Item>);
 impl Config {
     fn set(&mut self, field: &str, key: impl Into<String>, value: impl Into<String>) {
         self.0.push(Item { key: key.into(), value: value.into(), field: field.into() });
+    }
+
+    /// Those that liblxc makes, with what is in them at first, and those that it joins.
+    fn namespaces(&mut self, plan: &Plan, in_user_namespace: bool) {
+        let not_for_liblxc = [
+            in_user_namespace.then_some("user"),
+            // Made where the container's cgroup is, which liblxc does not know.
+            (plan.cgroup.is_some() && !plan.cgroup.is_for_liblxc()).then_some("cgroup"),
+        ];
+        let (new, joined) = plan.namespaces.for_lxc(&not_for_liblxc.map(Option::unwrap_or_default));
+        self.set("linux.namespaces", "lxc.namespace.clone", new.join(" "));
+        for (name, path) in joined {
+            self.set("linux.namespaces", format!("lxc.namespace.share.{name}"), path.display().to_string());
+        }
+        if new.contains(&"net") && !plan.raw.has_network() {
+            self.set("linux.namespaces", "lxc.net.0.type", "empty");
+            self.set("linux.namespaces", "lxc.net.0.flags", "up");
+        }
+        for (field, mapping) in plan.id_maps.iter().filter(|_| !in_user_namespace) {
+            self.set(field, "lxc.idmap", mapping);
+        }
+    }
+
+    /// Where the container's cgroup is, and its monitor's.
+    fn cgroups(&mut self, plan: &Plan, surroundings: &Surroundings<'_>) {
+        if plan.cgroup.is_for_liblxc() {
+            let [monitor, pivot] = plan.cgroup.monitor_for_lxc(surroundings.monitor_stays_in_cgroups);
+            self.set("linux.cgroupsPath", "lxc.cgroup.dir.container", plan.cgroup.for_lxc());
+            if let Some(field) = &plan.raw.delegation {
+                self.set(field, "lxc.cgroup.dir.container.inner", INNER);
+            }
+            self.set("lxcrun", "lxc.cgroup.dir.monitor", monitor);
+            self.set("lxcrun", "lxc.cgroup.dir.monitor.pivot", pivot);
+        }
+        if surroundings.relative_cgroups {
+            self.set("lxcrun", "lxc.cgroup.relative", "1");
+        }
+    }
+
+    /// The init makes root, /dev and terminals itself, and sets the label of the program, not of itself.
+    fn left_to_the_init(&mut self) {
+        for (key, value) in [
+            ("lxc.autodev", "0"),
+            ("lxc.pty.max", "0"),
+            ("lxc.tty.max", "0"),
+            ("lxc.console.path", "none"),
+            ("lxc.keyring.session", "0"),
+            ("lxc.apparmor.profile", "unconfined"),
+        ] {
+            self.set("lxcrun", key, value);
+        }
     }
 
     /// What lxc-attach asks the monitor for, or reads in the configuration, so that it gives no more rights than the
