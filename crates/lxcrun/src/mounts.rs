@@ -296,26 +296,18 @@ fn cgroup_mounts(
     let bits = if readonly { hardened | MountAttr::RDONLY } else { hardened };
     let mut one =
         |mountpoint: &Path, destination: &Path, fstype: &str, option: Option<&str>| -> Result<Mount> {
-            let mut mount = if own_namespace {
-                let source = Source::Filesystem {
+            let source = if own_namespace {
+                Source::Filesystem {
                     fstype: fstype.into(),
                     source: Some("cgroup".into()),
                     options: option.map(str::to_owned).into_iter().collect(),
                     copy_up: false,
-                };
-                of_planned(planned, source)
-            } else {
-                // Without a cgroup of its own there is only the host's to see.
-                let whole = cgroup.is_none() || fstype == "cgroup2";
-                let path = if whole { mountpoint.to_owned() } else { mountpoint.join(cgroup.path()) };
-                let tree = HostTree::open(plan, &path, cgroup.is_none())
-                    .map_err(|e| refuse(id, &planned.field, format!("{}: {e}", path.display())))?;
-                if let HostTree::Cloned(tree) = &tree {
-                    // What the container mounts there is never the host's.
-                    make_slave(id, tree, &planned.field)?;
                 }
-                of_planned(planned, Source::Tree { tree: tree.for_init(fds) })
+            } else {
+                let tree = open_hierarchy(id, plan, &planned.field, mountpoint, cgroup, fstype == "cgroup2")?;
+                Source::Tree { tree: tree.for_init(fds) }
             };
+            let mut mount = of_planned(planned, source);
             mount.destination = destination.into();
             mount.attributes = Attributes { set: bits.bits(), clear: 0 };
             Ok(mount)
@@ -343,4 +335,25 @@ fn cgroup_mounts(
         top.links.extend(others.map(|c| (c.clone(), name.to_owned())));
     }
     Ok(std::iter::once(top).chain(below).collect())
+}
+
+/// What a container without a cgroup namespace of its own sees of a hierarchy: its part of version 1, and all of version 2. One
+/// without a cgroup has only the host's to see, with what is mounted below.
+fn open_hierarchy(
+    id: &ContainerId,
+    plan: &Plan,
+    field: &str,
+    mountpoint: &Path,
+    cgroup: &Cgroup,
+    unified: bool,
+) -> Result<HostTree> {
+    let whole = cgroup.is_none() || unified;
+    let path = if whole { mountpoint.to_owned() } else { mountpoint.join(cgroup.path()) };
+    let tree = HostTree::open(plan, &path, cgroup.is_none())
+        .map_err(|e| refuse(id, field, format!("{}: {e}", path.display())))?;
+    if let HostTree::Cloned(tree) = &tree {
+        // What the container mounts there is never the host's.
+        make_slave(id, tree, field)?;
+    }
+    Ok(tree)
 }

@@ -1,12 +1,13 @@
 //! `run -- CMD`: a bundle made from options.
 
+use std::collections::HashSet;
 use std::env::VarError;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use lxcrun::oci_spec::runtime::{
     Capability, LinuxCapabilities, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxNamespaceType, LinuxPids,
-    LinuxResources, Mount, Root, Spec,
+    LinuxResources, Mount, Process, Root, Spec,
 };
 use lxcrun::{Bundle, ContainerId};
 
@@ -70,24 +71,25 @@ fn spec(id: &ContainerId, rootfs: &Path, args: &cli::Run) -> anyhow::Result<Spec
         mounts.push(parse_mount(mount).with_context(|| format!("--mount {mount}"))?);
     }
     spec.set_mounts(Some(mounts));
-
-    let mut process = spec.process().clone().unwrap_or_default();
-    let mut env = process.env().clone().unwrap_or_default();
-    env.retain(|e| wanted.tty || !e.starts_with("TERM="));
-    for variable in &wanted.env {
-        let variable = match variable.split_once('=') {
-            Some(_) => variable.clone(),
-            None => match std::env::var(variable) {
-                Ok(value) => format!("{variable}={value}"),
-                Err(VarError::NotPresent) => continue,
-                Err(VarError::NotUnicode(_)) => bail!("--env {variable}: its value is not UTF-8"),
-            },
-        };
-        let name = format!("{}=", variable.split('=').next().unwrap_or_default());
-        env.retain(|e| !e.starts_with(&name));
-        env.push(variable);
+    let process = spec.process().clone().unwrap_or_default();
+    spec.set_process(Some(self::process(process, args)?));
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    linux.set_resources(Some(resources(wanted)?));
+    if wanted.network == Network::Host {
+        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+        namespaces.retain(|n| n.typ() != LinuxNamespaceType::Network);
+        linux.set_namespaces(Some(namespaces));
     }
-    let all: std::collections::HashSet<Capability> = CAPABILITIES.into_iter().collect();
+    spec.set_linux(Some(linux));
+    rootless::adapt(&mut spec)?;
+    Ok(spec)
+}
+
+/// `process` as the options want it.
+fn process(mut process: Process, args: &cli::Run) -> anyhow::Result<Process> {
+    let wanted = &args.friendly;
+    let env = environment(process.env().clone().unwrap_or_default(), wanted)?;
+    let all: HashSet<Capability> = CAPABILITIES.into_iter().collect();
     let mut capabilities = LinuxCapabilities::default();
     capabilities.set_bounding(Some(all.clone())).set_effective(Some(all.clone())).set_permitted(Some(all));
     process
@@ -103,18 +105,26 @@ fn spec(id: &ContainerId, rootfs: &Path, args: &cli::Run) -> anyhow::Result<Spec
     if let Some(user) = &wanted.user {
         process.set_user(parse_user(user, process.user())?);
     }
-    spec.set_process(Some(process));
+    Ok(process)
+}
 
-    let mut linux = spec.linux().clone().unwrap_or_default();
-    linux.set_resources(Some(resources(wanted)?));
-    if wanted.network == Network::Host {
-        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-        namespaces.retain(|n| n.typ() != LinuxNamespaceType::Network);
-        linux.set_namespaces(Some(namespaces));
+/// `env` with what `--env` says; of a name that is there already the new value counts.
+fn environment(mut env: Vec<String>, wanted: &Friendly) -> anyhow::Result<Vec<String>> {
+    env.retain(|e| wanted.tty || !e.starts_with("TERM="));
+    for variable in &wanted.env {
+        let variable = match variable.split_once('=') {
+            Some(_) => variable.clone(),
+            None => match std::env::var(variable) {
+                Ok(value) => format!("{variable}={value}"),
+                Err(VarError::NotPresent) => continue,
+                Err(VarError::NotUnicode(_)) => bail!("--env {variable}: its value is not UTF-8"),
+            },
+        };
+        let name = format!("{}=", variable.split('=').next().unwrap_or_default());
+        env.retain(|e| !e.starts_with(&name));
+        env.push(variable);
     }
-    spec.set_linux(Some(linux));
-    rootless::adapt(&mut spec)?;
-    Ok(spec)
+    Ok(env)
 }
 
 /// A host name has 64 bytes at most.

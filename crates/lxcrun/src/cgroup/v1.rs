@@ -182,34 +182,38 @@ fn cpu_settings(cpu: &LinuxCpu) -> Result<Vec<Setting>, Refusal> {
 }
 
 fn blkio_settings(cgroup: &Cgroup, io: &LinuxBlockIo) -> Vec<Setting> {
+    let mut all = blkio_weights(cgroup, io);
+    all.extend(blkio_throttles(io));
+    all
+}
+
+fn blkio_weights(cgroup: &Cgroup, io: &LinuxBlockIo) -> Vec<Setting> {
     // Kernels with the BFQ scheduler call it so; those before 5.0 could have the other one.
     let plain = cgroup.directory("blkio").is_some_and(|(dir, _)| dir.join("blkio.weight").exists());
-    let weight_file = if plain { "blkio.weight" } else { "blkio.bfq.weight" };
+    let file = if plain { "blkio.weight" } else { "blkio.bfq.weight" };
     let mut all = Vec::new();
     let mut set = |field, file: &str, value: String| all.push(Setting::new(field, "blkio", file, value));
     if let Some(weight) = io.weight().filter(|w| *w != 0) {
-        set("linux.resources.blockIO.weight", weight_file, weight.to_string());
+        set("linux.resources.blockIO.weight", file, weight.to_string());
     }
     if let Some(weight) = io.leaf_weight().filter(|w| *w != 0) {
         set("linux.resources.blockIO.leafWeight", "blkio.leaf_weight", weight.to_string());
     }
     for device in io.weight_device().iter().flatten() {
+        let field = "linux.resources.blockIO.weightDevice";
         let number = format!("{}:{}", device.major(), device.minor());
         if let Some(weight) = device.weight() {
-            set(
-                "linux.resources.blockIO.weightDevice",
-                &format!("{}_device", weight_file),
-                format!("{number} {weight}"),
-            );
+            set(field, &format!("{file}_device"), format!("{number} {weight}"));
         }
         if let Some(weight) = device.leaf_weight() {
-            set(
-                "linux.resources.blockIO.weightDevice",
-                "blkio.leaf_weight_device",
-                format!("{number} {weight}"),
-            );
+            set(field, "blkio.leaf_weight_device", format!("{number} {weight}"));
         }
     }
+    all
+}
+
+fn blkio_throttles(io: &LinuxBlockIo) -> Vec<Setting> {
+    let mut all = Vec::new();
     for (field, file, list) in [
         (
             "linux.resources.blockIO.throttleReadBpsDevice",
@@ -233,7 +237,8 @@ fn blkio_settings(cgroup: &Cgroup, io: &LinuxBlockIo) -> Vec<Setting> {
         ),
     ] {
         for device in list.iter().flatten() {
-            set(field, file, format!("{}:{} {}", device.major(), device.minor(), device.rate()));
+            let value = format!("{}:{} {}", device.major(), device.minor(), device.rate());
+            all.push(Setting::new(field, "blkio", file, value));
         }
     }
     all
