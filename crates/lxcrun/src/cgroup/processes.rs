@@ -12,8 +12,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::hierarchies::Hierarchy;
 use super::{Cgroup, NO_CGROUP, read, write};
-use crate::Result;
 use crate::error::{Context, refuse, unable};
+use crate::{Error, Result};
+
+/// Lists the processes of a cgroup, and takes one more.
+const PROCS: &str = "cgroup.procs";
 
 impl Cgroup {
     /// Every process in it and in the cgroups below, in the order of the kernel's files.
@@ -46,64 +49,84 @@ impl Cgroup {
     /// so, as `PATH` (all hierarchies) or `CONTROLLER[,CONTROLLER]:PATH`. It goes to where `init` is when the container's
     /// own is gone, or takes none: it has moved itself below and passes controllers on to there.
     pub(crate) fn enter(&self, pid: Pid, below: &[String], init: Option<Pid>) -> Result<()> {
-        // The words are runc's.
-        let wrong = |reason: String| unable(&self.id, "exec --cgroup", reason);
-        let text = pid.as_raw_nonzero().to_string();
-        for given in below {
-            let (controllers, path) = given.split_once(':').unwrap_or(("", given));
-            if path.split('/').any(|part| part == "..") {
-                return Err(wrong(format!("bad sub cgroup path: {path} is not a sub cgroup path")));
-            }
-            if !controllers.is_empty() && !self.hierarchies.all().any(|h| h.is_called(controllers)) {
-                return Err(wrong(format!("unknown controller {controllers} in {given:?}")));
-            }
-        }
+        self.check_below(below)?;
         if self.is_none() {
             return Ok(());
         }
         for hierarchy in self.hierarchies.all() {
-            let home = hierarchy.mountpoint.join(self.home());
-            let mut directory = home.clone();
-            for given in below {
-                let (controllers, path) = given.split_once(':').unwrap_or(("", given));
-                if controllers.is_empty() || hierarchy.is_called(controllers) {
-                    directory = home.join(path.trim_start_matches('/'));
-                    if !directory.exists() {
-                        let file = directory.join("cgroup.procs");
-                        let reason =
-                            format!("adding pid {text}: {}: no such file or directory", file.display());
-                        return Err(wrong(reason));
-                    }
-                }
+            if let Some(directory) = self.place_in(hierarchy, pid, below, init)? {
+                self.move_to(&directory, hierarchy, pid, init.filter(|_| below.is_empty()))?;
             }
-            if !directory.exists() {
-                // Somebody has taken the init out of it and removed it, or there never was one here.
-                match init.map(|init| self.directory_of(init, hierarchy)).transpose() {
-                    Ok(Some(elsewhere)) => directory = elsewhere,
-                    Ok(None) => continue,
-                    Err(e) => return Err(e).at(&self.id, "cannot tell the init's cgroups"),
-                }
-            }
-            let entered = match (write(&directory, "cgroup.procs", &text), &self.unit, init) {
-                (Err(e), _, Some(init)) if e.kind() == io::ErrorKind::ResourceBusy && below.is_empty() => {
-                    self.directory_of(init, hierarchy)
-                        .and_then(|directory| write(&directory, "cgroup.procs", &text))
-                }
-                // Between the cgroup of a login session and one of the user's systemd only that may move their processes.
-                (Err(e), Some(unit), _) if e.kind() == io::ErrorKind::PermissionDenied => {
-                    let inside = directory.strip_prefix(hierarchy.mountpoint.join(unit.cgroup()));
-                    unit.take_in(&self.id, pid, inside.unwrap_or(Path::new("")))?;
-                    Ok(())
-                }
-                (entered, ..) => entered,
-            };
-            entered.map_err(|e| {
-                let (file, why) = (directory.join("cgroup.procs"), protocol::words(&e.to_string()));
-                let reason = format!("error adding pid {text} to cgroups: {}: {why}", file.display());
-                refuse(&self.id, "linux.cgroupsPath", reason)
-            })?;
         }
         Ok(())
+    }
+
+    fn check_below(&self, below: &[String]) -> Result<()> {
+        for given in below {
+            let (controllers, path) = controllers_and_path(given);
+            if path.split('/').any(|part| part == "..") {
+                return Err(self.wrong_below(format!("bad sub cgroup path: {path} is not a sub cgroup path")));
+            }
+            if !controllers.is_empty() && !self.hierarchies.all().any(|h| h.is_called(controllers)) {
+                return Err(self.wrong_below(format!("unknown controller {controllers} in {given:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The words are runc's.
+    fn wrong_below(&self, reason: String) -> Error {
+        unable(&self.id, "exec --cgroup", reason)
+    }
+
+    /// Where process `pid` belongs in one hierarchy: into the cgroup that `below` names, the container's own, or else that of
+    /// `init`. Nowhere, when there is none of them.
+    fn place_in(
+        &self,
+        hierarchy: &Hierarchy,
+        pid: Pid,
+        below: &[String],
+        init: Option<Pid>,
+    ) -> Result<Option<PathBuf>> {
+        let home = hierarchy.mountpoint.join(self.home());
+        let mut directory = home.clone();
+        for (controllers, path) in below.iter().map(|given| controllers_and_path(given)) {
+            if controllers.is_empty() || hierarchy.is_called(controllers) {
+                directory = home.join(path.trim_start_matches('/'));
+                if !directory.exists() {
+                    let (pid, file) = (pid.as_raw_nonzero(), directory.join(PROCS));
+                    let reason = format!("adding pid {pid}: {}: no such file or directory", file.display());
+                    return Err(self.wrong_below(reason));
+                }
+            }
+        }
+        if directory.exists() {
+            return Ok(Some(directory));
+        }
+        // Somebody has taken the init out of it and removed it, or there never was one here.
+        let elsewhere = init.map(|init| self.directory_of(init, hierarchy)).transpose();
+        elsewhere.at(&self.id, "cannot tell the init's cgroups")
+    }
+
+    /// Moves a process into `directory`; where that passes controllers on and takes none, to `init` instead.
+    fn move_to(&self, directory: &Path, hierarchy: &Hierarchy, pid: Pid, init: Option<Pid>) -> Result<()> {
+        let text = pid.as_raw_nonzero().to_string();
+        let moved = match (write(directory, PROCS, &text), &self.unit, init) {
+            (Err(e), _, Some(init)) if e.kind() == io::ErrorKind::ResourceBusy => {
+                self.directory_of(init, hierarchy).and_then(|directory| write(&directory, PROCS, &text))
+            }
+            // Between the cgroup of a login session and one of the user's systemd only that may move their processes.
+            (Err(e), Some(unit), _) if e.kind() == io::ErrorKind::PermissionDenied => {
+                let inside = directory.strip_prefix(hierarchy.mountpoint.join(unit.cgroup()));
+                return unit.take_in(&self.id, pid, inside.unwrap_or(Path::new("")));
+            }
+            (moved, ..) => moved,
+        };
+        moved.map_err(|e| {
+            let (file, why) = (directory.join(PROCS), protocol::words(&e.to_string()));
+            let reason = format!("error adding pid {text} to cgroups: {}: {why}", file.display());
+            refuse(&self.id, "linux.cgroupsPath", reason)
+        })
     }
 
     /// Where a process is in one hierarchy.
@@ -124,7 +147,7 @@ impl Cgroup {
         let own = crate::host::read("/proc/self/cgroup").unwrap_or_default();
         if let Some((_, path)) = self.hierarchies.paths(&own).find(|(found, _)| *found == hierarchy) {
             // Where its own cgroup can't be seen, moving takes its time.
-            let _ = write(&hierarchy.mountpoint.join(path.trim_start_matches('/')), "cgroup.procs", "0");
+            let _ = write(&hierarchy.mountpoint.join(path.trim_start_matches('/')), PROCS, "0");
         }
     }
 
@@ -135,7 +158,7 @@ impl Cgroup {
         let own = crate::host::read("/proc/self/cgroup").unwrap_or_default();
         if let Some((_, path)) = self.hierarchies.paths(&own).find(|(found, _)| *found == freezer) {
             let directory = freezer.mountpoint.join(path.trim_start_matches('/'));
-            let _ = write(&directory, "cgroup.procs", &pid.as_raw_nonzero().to_string());
+            let _ = write(&directory, PROCS, &pid.as_raw_nonzero().to_string());
         }
     }
 
@@ -145,7 +168,7 @@ impl Cgroup {
         let Some(unified) = self.hierarchies.unified() else { return Ok(()) };
         let own = crate::host::read("/proc/self/cgroup")?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-        match write(&unified.mountpoint.join(own), "cgroup.procs", &monitor.to_string()) {
+        match write(&unified.mountpoint.join(own), PROCS, &monitor.to_string()) {
             Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => Ok(()),
             moved => moved,
         }
@@ -197,6 +220,11 @@ impl Cgroup {
     }
 }
 
+/// The parts of `CONTROLLER[,CONTROLLER]:PATH`; no controllers for a `PATH` alone.
+fn controllers_and_path(given: &str) -> (&str, &str) {
+    given.split_once(':').unwrap_or(("", given))
+}
+
 /// So many processes are opened at once: fewer than anybody's limit of descriptors, whatever a container has.
 const AT_ONCE: usize = 256;
 
@@ -231,7 +259,7 @@ fn open_listed(pids: &[Pid], list: impl Fn() -> Vec<Pid>) -> io::Result<Vec<(Pid
 }
 
 fn collect(directory: &Path, pids: &mut Vec<Pid>) {
-    if let Ok(text) = read(directory, "cgroup.procs") {
+    if let Ok(text) = read(directory, PROCS) {
         pids.extend(text.lines().filter_map(|l| l.parse().ok()).filter_map(Pid::from_raw));
     }
     let Ok(entries) = std::fs::read_dir(directory) else { return };
