@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::processes::{freeze_v1, open_some, until_left};
-use super::{Cgroup, read, write};
+use super::{Cgroup, below, read, tree, write};
 use crate::Result;
 use crate::error::{Context, unable};
 
@@ -106,10 +106,10 @@ fn pid_of(pidfd: &OwnedFd) -> Option<i32> {
 }
 
 fn thaw_tree(directory: &Path) -> io::Result<()> {
-    if read(directory, "freezer.state").is_ok_and(|state| state != "THAWED") {
-        unless_gone(write(directory, "freezer.state", "THAWED"))?;
-    }
-    below(directory).iter().try_for_each(|directory| thaw_tree(directory))
+    tree(directory).iter().try_for_each(|directory| {
+        let frozen = read(directory, "freezer.state").is_ok_and(|state| state != "THAWED");
+        if frozen { unless_gone(write(directory, "freezer.state", "THAWED")) } else { Ok(()) }
+    })
 }
 
 /// Removes a cgroup and those below it, the deepest first. None there is none left.
@@ -148,12 +148,6 @@ fn end_processes(directory: &Path) -> io::Result<bool> {
     }
     processes.iter().try_for_each(|(_, pidfd)| wait_for_end(pidfd))?;
     Ok(!processes.is_empty())
-}
-
-/// The cgroups right below.
-fn below(directory: &Path) -> Vec<std::path::PathBuf> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
 }
 
 /// Somebody else was faster to remove it.

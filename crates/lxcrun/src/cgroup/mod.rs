@@ -247,6 +247,24 @@ pub fn enter_cgroup(path: &str, pid: u32) -> io::Result<()> {
     directories.iter().try_for_each(|directory| write(directory, "cgroup.procs", &pid.to_string()))
 }
 
+/// A cgroup and all below it, those above first. With one directory open at a time, and without recursion: a container that may
+/// make cgroups makes them as deep as it likes.
+fn tree(directory: &Path) -> Vec<PathBuf> {
+    let mut all = vec![directory.to_owned()];
+    let mut next = 0;
+    while let Some(directory) = all.get(next) {
+        all.extend(below(directory));
+        next += 1;
+    }
+    all
+}
+
+/// The cgroups right below.
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
 /// Reads a file of a cgroup, without its last newline.
 fn read(directory: &Path, file: &str) -> io::Result<String> {
     let text = crate::host::read(directory.join(file))?;

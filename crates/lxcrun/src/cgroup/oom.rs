@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
-use super::{Cgroup, read, write};
+use super::{Cgroup, read, tree, write};
 use crate::Result;
 use crate::error::{Context, unable};
 
@@ -86,14 +86,15 @@ impl Cgroup {
 /// The counter `oom_kill`; `None` when the cgroup is gone. In version 1 a kill is counted where its victim was, in version 2
 /// also above that.
 fn counter(directory: &Path, unified: bool) -> Option<u64> {
-    let text = read(directory, if unified { "memory.events" } else { "memory.oom_control" }).ok()?;
-    let own: u64 = text.lines().find_map(|l| l.strip_prefix("oom_kill "))?.parse().ok()?;
+    let file = if unified { "memory.events" } else { "memory.oom_control" };
+    let own = |directory: &Path| -> Option<u64> {
+        read(directory, file).ok()?.lines().find_map(|l| l.strip_prefix("oom_kill "))?.parse().ok()
+    };
+    let kills = own(directory)?;
     if unified {
-        return Some(own);
+        return Some(kills);
     }
-    let below = std::fs::read_dir(directory).ok()?.flatten();
-    let nested = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    Some(own + nested.filter_map(|entry| counter(&entry.path(), false)).sum::<u64>())
+    Some(kills + tree(directory).iter().skip(1).filter_map(|below| own(below)).sum::<u64>())
 }
 
 /// The most that the kernel asks for at once before it calls the killer: an allocation of a larger size just fails.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::hierarchies::Hierarchy;
-use super::{Cgroup, NO_CGROUP, read, write};
+use super::{Cgroup, NO_CGROUP, read, tree, write};
 use crate::error::{Context, refuse, unable};
 use crate::{Error, Result};
 
@@ -19,7 +19,7 @@ use crate::{Error, Result};
 const PROCS: &str = "cgroup.procs";
 
 impl Cgroup {
-    /// Every process in it and in the cgroups below, in the order of the kernel's files.
+    /// Every process in it and in the cgroups below, by number.
     pub(crate) fn pids(&self) -> Vec<Pid> {
         // Any hierarchy has them all: a container can move its processes below its own cgroups but not out of them.
         // Only while liblxc is at work the unified one is ahead of the others, because clone3(2) enters it.
@@ -38,7 +38,10 @@ impl Cgroup {
             return pids;
         }
         for hierarchy in hierarchies {
-            collect(&hierarchy.mountpoint.join(&self.path), &mut pids);
+            for directory in tree(&hierarchy.mountpoint.join(&self.path)) {
+                let text = read(&directory, PROCS).unwrap_or_default();
+                pids.extend(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)));
+            }
         }
         pids.sort_by_key(|pid| pid.as_raw_nonzero());
         pids.dedup();
@@ -258,18 +261,6 @@ fn open_listed(pids: &[Pid], list: impl Fn() -> Vec<Pid>) -> io::Result<Vec<(Pid
     Ok(opened)
 }
 
-fn collect(directory: &Path, pids: &mut Vec<Pid>) {
-    if let Ok(text) = read(directory, PROCS) {
-        pids.extend(text.lines().filter_map(|l| l.parse().ok()).filter_map(Pid::from_raw));
-    }
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            collect(&entry.path(), pids);
-        }
-    }
-}
-
 /// Version 1 has no event for it: a task that can't be frozen yet keeps the state FREEZING, and writing FROZEN
 /// again makes the kernel look at all tasks anew. Between two looks the processor goes to whoever else wants it.
 pub(super) fn freeze_v1(directory: &Path, frozen: bool) -> io::Result<()> {
@@ -339,4 +330,27 @@ fn until_said(directory: &Path, watch: &OwnedFd, wanted: &str) -> io::Result<boo
 
 fn cannot_be_frozen() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "some of its tasks cannot be frozen")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn processes_are_found_however_deep_they_are() {
+        let root = tempfile::tempdir().unwrap();
+        let deep: PathBuf = std::iter::repeat_n("d", 500).collect();
+        fs::create_dir_all(root.path().join(&deep)).unwrap();
+        fs::create_dir(root.path().join("beside")).unwrap();
+        for (place, pids) in
+            [("".as_ref(), "30\n"), (deep.as_path(), "10\n20\n"), ("beside".as_ref(), "20\n0\n")]
+        {
+            fs::write(root.path().join(place).join(PROCS), pids).unwrap();
+        }
+        let cgroup = Cgroup::at(&"web".parse().unwrap(), root.path());
+        let pids: Vec<i32> = cgroup.pids().iter().map(|pid| pid.as_raw_nonzero().get()).collect();
+        assert_eq!(pids, [10, 20, 30]);
+    }
 }
