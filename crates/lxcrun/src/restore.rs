@@ -3,6 +3,7 @@
 //! CRIU makes the processes and their namespaces. What was the host's it finds in a mount namespace of its own, where
 //! the root is mounted below the container's directory: the host's mounts never change.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -237,7 +238,7 @@ fn paths_on_host(plan: &Plan, config_file: Option<&str>, options: &RestoreOption
     }));
     paths.extend(joined_namespaces(plan).into_iter().map(|namespace| namespace.file.into()));
     paths.extend(config_file.map(PathBuf::from));
-    if configurations_name_tmp(config_file) {
+    if configurations_name_tmp(config_file, |name| std::env::var_os(name)) {
         paths.push(TMP.into());
     }
     let programs = std::env::var_os("PATH").unwrap_or_default();
@@ -245,11 +246,12 @@ fn paths_on_host(plan: &Plan, config_file: Option<&str>, options: &RestoreOption
     paths
 }
 
-/// Whether CRIU is told of a file in /tmp, such as its log, by `config_file` or one that it reads unasked: criu(8),
+/// Whether a configuration of CRIU's names a file in /tmp, such as its log. Besides `given` it reads some unasked: criu(8),
 /// "CONFIGURATION FILES".
-fn configurations_name_tmp(config_file: Option<&str>) -> bool {
-    let of_user = std::env::var_os("HOME").map(|home| Path::new(&home).join(".criu/default.conf"));
-    let all = [Some("/etc/criu/default.conf".into()), of_user, config_file.map(PathBuf::from)];
+fn configurations_name_tmp(given: Option<&str>, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let of_user = variable("HOME").map(|home| Path::new(&home).join(".criu/default.conf"));
+    let of_caller = variable("CRIU_CONFIG_FILE").map(PathBuf::from);
+    let all = [Some("/etc/criu/default.conf".into()), of_user, of_caller, given.map(PathBuf::from)];
     all.into_iter().flatten().any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(TMP)))
 }
 
@@ -572,5 +574,28 @@ mod tests {
         assert!(needs_tmp(Path::new("/no/such/place")));
         assert!(!needs_tmp(&link), "it leads elsewhere");
         assert!(!needs_tmp(Path::new("/usr")));
+    }
+
+    #[test]
+    fn the_hosts_tmp_is_needed_by_what_a_configuration_of_criu_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("home");
+        fs::create_dir_all(home.join(".criu")).unwrap();
+        let [own, other] = ["own.conf", "other.conf"].map(|name| directory.path().join(name));
+        let names_tmp = |own: Option<&Path>| {
+            configurations_name_tmp(own.and_then(Path::to_str), |name| match name {
+                "HOME" => Some(home.clone().into()),
+                "CRIU_CONFIG_FILE" => Some(other.clone().into()),
+                _ => None,
+            })
+        };
+        fs::write(&own, "log-file restore.log\n").unwrap();
+        assert!(!names_tmp(Some(&own)));
+        for file in [&own, &other, &home.join(".criu/default.conf")] {
+            fs::write(file, "log-file /tmp/restore.log\n").unwrap();
+            assert!(names_tmp(Some(&own)), "{}", file.display());
+            fs::remove_file(file).unwrap();
+        }
+        assert!(!names_tmp(None));
     }
 }
