@@ -1,7 +1,7 @@
 //! Terminals: handed over a console socket, or passed through in the foreground.
 
 use std::fs;
-use std::io::{PipeReader, PipeWriter, Read};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::process::Stdio;
 
 use lxcrun_test::{Bundle, ConsoleSocket, Container, Fifo, Pty, tests};
@@ -21,6 +21,7 @@ tests![
     run_in_the_foreground_passes_the_terminal_through,
     run_in_the_foreground_loses_no_byte_at_the_end,
     run_in_the_foreground_passes_what_is_typed,
+    run_in_the_foreground_ends_the_input_of_the_terminal.not_on("runc", "never ends it"),
     run_in_the_foreground_restores_the_terminal,
     run_in_the_foreground_outlives_its_reader.not_on("runc", "SIGPIPE ends it"),
     run_in_the_foreground_writes_to_a_pipe_that_does_not_block
@@ -152,6 +153,23 @@ fn run_in_the_foreground_passes_what_is_typed() {
         pty.read_until("end");
     });
     assert_eq!(code, 0);
+}
+
+/// Where our own input is no terminal: after a whole line, after half a line, and without any.
+fn run_in_the_foreground_ends_the_input_of_the_terminal() {
+    for input in ["line\n", "half", ""] {
+        let container = Bundle::busybox().sh("stty -echo; cat; echo end").terminal().build();
+        let (stdin, mut writer) = std::io::pipe().expect("a pipe");
+        let (mut reader, stdout) = std::io::pipe().expect("a pipe");
+        writer.write_all(input.as_bytes()).expect("input");
+        drop(writer);
+        let running = container.spawn(|call| call.stdio(stdin, stdout, Stdio::null()));
+        running.wait().assert_ok();
+        let mut seen = String::new();
+        reader.read_to_string(&mut seen).expect("output");
+        assert!(seen.ends_with("end\n") || seen.ends_with("end\r\n"), "{input:?}: {seen:?}");
+        assert!(seen.contains(input.trim_end()), "{input:?}: {seen:?}");
+    }
 }
 
 fn run_in_the_foreground_restores_the_terminal() {

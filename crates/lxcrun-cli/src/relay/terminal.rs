@@ -17,6 +17,9 @@ use rustix::termios::{
 /// What a ready pipe takes without blocking: pipe(7), `PIPE_BUF`.
 const CHUNK: usize = 4096;
 
+/// End of transmission: ^D, what ends the input of a terminal.
+const EOT: u8 = 4;
+
 /// Both ends of a terminal session: the program's, and ours if we have one.
 pub struct Terminal {
     master: OwnedFd,
@@ -27,6 +30,8 @@ pub struct Terminal {
     /// Output that our reader has not taken yet.
     output: Vec<u8>,
     input_open: bool,
+    /// Whether the last line of input has no end yet.
+    in_line: bool,
     /// Whether the program may say more.
     master_open: bool,
     /// Whether somebody reads what it says.
@@ -56,6 +61,7 @@ impl Terminal {
             input: Vec::new(),
             output: Vec::new(),
             input_open: true,
+            in_line: false,
             master_open: true,
             output_open: true,
         };
@@ -138,12 +144,15 @@ impl Terminal {
         match read(stdin(), &mut buffer) {
             Ok(0) => {
                 self.input_open = false;
-                // Our end of input is the terminal's: ^D.
+                // Our end of input is the terminal's. After half a line the first ^D only hands that over: termios(3), VEOF.
                 if self.saved.is_none() {
-                    self.input.push(4);
+                    self.input.extend(std::iter::repeat_n(EOT, if self.in_line { 2 } else { 1 }));
                 }
             }
-            Ok(count) => self.input.extend(&buffer[..count]),
+            Ok(count) => {
+                self.input.extend(&buffer[..count]);
+                self.in_line = !matches!(buffer[count - 1], b'\n' | b'\r' | EOT);
+            }
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => self.input_open = false,
         }
