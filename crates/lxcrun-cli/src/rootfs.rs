@@ -19,7 +19,9 @@ pub fn default_rootfs() -> anyhow::Result<PathBuf> {
     };
     let stamp = fs::metadata(busybox)?;
     let age = stamp.modified()?.duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let cache = cache_directory()?;
+    let cache = lxcrun::cache_directory()
+        .context("the default root file system needs a cache directory: HOME is not set")?;
+    fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
     let rootfs = cache.join(format!("busybox-{}-{age}", stamp.len()));
     if !rootfs.exists() {
         let new = cache.join(format!(".new-{}", std::process::id()));
@@ -32,19 +34,6 @@ pub fn default_rootfs() -> anyhow::Result<PathBuf> {
         made?;
     }
     Ok(rootfs)
-}
-
-fn cache_directory() -> anyhow::Result<PathBuf> {
-    let base = if rustix::process::geteuid().is_root() {
-        PathBuf::from("/var/cache")
-    } else {
-        let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-        home.context("the default root file system needs a cache directory: HOME is not set")?
-    };
-    let cache = base.join("lxcrun");
-    fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
-    Ok(cache)
 }
 
 fn make(root: &Path, busybox: &Path) -> anyhow::Result<()> {

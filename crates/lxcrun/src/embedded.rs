@@ -140,8 +140,10 @@ impl Program {
     }
 }
 
-/// `/var/cache/lxcrun` for root, the user's cache for others, also where they are root in a user namespace.
-pub(crate) fn cache_directory() -> Option<PathBuf> {
+/// The directory of what is made once and used again: `/var/cache/lxcrun` for root, the user's cache for others, also where
+/// they are root in a user namespace. None for who has no home directory.
+#[must_use]
+pub fn cache_directory() -> Option<PathBuf> {
     if !crate::rootless::is_ordinary_user() {
         return Some("/var/cache/lxcrun".into());
     }

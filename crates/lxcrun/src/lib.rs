@@ -57,6 +57,7 @@ pub use container::Container;
 pub use create::{CreateOptions, create};
 pub use criu::CgroupsMode;
 pub use delete::{cancel_creation, delete};
+pub use embedded::cache_directory;
 pub use error::{Error, Result};
 pub use exec::{ExecOptions, ExecProcess};
 pub use export::plain_lxc_config;
