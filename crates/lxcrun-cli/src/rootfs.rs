@@ -1,23 +1,19 @@
-//! The default root file system: busybox from Debian's static package, made once and cached.
+//! The default root file system: busybox with its commands, made once and cached.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
-
-/// Where busybox is, by distribution.
-const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
+use anyhow::{Context, anyhow, bail};
 
 /// The cached root file system, made now if need be. Containers get a copy of it.
 pub fn default_rootfs() -> anyhow::Result<PathBuf> {
-    let Some(busybox) = BUSYBOX.iter().map(Path::new).find(|p| p.exists()) else {
-        bail!(
-            "the default root file system is made from busybox: apt-get install busybox-static, or give --rootfs"
-        );
-    };
-    let stamp = fs::metadata(busybox)?;
+    let busybox = lxcrun::find_busybox().map_err(|reason| {
+        let mend = "on Debian: apt-get install busybox-static; or give --rootfs";
+        anyhow!("the default root file system is busybox's, and that {reason}: {mend}")
+    })?;
+    let stamp = fs::metadata(&busybox)?;
     let age = stamp.modified()?.duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let cache = lxcrun::cache_directory()
         .context("the default root file system needs a cache directory: HOME is not set")?;
@@ -25,7 +21,7 @@ pub fn default_rootfs() -> anyhow::Result<PathBuf> {
     let rootfs = cache.join(format!("busybox-{}-{age}", stamp.len()));
     if !rootfs.exists() {
         let new = cache.join(format!(".new-{}", std::process::id()));
-        let made = make(&new, busybox).and_then(|()| match fs::rename(&new, &rootfs) {
+        let made = make(&new, &busybox).and_then(|()| match fs::rename(&new, &rootfs) {
             // Somebody else was faster.
             Err(_) if rootfs.exists() => Ok(()),
             renamed => renamed.with_context(|| rootfs.display().to_string()),
@@ -47,9 +43,7 @@ fn make(root: &Path, busybox: &Path) -> anyhow::Result<()> {
     }
     fs::set_permissions(root.join("root"), fs::Permissions::from_mode(0o700))?;
     fs::copy(busybox, root.join("bin/busybox")).context("copying busybox")?;
-    // Proves at once that it needs nothing else.
-    let list =
-        Command::new("/bin/busybox").arg("--list-full").env_clear().output().context("running busybox")?;
+    let list = Command::new(busybox).arg("--list-full").env_clear().output().context("running busybox")?;
     for applet in String::from_utf8_lossy(&list.stdout).lines() {
         let link = root.join(applet);
         if let Some(parent) = link.parent() {

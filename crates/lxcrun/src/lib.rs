@@ -7,6 +7,7 @@
 
 mod apparmor;
 mod bundle;
+mod busybox;
 mod cgroup;
 mod checkpoint;
 mod config;
@@ -46,6 +47,7 @@ mod systemd;
 mod template;
 
 pub use bundle::{Bundle, OCI_VERSION, parse_process, parse_resources};
+pub use busybox::find_busybox;
 pub use cgroup::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, CpusetStats, HugetlbStats, MemoryEvents, MemoryStats,
     MemoryUsage, NetworkInterface, OomWatch, PidsStats, Pressure, PressureLine, ResourceStats, Throttling,

@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::fs::{Access, access, statfs};
 
 use super::{Check, program};
+use crate::busybox::find_busybox;
 use crate::cgroup::{Hierarchies, Layout};
 use crate::config::lxcfs;
 use crate::facts;
@@ -155,8 +156,8 @@ fn criu() -> Check {
 
 fn busybox() -> Check {
     let check = Check::new("busybox", "the default root file system of lxcrun run -- CMD");
-    match ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).exists()) {
-        Some(path) => check.ok(path),
-        None => check.missing("not installed", "on Debian: apt-get install busybox-static; or give --rootfs"),
+    match find_busybox() {
+        Ok(path) => check.ok(path.display().to_string()),
+        Err(reason) => check.missing(reason, "on Debian: apt-get install busybox-static; or give --rootfs"),
     }
 }
