@@ -174,6 +174,10 @@ fn a_cgroup_below_a_delegated_one_of_version_1_has_limits() {
     };
     as_user(&["create", "--bundle", "."]);
     as_user(&["start"]);
+    let list = Command::new(&runtime).arg("--root").arg(&own).arg("list").output().expect("a list");
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let of_user = list.lines().any(|line| line.starts_with(container.id()) && line.ends_with("#54321"));
+    assert!(of_user, "whose it is, asked by root: {list}");
     assert_eq!(limit("memory", "memory.limit_in_bytes"), "67108864\n");
     assert_eq!(limit("pids", "pids.max"), "50\n");
     as_user(&["update", "--memory", "33554432"]);

@@ -169,7 +169,7 @@ impl Container {
     /// The state as the specification has it.
     #[must_use]
     pub fn oci_state(&self) -> OciState {
-        self.state.oci(self.status())
+        OciState { owner: self.directory.owner(), ..self.state.oci(self.status()) }
     }
 
     /// What it uses.

@@ -74,7 +74,7 @@ pub use oci_spec;
 pub use protocol::init::{Failure, FailureKind};
 pub use protocol::monitor::Exit;
 pub use restore::{RestoreOptions, restore};
-pub use rootless::is_ordinary_user;
+pub use rootless::{is_ordinary_user, user_name};
 pub use rustix::process::Signal;
 pub use state::{OciState, ProcessId, Status};
 pub use template::{DEFAULT_SPEC, default_spec, fit_to_host, rootless_spec};

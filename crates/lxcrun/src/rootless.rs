@@ -58,6 +58,20 @@ pub fn is_ordinary_user() -> bool {
     !rustix::process::geteuid().is_root() || !*ALL_USERS
 }
 
+/// A user's name in passwd(5), which need not be asked for root's.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<String> {
+    if uid == 0 {
+        return Some("root".into());
+    }
+    let passwd = crate::host::read("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, id) = (fields.next()?, fields.nth(1)?);
+        (id == uid.to_string()).then(|| name.to_owned())
+    })
+}
+
 /// One kind of ids: how the kernel maps them, and who may when an ordinary user may not.
 struct Kind {
     letter: char,

@@ -231,7 +231,7 @@ impl State {
             rootfs: self.rootfs.clone(),
             created: self.created.clone(),
             annotations: self.annotations.clone(),
-            owner: "root".into(),
+            owner: String::new(),
         }
     }
 }
@@ -258,7 +258,8 @@ pub struct OciState {
     /// The bundle's annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub annotations: BTreeMap<String, String>,
-    /// Who created it.
+    /// Whose it is: a name, or `#` and the uid of who has none. Not in what hooks get.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
     pub owner: String,
 }
 

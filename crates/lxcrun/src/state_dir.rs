@@ -32,6 +32,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::cgroup::wait_for_end;
 use crate::error::Context;
+use crate::rootless::user_name;
 use crate::state::{ProcessId, State};
 use crate::{ContainerId, Error, Result};
 
@@ -134,6 +135,12 @@ impl StateDir {
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Whose it is, as runc tells it: a name, or `#` and the uid of who has none.
+    pub(crate) fn owner(&self) -> String {
+        let uid = fstat(&self.fd).map_or(0, |status| status.st_uid);
+        user_name(uid).unwrap_or_else(|| format!("#{uid}"))
     }
 
     /// A path of a file in it that is short enough for a socket's address, for as long as `self` lives.

@@ -1,7 +1,5 @@
 //! `run -- CMD` of an ordinary user: what the kernel allows them.
 
-use std::path::Path;
-
 use anyhow::Context;
 use lxcrun::oci_spec::runtime::{
     LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Spec,
@@ -44,7 +42,7 @@ pub fn adapt(spec: &mut Spec) -> anyhow::Result<()> {
 
 /// `own` as root, then every subordinate range of the user in `file`: subuid(5).
 fn mappings(own: u32, uid: u32, file: &str) -> anyhow::Result<Vec<LinuxIdMapping>> {
-    let names = [uid.to_string(), name_of(uid).unwrap_or_default()];
+    let names = [uid.to_string(), lxcrun::user_name(uid).unwrap_or_default()];
     let text = match std::fs::read_to_string(file) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         read => read.with_context(|| file.to_owned())?,
@@ -62,12 +60,4 @@ fn mappings(own: u32, uid: u32, file: &str) -> anyhow::Result<Vec<LinuxIdMapping
         next = next.checked_add(count).with_context(|| format!("{file}: more ids than there are"))?;
     }
     Ok(all)
-}
-
-/// The user's name in passwd(5).
-fn name_of(uid: u32) -> Option<String> {
-    let passwd = std::fs::read_to_string(Path::new("/etc/passwd")).ok()?;
-    let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
-    let found = passwd.lines().map(fields).find(|f| f.get(2).is_some_and(|id| *id == uid.to_string()))?;
-    found.into_iter().next()
 }
