@@ -190,6 +190,7 @@ fn the_drivers_contract_names_real_tests() {
     let sources = [
         include_str!("../crates/execdriver/tests/contract/starting.rs"),
         include_str!("../crates/execdriver/tests/contract/running.rs"),
+        include_str!("../crates/execdriver/tests/contract/killed.rs"),
     ];
     let tests = sources.iter().flat_map(|text| text.lines());
     let tests = tests.filter_map(|line| line.strip_prefix("fn ")?.split('(').next());

@@ -4,12 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-/// Rows 15 to 26: what becomes of it.
+/// Rows 21, 24 and the end of 25: what is left of it when the monitor or the daemon is killed.
+#[path = "contract/killed.rs"]
+mod killed;
+/// The other rows from 15 on: its life, and its end.
 #[path = "contract/running.rs"]
 mod running;
 /// Rows 1 to 14: what a program finds when it starts.
 #[path = "contract/starting.rs"]
 mod starting;
+
+use std::fs;
 
 use common::Bed;
 use execdriver::{Command, Driver, LxcDriver, Pipes, ProcessConfig, Resources};
@@ -46,6 +51,12 @@ fn role_command(role: &str, bed: &std::path::Path, before: &[&str]) -> std::proc
 fn role(role: &str, bed: &std::path::Path, before: &[&str]) -> String {
     let output = role_command(role, bed, before).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The parent of a container's init.
+fn monitor_of(init: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+    status.lines().find_map(|l| l.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
 }
 
 /// No test: what the other processes of the tests above do.
