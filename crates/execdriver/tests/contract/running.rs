@@ -46,7 +46,7 @@ fn row_15_the_init_finds_user_directory_and_program() {
 fn row_16_a_terminal_has_a_size_and_loses_nothing() {
     let bed = Bed::new();
     let script = "stty size; tty; test /dev/console -ef /proc/self/fd/0 || echo other; \
-        trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 100 & wait $!; done";
+        trap 'stty size; read x; exit 5' WINCH; echo ready; while :; do sleep 100 & wait $!; done";
     let mut running = bed.start(bed.sh(script).tty(true).console_size(132, 43));
     assert_eq!(running.line(), "43 132");
     assert!(running.line().starts_with("/dev/"));
