@@ -36,6 +36,7 @@ tests![
     exec_gets_into_a_container_that_may_have_no_more_processes
         .needs(Need::Controller("pids"))
         .not_on("runc", "its own threads are too many"),
+    the_session_keyring_of_the_caller_can_be_kept.needs(Need::File("/proc/keys")),
     exec_has_the_session_keyring_of_the_container.needs(Need::File("/proc/keys")),
     exec_passes_stdin,
     exec_of_a_missing_program_says_so,
@@ -309,6 +310,28 @@ fn exec_has_the_session_keyring_of_the_container() {
         assert_eq!(keys.assert_ok().stdout.contains(&keyring), own, "{keys}");
         container.finish();
     }
+}
+
+/// The keys of who calls the runtime, in a thread that has some of its own.
+fn the_session_keyring_of_the_caller_can_be_kept() {
+    // Another user than the keyrings' sees only what is in its own.
+    let keys = |options: &[&str]| {
+        let bundle = Bundle::busybox().args(["cat", "/proc/keys"]).set("/linux/maskedPaths", json!([]));
+        bundle
+            .set("/process/user/uid", 1000)
+            .build()
+            .run_with(|call| call.args(options))
+            .assert_ok()
+            .stdout
+            .clone()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            kernel::join_session_keyring(c"lxcrun-test-keys").expect("a session keyring");
+            assert!(keys(&["--no-new-keyring"]).contains("lxcrun-test-keys"));
+            assert!(!keys(&[]).contains("lxcrun-test-keys"));
+        });
+    });
 }
 
 fn exec_passes_stdin() {

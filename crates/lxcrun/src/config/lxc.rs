@@ -105,7 +105,8 @@ impl Config {
             ("lxc.pty.max", "0"),
             ("lxc.tty.max", "0"),
             ("lxc.console.path", "none"),
-            ("lxc.keyring.session", "0"),
+            // What its manual page says of 0 and 1 is the other way round (liblxc 5 to 7: `keyring_disable_session`).
+            ("lxc.keyring.session", "1"),
             ("lxc.apparmor.profile", "unconfined"),
         ] {
             self.set("lxcrun", key, value);
