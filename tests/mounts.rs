@@ -1,14 +1,21 @@
 //! Mounts and their options, the root, masked and read-only paths.
 
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
-use lxcrun_test::{Bundle, Output, is_v2, tests};
+use lxcrun_test::{Bundle, Output, Runtime, is_v2, tests};
 use serde_json::{Value, json};
 
 tests![
-    a_mount_may_cover_the_root.not_on("crun", "1.8 mounts beside it"),
+    a_mount_over_the_root_is_refused
+        .not_on("runc", "1.1 mounts it there, 1.3 refuses it")
+        .not_on("crun", "1.8 mounts beside it"),
+    a_mount_over_the_root_by_a_link_of_the_image_is_refused
+        .not_on("runc", "1.1 mounts it there, 1.3 refuses it")
+        .not_on("crun", "1.8 mounts beside it"),
+    a_mount_goes_over_the_root_bound_below_itself,
     a_bind_mount_is_writable_by_default,
     a_read_only_bind_mount_cannot_be_written,
     a_bind_mount_leaves_what_is_below_it_out,
@@ -123,18 +130,50 @@ fn propagation(run: &Output, place: &str) -> String {
 
 const TABLE: [&str; 2] = ["cat", "/proc/self/mountinfo"];
 
-fn a_mount_may_cover_the_root() {
+/// What a directory of the host has.
+fn names(directory: &Path) -> Vec<OsString> {
+    fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect()
+}
+
+fn a_mount_over_the_root_is_refused() {
+    for place in ["/", "//", "/.", "/a/..", "/..", "", "."] {
+        let (bundle, source) = busybox_with_source();
+        let container = bundle.edit(|spec| {
+            let over = json!({ "destination": place, "source": source, "options": ["rbind"] });
+            spec["mounts"].as_array_mut().expect("mounts").insert(0, over);
+        });
+        let container = container.build();
+        let output = container.refused(&["is on the top of rootfs"]);
+        if Runtime::get().is("lxcrun") {
+            output.assert_stderr_contains("mounts[0].destination");
+        }
+        assert_eq!(names(&source), ["file"], "{place:?}{output}");
+        assert!(!container.path("rootfs/a").exists(), "{place:?}{output}");
+    }
+    Bundle::busybox().mount("/", "tmpfs", "tmpfs", &[]).refused(&["is on the top of rootfs"]);
+    Bundle::busybox().mount("/", "none", "none", &["remount", "ro"]).refused(&["is on the top of rootfs"]);
     let bundle = Bundle::busybox();
-    let other = Bundle::busybox();
-    fs::write(other.path("rootfs/covers"), "").expect("a file");
-    let spec = bundle.bind(other.path("rootfs"), "/", &["rbind"]).edit(|spec| {
-        let mounts = spec["mounts"].as_array_mut().expect("mounts");
-        let over = mounts.pop().expect("the last");
-        mounts.insert(0, over);
-    });
-    let run = spec.sh("ls /covers && test -e /proc/self/stat && test -c /dev/null && touch /made").run();
-    run.assert_ok().assert_stdout("/covers\n");
-    assert!(other.path("rootfs/made").exists());
+    let root = bundle.rootfs("").display().to_string();
+    bundle.mount(&root, "tmpfs", "tmpfs", &[]).refused(&["is on the top of rootfs"]);
+}
+
+fn a_mount_over_the_root_by_a_link_of_the_image_is_refused() {
+    for target in ["/", "..", "bin/..", "/bin/../link"] {
+        let (bundle, source) = busybox_with_source();
+        symlink("/", bundle.rootfs("link")).expect("a link");
+        symlink(target, bundle.rootfs("other")).expect("a link");
+        let container = bundle.bind(&source, "/other", &["rbind"]).build();
+        let output = container.refused(&["is on the top of rootfs"]);
+        assert_eq!(names(&source), ["file"], "{target}{output}");
+    }
+}
+
+/// It is the same directory, but not what the container's programs have as their root.
+fn a_mount_goes_over_the_root_bound_below_itself() {
+    let bundle = Bundle::busybox();
+    let root = bundle.rootfs("");
+    let bundle = bundle.bind(root, "/again", &["bind"]).mount("/again", "tmpfs", "tmpfs", &[]);
+    bundle.sh("ls /again; test -e /proc/self/stat && echo proc").run().assert_ok().assert_stdout("proc\n");
 }
 
 fn a_bind_mount_is_writable_by_default() {

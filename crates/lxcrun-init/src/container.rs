@@ -31,10 +31,10 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| fail("prctl", e))?;
     rustix::process::umask(rustix::fs::Mode::empty());
     let proc = enter_namespaces(plan, &fds)?;
-    let mut root = attach_root(plan, &fds)?;
+    let root = attach_root(plan, &fds)?;
     let mut mounted = Vec::new();
     for mount in &plan.mounts {
-        mounted.push((mount, mounts::attach(&mut root, mount, &fds, control)?));
+        mounted.push((mount, mounts::attach(&root, mount, &fds, control)?));
     }
     // A /dev that is somebody else's stays as it is.
     if plan.dev_links {
