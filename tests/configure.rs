@@ -70,10 +70,11 @@ fn containerd_reads_what_is_written() {
     assert_eq!(read(&path).matches("SystemdCgroup = true").count(), 2, "{}", read(&path));
     configure(&container, "containerd", &path, &["--shim", "--default"]).assert_ok();
     let seen = dump(&path);
-    for word in ["runtime_type = \"io.containerd.lxcrun.v2\"", "default_runtime_name = \"lxcrun\""] {
+    for word in ["runtime_path = \"/opt/bin/containerd-shim-lxcrun-v2\"", "default_runtime_name = \"lxcrun\""]
+    {
         seen.assert_ok().assert_stdout_contains(word);
     }
-    assert!(!read(&path).contains("runtimes.lxcrun.options"), "{}", read(&path));
+    assert!(!read(&path).contains("BinaryName"), "{}", read(&path));
     // Where there is none yet.
     let new = container.path("etc/containerd/config.toml");
     configure(&container, "containerd", &new, &[]).assert_ok();

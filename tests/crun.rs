@@ -76,6 +76,7 @@ pub const DIFFERENCES: &[(&str, &[&str])] = &[
             "mounts::every_propagation_of_a_mount_is_set",
             "mounts::a_slave_mount_sees_what_the_host_mounts_later",
             "mounts::every_propagation_of_the_root_is_set",
+            "mounts::what_was_mounted_in_the_root_before_follows_the_host",
         ],
     ),
     (

@@ -1,14 +1,21 @@
 //! Mounts and their options, the root, masked and read-only paths.
 
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
-use lxcrun_test::{Bundle, Output, is_v2, tests};
+use lxcrun_test::{Bundle, Output, Runtime, is_v2, tests};
 use serde_json::{Value, json};
 
 tests![
-    a_mount_may_cover_the_root.not_on("crun", "1.8 mounts beside it"),
+    a_mount_over_the_root_is_refused
+        .not_on("runc", "1.1 mounts it there, 1.3 refuses it")
+        .not_on("crun", "1.8 mounts beside it"),
+    a_mount_over_the_root_by_a_link_of_the_image_is_refused
+        .not_on("runc", "1.1 mounts it there, 1.3 refuses it")
+        .not_on("crun", "1.8 mounts beside it"),
+    a_mount_goes_over_the_root_bound_below_itself,
     a_bind_mount_is_writable_by_default,
     a_read_only_bind_mount_cannot_be_written,
     a_bind_mount_leaves_what_is_below_it_out,
@@ -42,7 +49,9 @@ tests![
     a_slave_mount_sees_what_the_host_mounts_later,
     a_shared_mount_shows_the_host_what_the_container_mounts,
     a_shared_mount_below_a_root_that_is_not_stays_in_the_container,
-    every_propagation_of_the_root_is_set.not_on("runc", "it sets that of the old root only"),
+    every_propagation_of_the_root_is_set.not_on("runc", "1.1 sets that of the old root only"),
+    what_the_host_mounts_in_the_root_later_stays_out.not_on("runc", "1.1 lets it in, 1.3 does not"),
+    what_was_mounted_in_the_root_before_follows_the_host,
     a_read_only_root_cannot_be_written,
     mounts_in_a_read_only_root_can_be_written,
     targets_are_made_in_a_read_only_root,
@@ -123,18 +132,50 @@ fn propagation(run: &Output, place: &str) -> String {
 
 const TABLE: [&str; 2] = ["cat", "/proc/self/mountinfo"];
 
-fn a_mount_may_cover_the_root() {
+/// What a directory of the host has.
+fn names(directory: &Path) -> Vec<OsString> {
+    fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect()
+}
+
+fn a_mount_over_the_root_is_refused() {
+    for place in ["/", "//", "/.", "/a/..", "/..", "", "."] {
+        let (bundle, source) = busybox_with_source();
+        let container = bundle.edit(|spec| {
+            let over = json!({ "destination": place, "source": source, "options": ["rbind"] });
+            spec["mounts"].as_array_mut().expect("mounts").insert(0, over);
+        });
+        let container = container.build();
+        let output = container.refused(&["is on the top of rootfs"]);
+        if Runtime::get().is("lxcrun") {
+            output.assert_stderr_contains("mounts[0].destination");
+        }
+        assert_eq!(names(&source), ["file"], "{place:?}{output}");
+        assert!(!container.path("rootfs/a").exists(), "{place:?}{output}");
+    }
+    Bundle::busybox().mount("/", "tmpfs", "tmpfs", &[]).refused(&["is on the top of rootfs"]);
+    Bundle::busybox().mount("/", "none", "none", &["remount", "ro"]).refused(&["is on the top of rootfs"]);
     let bundle = Bundle::busybox();
-    let other = Bundle::busybox();
-    fs::write(other.path("rootfs/covers"), "").expect("a file");
-    let spec = bundle.bind(other.path("rootfs"), "/", &["rbind"]).edit(|spec| {
-        let mounts = spec["mounts"].as_array_mut().expect("mounts");
-        let over = mounts.pop().expect("the last");
-        mounts.insert(0, over);
-    });
-    let run = spec.sh("ls /covers && test -e /proc/self/stat && test -c /dev/null && touch /made").run();
-    run.assert_ok().assert_stdout("/covers\n");
-    assert!(other.path("rootfs/made").exists());
+    let root = bundle.rootfs("").display().to_string();
+    bundle.mount(&root, "tmpfs", "tmpfs", &[]).refused(&["is on the top of rootfs"]);
+}
+
+fn a_mount_over_the_root_by_a_link_of_the_image_is_refused() {
+    for target in ["/", "..", "bin/..", "/bin/../link"] {
+        let (bundle, source) = busybox_with_source();
+        symlink("/", bundle.rootfs("link")).expect("a link");
+        symlink(target, bundle.rootfs("other")).expect("a link");
+        let container = bundle.bind(&source, "/other", &["rbind"]).build();
+        let output = container.refused(&["is on the top of rootfs"]);
+        assert_eq!(names(&source), ["file"], "{target}{output}");
+    }
+}
+
+/// It is the same directory, but not what the container's programs have as their root.
+fn a_mount_goes_over_the_root_bound_below_itself() {
+    let bundle = Bundle::busybox();
+    let root = bundle.rootfs("");
+    let bundle = bundle.bind(root, "/again", &["bind"]).mount("/again", "tmpfs", "tmpfs", &[]);
+    bundle.sh("ls /again; test -e /proc/self/stat && echo proc").run().assert_ok().assert_stdout("proc\n");
 }
 
 fn a_bind_mount_is_writable_by_default() {
@@ -428,22 +469,75 @@ fn shows_the_host(more: impl FnOnce(Bundle) -> Bundle) -> bool {
 
 fn every_propagation_of_the_root_is_set() {
     let kinds = [
-        ("private", ""),
-        ("rprivate", ""),
-        ("rslave", "master"),
-        ("shared", "shared"),
-        ("rshared", "shared"),
-        ("unbindable", "unbindable"),
-        ("runbindable", "unbindable"),
+        (None, ""),
+        (Some("private"), ""),
+        (Some("rprivate"), ""),
+        // A private mount has nobody to be a slave of.
+        (Some("slave"), ""),
+        (Some("rslave"), ""),
+        (Some("shared"), "shared"),
+        (Some("rshared"), "shared"),
+        (Some("unbindable"), "unbindable"),
+        (Some("runbindable"), "unbindable"),
     ];
     for (option, shown) in kinds {
-        // Only a root that comes from a shared mount can be a slave.
-        let bundle = Bundle::busybox().set("/linux/rootfsPropagation", option);
-        let script = format!("mount --bind {0} {0}; mount --make-shared {0}", bundle.rootfs("").display());
-        let run = bundle.host(script).args(TABLE).run();
-        let found = propagation(&run, "/");
-        assert!(found.split(' ').any(|word| word == shown), "{option}: {found:?}{run}");
+        let bundle = with_shared_root(Bundle::busybox());
+        let bundle = match option {
+            Some(option) => bundle.set("/linux/rootfsPropagation", option),
+            None => bundle,
+        };
+        let run = bundle.args(TABLE).run();
+        assert_eq!(propagation(&run, "/"), shown, "{option:?}{run}");
     }
+}
+
+/// Its root is a mount of its own and shared, in the runtime's own mount namespace.
+fn with_shared_root(bundle: Bundle) -> Bundle {
+    let script = format!("mount --bind {0} {0}; mount --make-shared {0}", bundle.rootfs("").display());
+    bundle.host(script)
+}
+
+fn what_the_host_mounts_in_the_root_later_stays_out() {
+    let of_user = |bundle: Bundle| {
+        let ids = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+        bundle.namespace("user", None).set("/linux/uidMappings", ids.clone()).set("/linux/gidMappings", ids)
+    };
+    for bundle in [
+        Bundle::busybox(),
+        Bundle::busybox().set("/linux/rootfsPropagation", "rslave"),
+        of_user(Bundle::busybox()),
+    ] {
+        let (bundle, mut ready, mut go) = meet(with_shared_root(bundle), "ls /later");
+        let later = bundle.rootfs("later");
+        fs::create_dir(&later).expect("a directory");
+        let container = bundle.build();
+        let running = container.spawn(|call| call);
+        assert_eq!(ready.line(), "ready");
+        let mount = format!("mount -t tmpfs later {0}; echo late > {0}/file", later.display());
+        running.in_mount_namespace(&mount).assert_ok();
+        go.send("go");
+        running.wait().assert_ok().assert_stdout("");
+    }
+}
+
+fn what_was_mounted_in_the_root_before_follows_the_host() {
+    let bundle = Bundle::busybox();
+    let below = bundle.rootfs("below");
+    fs::create_dir(&below).expect("a directory");
+    let root = bundle.rootfs("");
+    let script = format!(
+        "mount --bind {0} {0}; mount --make-shared {0}; mount -t tmpfs below {1}; mkdir {1}/later",
+        root.display(),
+        below.display()
+    );
+    let (bundle, mut ready, mut go) = meet(bundle.host(script), "cat /below/later/file");
+    let container = bundle.build();
+    let running = container.spawn(|call| call);
+    assert_eq!(ready.line(), "ready");
+    let mount = format!("mount -t tmpfs later {0}/later; echo late > {0}/later/file", below.display());
+    running.in_mount_namespace(&mount).assert_ok();
+    go.send("go");
+    running.wait().assert_ok().assert_stdout("late\n");
 }
 
 fn a_read_only_root_cannot_be_written() {

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use lxcrun_test::engines::cri::messages::{
-    Capabilities, ContainerConfig, IdMapping, Int64, Namespaces, PodConfig, PodSecurity, Profile, Resources,
-    Security, UserNamespace,
+    Capabilities, ContainerConfig, Empty, IdMapping, Int64, Namespaces, PodConfig, PodSecurity, Profile,
+    Resources, Security, Status, UserNamespace,
 };
 use lxcrun_test::engines::cri::{
     CONTAINER, Cri, EXITED, HANDLER, NODE, OWN_SHIM, POD, PodContainer, RUNNING,
@@ -49,6 +49,7 @@ under_both_shims![
     a_privileged_container_sees_the_devices_of_the_host,
     the_seccomp_profile_is_the_one_asked_for,
     a_pod_has_users_of_its_own.needs(lxcrun_test::Need::Containerd(1, 7)),
+    the_kubelet_is_told_what_the_runtime_can_do.needs(lxcrun_test::Need::Containerd(2, 0)),
     sysctls_of_a_pod_are_set,
     containers_outlive_containerd,
     a_killed_shim_is_noticed_and_leaves_nothing,
@@ -228,6 +229,14 @@ fn a_pod_has_users_of_its_own(handler: &str) {
     let pid = cri.sandbox().machine_pid(&one.init());
     assert_eq!(fs::metadata(format!("/proc/{pid}")).expect("a process").uid(), 200_000);
     assert_ne!(two.exec("mount -t tmpfs tmpfs /tmp").0, 0);
+}
+
+/// Without that it refuses `hostUsers: false`.
+fn the_kubelet_is_told_what_the_runtime_can_do(handler: &str) {
+    let status: Status = Cri::get().must("Status", &Empty {});
+    let ours = status.handlers.iter().find(|one| one.name == handler).expect("the handler");
+    let features = ours.features.as_ref().unwrap_or_else(|| panic!("no features: {status:?}"));
+    assert!(features.user_namespaces && features.recursive_read_only_mounts, "{features:?}");
 }
 
 fn limits_are_in_the_cgroup_and_can_be_changed(handler: &str) {

@@ -1,16 +1,21 @@
 //! containerd with lxcrun's own shim, by `ctr`.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::shim::oci::Options as RuncOptions;
+use containerd_shim_protos::types::introspection::RuntimeInfo;
 use containerd_shim_protos::types::mount::Mount;
 use lxcrun_test::engines::{Container, Containerd, Engine, IDLE, IMAGE, ShimTask, until};
-use lxcrun_test::{Bundle, Fifo, Need};
-use serde_json::json;
+use lxcrun_test::{Bundle, Fifo, Need, Runtime};
+use serde_json::{Value, json};
 
 struct Shim;
 
@@ -21,6 +26,7 @@ impl Shim {
 }
 
 ctr_tests! { Shim has [
+    it_says_what_the_runtime_can_do,
     a_hundred_containers_run_in_parallel,
     events_come_in_the_order_of_runcs_shim.needs(Need::Program("runc")),
     the_end_of_the_init_is_the_last_one,
@@ -51,6 +57,44 @@ ctr_tests! { Shim has [
     a_mount_gets_other_options_by_a_remount,
     a_type_that_is_a_program_is_mounted_by_its_helper,
 ] }
+
+/// What containerd 2 asks any shim, and how it reads the answer.
+fn it_says_what_the_runtime_can_do() {
+    let told = |options: &[u8]| {
+        let mut shim = Command::new(Runtime::get().shim().expect("our shim"));
+        shim.arg("-info").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut shim = shim.spawn().expect("our shim");
+        shim.stdin.take().expect("its input").write_all(options).expect("options");
+        shim.wait_with_output().expect("its end")
+    };
+    let any = |kind: &str, value: Vec<u8>| Any { type_url: kind.into(), value, ..Any::default() };
+    let runc = RuncOptions { systemd_cgroup: true, root: "/run/own".into(), ..RuncOptions::default() };
+    let runc = any("containerd.runc.v1.Options", runc.write_to_bytes().expect("a message"));
+    for options in [None, Some(runc)] {
+        let output =
+            told(&options.as_ref().map(|any| any.write_to_bytes().expect("a message")).unwrap_or_default());
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        let info = RuntimeInfo::parse_from_bytes(&output.stdout).expect("containerd's message");
+        assert_eq!(info.name, "io.containerd.lxcrun.v2");
+        assert!(!info.version.version.is_empty());
+        assert_eq!(info.options.as_ref(), options.as_ref());
+        let (kind, features) = (&info.features.type_url, &info.features.value);
+        assert_eq!(kind, "types.containerd.io/opencontainers/runtime-spec/1/features/Features");
+        let features: Value = serde_json::from_slice(features).expect("JSON");
+        let printed = Command::new(Runtime::get().path()).arg("features").output().expect("lxcrun");
+        assert_eq!(features, serde_json::from_slice::<Value>(&printed.stdout).expect("JSON"));
+        // What containerd looks for.
+        assert!(features["mountOptions"].as_array().expect("a list").contains(&json!("rro")));
+        assert!(features["linux"]["namespaces"].as_array().expect("a list").contains(&json!("user")));
+        assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+    }
+    let binary = RuncOptions { binary_name: "runc".into(), ..RuncOptions::default() };
+    let binary = any("containerd.runc.v1.Options", binary.write_to_bytes().expect("a message"));
+    for options in [binary, any("nonsense.v1.Options", Vec::new())] {
+        let output = told(&options.write_to_bytes().expect("a message"));
+        assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    }
+}
 
 /// A path in the sandbox that no other test uses.
 fn path(kind: &str) -> String {

@@ -7,7 +7,7 @@ use kernel::SharedNumber;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use protocol::init::{Container, FailureKind, FromGate, FromInit, Stdio, ToGate};
+use protocol::init::{Container, FailureKind, FromGate, FromInit, Propagation, Stdio, ToGate};
 use protocol::monitor::CGROUPS;
 use protocol::{Channel, Received};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -31,10 +31,10 @@ pub fn run(control: &Channel, plan: &Container, fds: Vec<OwnedFd>) -> Result<()>
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| fail("prctl", e))?;
     rustix::process::umask(rustix::fs::Mode::empty());
     let proc = enter_namespaces(plan, &fds)?;
-    let mut root = attach_root(plan, &fds)?;
+    let root = attach_root(plan, &fds)?;
     let mut mounted = Vec::new();
     for mount in &plan.mounts {
-        mounted.push((mount, mounts::attach(&mut root, mount, &fds, control)?));
+        mounted.push((mount, mounts::attach(&root, mount, &fds, control)?));
     }
     // A /dev that is somebody else's stays as it is.
     if plan.dev_links {
@@ -182,6 +182,9 @@ fn enter_time_namespace(proc: &Proc, offsets: &str) -> Result<()> {
 /// Attaches the root file system where hooks expect it, and holds it open.
 fn attach_root(plan: &Container, fds: &[OwnedFd]) -> Result<Root> {
     let tree = mounts::open(&plan.rootfs.tree, fds).map_err(|e| fail("root.path", e))?;
+    // What the host mounts below its path later is not the container's; what is mounted there already goes on to follow the host.
+    mounts::propagate(&tree, Propagation::Private, false)
+        .map_err(|e| fail("root.path: cannot be made private", e))?;
     let attached = match mounts::move_to_path(&tree, &plan.rootfs.path) {
         // In a user namespace we may not go where it is. Then hooks can't either, and any place will do.
         Err(Errno::ACCESS) => mounts::move_to_path(&tree, Path::new("/")),

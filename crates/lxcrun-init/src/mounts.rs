@@ -23,9 +23,8 @@ use crate::failure::{Result, fail, refuse};
 use crate::may_proceed;
 use crate::root::{Missing, Root};
 
-/// Attaches one mount below `root`, and returns it. One that covers the root is the root from then on. `control` is the
-/// runtime, which maps owners.
-pub fn attach(root: &mut Root, mount: &Mount, fds: &[OwnedFd], control: &Channel) -> Result<OwnedFd> {
+/// Attaches one mount below `root`, and returns it. `control` is the runtime, which maps owners.
+pub fn attach(root: &Root, mount: &Mount, fds: &[OwnedFd], control: &Channel) -> Result<OwnedFd> {
     let detached = match &mount.source {
         Source::Mounted { options } => return change(root, mount, options).map_err(|e| fail(name(mount), e)),
         Source::Tree { tree } => open_tree_of(root, mount, tree, fds, control)?,
@@ -35,8 +34,8 @@ pub fn attach(root: &mut Root, mount: &Mount, fds: &[OwnedFd], control: &Channel
         }
     };
     let target = find_place(root, mount, &detached)?;
+    check_below_root(root, mount, &target)?;
     check_proc(root, mount, &detached, &target)?;
-    let covers_root = same_file(&target, root.as_fd());
     fill(mount, &detached, &target)?;
     dress(mount, &detached)?;
     move_to(&detached, &target).map_err(|e| {
@@ -52,9 +51,6 @@ pub fn attach(root: &mut Root, mount: &Mount, fds: &[OwnedFd], control: &Channel
     }
     for (link, to) in &mount.links {
         symlinkat(to, &detached, link).map_err(|e| fail(format!("{}: the link {link}", name(mount)), e))?;
-    }
-    if covers_root {
-        *root = Root::new(detached.try_clone().map_err(|e| fail(name(mount), e))?);
     }
     Ok(detached)
 }
@@ -99,6 +95,25 @@ fn find_place(root: &Root, mount: &Mount, detached: &OwnedFd) -> Result<OwnedFd>
             .map_err(|e| fail(format!("{}: must be mounted on ordinary directory", name(mount)), e));
     }
     root.resolve(&mount.destination, missing).map_err(|e| fail(name(mount), e))
+}
+
+/// Fails where a link of the image leads to the root itself, which nothing may cover. The plan has checked the text.
+fn check_below_root(root: &Root, mount: &Mount, target: &OwnedFd) -> Result<()> {
+    match is_root(root, target) {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            Err(refuse(format!("{}: is on the top of rootfs, where it would cover all of it", name(mount))))
+        }
+        Err(e) => Err(fail(name(mount), e)),
+    }
+}
+
+/// Whether this is the root itself, not the same directory bound somewhere below it. Both facts are told unasked; who asks FUSE for
+/// more may be refused.
+fn is_root(root: &Root, target: &OwnedFd) -> rustix::io::Result<bool> {
+    let target = statx(target, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    let root = statx(root.as_fd(), "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok(target.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) && target.stx_mnt_id == root.stx_mnt_id)
 }
 
 /// Fails for what would have programs believe a /proc that is none. The plan has checked what is below /proc by its text; here

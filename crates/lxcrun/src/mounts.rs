@@ -102,7 +102,8 @@ fn is_same_place(path: &Path, real: &Path) -> io::Result<bool> {
 pub(crate) fn open_rootfs(id: &ContainerId, plan: &Plan) -> Result<HostTree> {
     let rootfs = HostTree::open(plan, &plan.rootfs, true)
         .map_err(|e| refuse(id, "root.path", format!("{}: {e}", plan.rootfs.display())))?;
-    // Never shared at this moment: pivot_root(2) refuses it. `linux.rootfsPropagation` is set afterwards.
+    // Never shared at this moment: pivot_root(2) refuses it. The init makes the root's own mount private, and sets
+    // `linux.rootfsPropagation` at the end.
     if let HostTree::Cloned(tree) = &rootfs {
         make_slave(id, tree, "root.path")?;
     }
@@ -205,8 +206,8 @@ fn map_owners(id: &ContainerId, tree: &OwnedFd, idmap: &IdMap, field: &str) -> R
     })
 }
 
-/// Unless `linux.rootfsPropagation` says so, a container sees what the host mounts later, but not the other way round. As in
-/// runc a mount's own option does not change that: `shared` alone is about those in the container.
+/// Unless `linux.rootfsPropagation` says so, a container sees in a bind mount what the host mounts later, but not the other way
+/// round. As in runc a mount's own option does not change that: `shared` alone is about those in the container.
 fn follow_host(id: &ContainerId, plan: &Plan, tree: &OwnedFd, field: &str) -> Result<()> {
     if follows_host(plan) { make_slave(id, tree, field) } else { Ok(()) }
 }

@@ -396,7 +396,8 @@ fn idmap(
 }
 
 /// Nothing but a procfs may be put over /proc, and only known files below it may be covered: a program that
-/// reads /proc must be able to believe it. Source: runc's checkProcMount.
+/// reads /proc must be able to believe it. Source: runc's checkProcMount. So nothing may be put over the root, either: it would
+/// show a /proc of its own, and what is made in the root would be made in it.
 fn check_destination(
     id: &ContainerId,
     field: &str,
@@ -419,6 +420,11 @@ fn check_destination(
         "sys/net/ipv4/ip_unprivileged_port_start",
     ];
     let plain = normalized(destination);
+    if plain == Path::new("/") {
+        let reason =
+            format!("{} is on the top of rootfs, where it would cover all of it", destination.display());
+        return Err(refuse(id, format!("{field}.destination"), reason));
+    }
     let Ok(below) = plain.strip_prefix("/proc") else { return Ok(()) };
     let allowed = if below.as_os_str().is_empty() {
         bind || fstype == "proc"

@@ -28,6 +28,13 @@ struct Wanted {
     before: Option<String>,
 }
 
+impl Wanted {
+    /// Our shim, which is installed beside this program.
+    fn shim_program(&self) -> String {
+        Path::new(&self.program).with_file_name(SHIM.1).display().to_string()
+    }
+}
+
 /// What a file says of this runtime.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
@@ -72,8 +79,15 @@ pub fn configure(args: &cli::Configure) -> anyhow::Result<()> {
     };
     let backup = backup.map(|path| format!(" (as it was at first: {})", path.display())).unwrap_or_default();
     print_text(&format!("{name}: {NAME} {is}{backup}\n{}\n", reload(engine)))?;
-    if wanted.shim && !on_path(SHIM.1) {
-        tracing::warn!("{} is not on this PATH, where {engine:?} looks for it", SHIM.1);
+    if wanted.shim && !wanted.remove {
+        let shim = wanted.shim_program();
+        match engine {
+            EngineName::Containerd if !Path::new(&shim).is_file() => tracing::warn!("{shim} is not there"),
+            EngineName::Docker if !on_path(SHIM.1) => {
+                tracing::warn!("{} is not on this PATH, where {engine:?} looks for it", SHIM.1);
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

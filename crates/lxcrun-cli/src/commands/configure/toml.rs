@@ -13,6 +13,8 @@ const CRI_PLUGINS: [(i64, &str); 2] = [(2, "io.containerd.grpc.v1.cri"), (3, "io
 
 /// The shim of runc and all that are called like it.
 const RUNC: &str = "io.containerd.runc.v2";
+/// What else has a shim: a program.
+const PATH: &str = "runtime_path";
 
 /// Where an engine's configuration has what we change.
 pub struct Places {
@@ -169,18 +171,22 @@ pub fn containerd(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
     // The kubelet's driver of cgroups is the same for all runtimes.
     let runc = existing(root, &of(&["runc", "options"]))?;
     let systemd = runc.and_then(|options| options.get("SystemdCgroup")?.as_bool());
-    put(table(root, &of(&[NAME]))?, "runtime_type", if wanted.shim { SHIM.0 } else { RUNC }.into());
-    let ours = of(&[NAME, "options"]);
+    // containerd 2 asks no runtime of another type for its features, and takes options of runc's shim for those of this type
+    // alone. So our shim has it, too, and is found by its path.
+    put(table(root, &of(&[NAME]))?, "runtime_type", RUNC.into());
+    let is_our_shim = |path: &Item| path.as_str().is_some_and(|path| path.ends_with(SHIM.1));
+    let (ours, options) = (of(&[NAME]), of(&[NAME, "options"]));
     if wanted.shim {
-        // containerd 2 can't read a table that isn't for runc's shim. Ours sees by a cgroup's path that it is systemd's.
-        take(root, &ours, "BinaryName")?;
-        take(root, &ours, "SystemdCgroup")?;
-        return Ok(document.to_string());
+        put(table(root, &ours)?, PATH, wanted.shim_program().into());
+        take(root, &options, "BinaryName")?;
+    } else {
+        if existing(root, &ours)?.and_then(|ours| ours.get(PATH)).is_some_and(is_our_shim) {
+            take(root, &ours, PATH)?;
+        }
+        put(table(root, &options)?, "BinaryName", wanted.program.as_str().into());
     }
-    let options = table(root, &ours)?;
-    put(options, "BinaryName", wanted.program.as_str().into());
-    if let (Some(systemd), None) = (systemd, options.get("SystemdCgroup")) {
-        put(options, "SystemdCgroup", systemd.into());
+    if let Some(systemd) = systemd {
+        table(root, &options)?.entry("SystemdCgroup").or_insert(value(systemd));
     }
     Ok(document.to_string())
 }
@@ -289,21 +295,28 @@ version = 2 # as ever
     }
 
     #[test]
-    fn containerd_has_no_options_for_our_own_shim() {
+    fn containerd_has_our_own_shim_by_its_path_and_with_runcs_type() {
         let shim = Wanted { shim: true, ..wanted() };
         let new = containerd(CONTAINERD, &shim).unwrap();
-        let added = "\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.lxcrun]\nruntime_type = \
-            \"io.containerd.lxcrun.v2\"\n";
+        let runtimes = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes";
+        let added = format!(
+            "\n{runtimes}.lxcrun]\nruntime_type = \"io.containerd.runc.v2\"\nruntime_path = \
+            \"/bin/containerd-shim-lxcrun-v2\"\n\n{runtimes}.lxcrun.options]\nSystemdCgroup = true\n"
+        );
         assert_eq!(new, format!("{CONTAINERD}{added}"));
+        assert_eq!(containerd(&new, &shim).unwrap(), new);
         let other = containerd(&new, &wanted()).unwrap();
-        assert!(other.contains("BinaryName"), "{other}");
+        assert!(other.contains("BinaryName") && !other.contains("runtime_path"), "{other}");
         assert_eq!(containerd(&other, &shim).unwrap(), new);
         assert_eq!(containerd(&new, &Wanted { remove: true, ..wanted() }).unwrap(), CONTAINERD);
-        let own = format!(
-            "{new}[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.lxcrun.options]\n\
-            ConfigPath = \"/etc/lxcrun.toml\"\n"
-        );
+        let by_name =
+            format!("{CONTAINERD}\n{runtimes}.lxcrun]\nruntime_type = \"io.containerd.lxcrun.v2\"\n");
+        assert_eq!(containerd(&by_name, &shim).unwrap(), new, "as it was registered before");
+        let own = format!("{runtimes}.lxcrun.options]\nRoot = \"/run/own\"\n");
+        let own = new.replace(&format!("{runtimes}.lxcrun.options]\n"), &own);
         assert_eq!(containerd(&own, &shim).unwrap(), own, "what somebody else has written stays");
+        let new = containerd("version = 3\n", &shim).unwrap();
+        assert!(new.contains("runtime_path") && !new.contains("options"), "{new}");
     }
 
     #[test]

@@ -16,6 +16,15 @@ macro_rules! messages {
 messages! {
     Empty {}
     Version { #[prost(string, tag = "3")] runtime_version: String }
+    Status { #[prost(message, repeated, tag = "3")] handlers: Vec<Handler> }
+    Handler {
+        #[prost(string, tag = "1")] name: String,
+        #[prost(message, optional, tag = "2")] features: Option<HandlerFeatures>,
+    }
+    HandlerFeatures {
+        #[prost(bool, tag = "1")] recursive_read_only_mounts: bool,
+        #[prost(bool, tag = "2")] user_namespaces: bool,
+    }
     RunPodSandbox {
         #[prost(message, optional, tag = "1")] config: Option<PodConfig>,
         #[prost(string, tag = "2")] runtime_handler: String,

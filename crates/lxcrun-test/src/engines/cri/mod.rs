@@ -32,7 +32,7 @@ pub const OWN_SHIM: &str = "own-shim";
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 
-/// What a host's administrator has configured before.
+/// What a host's administrator has configured before; our shim as `lxcrun configure --shim` does.
 const BASE: &str = r#"version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "localhost/pause:latest"
@@ -45,7 +45,8 @@ const BASE: &str = r#"version = 2
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.lxcrun]
     pod_annotations = ["org.linuxcontainers.lxc.*"]
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.own-shim]
-    runtime_type = "io.containerd.lxcrun.v2"
+    runtime_type = "io.containerd.runc.v2"
+    runtime_path = "OUR_SHIM"
 "#;
 
 /// What he adds on a host of systemd's, for runc and whoever is configured after its example.
@@ -124,7 +125,8 @@ impl Cri {
         write("/run/cni/pods.conf", NETWORK)?;
         let runtime = Runtime::get();
         if runtime.is("lxcrun") {
-            write(CONFIG, config)?;
+            let shim = runtime.path().with_file_name("containerd-shim-lxcrun-v2").display().to_string();
+            write(CONFIG, &config.replace("OUR_SHIM", &shim))?;
             let configured = cri.inside(&runtime.to_string(), &["configure", "containerd"]);
             if configured.code() != 0 {
                 return Err(format!("cannot configure containerd{configured}"));
