@@ -150,7 +150,7 @@ fn docker_is_older(release: u32) -> Option<String> {
 }
 
 /// Says so when containerd is older than `major.minor`, or none. `containerd URL VERSION COMMIT` is what it prints.
-fn containerd_is_older(major: u32, minor: u32) -> Option<String> {
+pub(crate) fn containerd_is_older(major: u32, minor: u32) -> Option<String> {
     let output = Command::new("containerd").arg("--version").output();
     let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
     let own = text.split_whitespace().nth(2).and_then(|version| {

@@ -138,7 +138,14 @@ mod tests {
     use super::*;
 
     fn wanted() -> Wanted {
-        Wanted { program: "/bin/lxcrun".into(), default: false, shim: false, remove: false, before: None }
+        Wanted {
+            program: "/bin/lxcrun".into(),
+            default: false,
+            shim: false,
+            shim_by_path: false,
+            remove: false,
+            before: None,
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod json;
 mod toml;
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
@@ -23,6 +24,8 @@ struct Wanted {
     program: String,
     default: bool,
     shim: bool,
+    /// Whether containerd finds a shim by its path. One before 1.7 reads the path, and takes runc's shim.
+    shim_by_path: bool,
     remove: bool,
     /// The file as it was before anything of ours was in it, where that is known: empty when there was none.
     before: Option<String>,
@@ -61,6 +64,7 @@ pub fn configure(args: &cli::Configure) -> anyhow::Result<()> {
         program: program(cli::given(&args.runtime))?,
         default: args.default,
         shim: args.shim,
+        shim_by_path: args.shim && engine == EngineName::Containerd && containerd_release() >= Some((1, 7)),
         remove: args.remove,
     };
     let text = if wanted.remove && !file.is_there() {
@@ -79,15 +83,10 @@ pub fn configure(args: &cli::Configure) -> anyhow::Result<()> {
     };
     let backup = backup.map(|path| format!(" (as it was at first: {})", path.display())).unwrap_or_default();
     print_text(&format!("{name}: {NAME} {is}{backup}\n{}\n", reload(engine)))?;
-    if wanted.shim && !wanted.remove {
-        let shim = wanted.shim_program();
-        match engine {
-            EngineName::Containerd if !Path::new(&shim).is_file() => tracing::warn!("{shim} is not there"),
-            EngineName::Docker if !on_path(SHIM.1) => {
-                tracing::warn!("{} is not on this PATH, where {engine:?} looks for it", SHIM.1);
-            }
-            _ => {}
-        }
+    if wanted.shim_by_path && !Path::new(&wanted.shim_program()).is_file() {
+        tracing::warn!("{} is not there", wanted.shim_program());
+    } else if wanted.shim && !wanted.shim_by_path && !on_path(SHIM.1) {
+        tracing::warn!("{} is not on this PATH, where {engine:?} looks for it", SHIM.1);
     }
     Ok(())
 }
@@ -185,7 +184,37 @@ fn reload(engine: EngineName) -> &'static str {
     }
 }
 
+/// That of the containerd on this PATH: the third word that it says of itself.
+fn containerd_release() -> Option<(u32, u32)> {
+    let output = Command::new("containerd").arg("--version").stdin(Stdio::null()).output().ok()?;
+    release(&String::from_utf8(output.stdout).ok()?)
+}
+
+fn release(said: &str) -> Option<(u32, u32)> {
+    let mut numbers = said.split_whitespace().nth(2)?.trim_start_matches('v').split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_known_by_its_words() {
+        let debian = "containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3\n";
+        assert_eq!(release(debian), Some((1, 6)));
+        assert_eq!(release("containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7\n"), Some((2, 1)));
+        assert_eq!(
+            release("containerd containerd.io 1.7.27 05044ec0a9a75232cad458027ca83437aae3f4da\n"),
+            Some((1, 7))
+        );
+        for nothing in ["", "containerd", "a b c", "a b 2"] {
+            assert_eq!(release(nothing), None);
+        }
+    }
 }

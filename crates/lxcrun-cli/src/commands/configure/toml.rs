@@ -171,21 +171,26 @@ pub fn containerd(text: &str, wanted: &Wanted) -> anyhow::Result<String> {
     // The kubelet's driver of cgroups is the same for all runtimes.
     let runc = existing(root, &of(&["runc", "options"]))?;
     let systemd = runc.and_then(|options| options.get("SystemdCgroup")?.as_bool());
-    // containerd 2 asks no runtime of another type for its features, and takes options of runc's shim for those of this type
-    // alone. So our shim has it, too, and is found by its path.
-    put(table(root, &of(&[NAME]))?, "runtime_type", RUNC.into());
-    let is_our_shim = |path: &Item| path.as_str().is_some_and(|path| path.ends_with(SHIM.1));
     let (ours, options) = (of(&[NAME]), of(&[NAME, "options"]));
-    if wanted.shim {
+    // containerd 2 asks no runtime of another type for its features, and takes options of runc's shim for those of this type
+    // alone. So our shim has it, too, where it is found by its path. Only containerd 2 reads files of another version than 2.
+    let by_path = wanted.shim && (wanted.shim_by_path || section.contains(&CRI_PLUGINS[1].1));
+    put(table(root, &ours)?, "runtime_type", if wanted.shim && !by_path { SHIM.0 } else { RUNC }.into());
+    let is_our_shim = |path: &Item| path.as_str().is_some_and(|path| path.ends_with(SHIM.1));
+    if by_path {
         put(table(root, &ours)?, PATH, wanted.shim_program().into());
+    } else if existing(root, &ours)?.and_then(|ours| ours.get(PATH)).is_some_and(is_our_shim) {
+        take(root, &ours, PATH)?;
+    }
+    if wanted.shim {
         take(root, &options, "BinaryName")?;
     } else {
-        if existing(root, &ours)?.and_then(|ours| ours.get(PATH)).is_some_and(is_our_shim) {
-            take(root, &ours, PATH)?;
-        }
         put(table(root, &options)?, "BinaryName", wanted.program.as_str().into());
     }
-    if let Some(systemd) = systemd {
+    if wanted.shim && !by_path {
+        // By a cgroup's path ours sees, too, that it is systemd's.
+        take(root, &options, "SystemdCgroup")?;
+    } else if let Some(systemd) = systemd {
         table(root, &options)?.entry("SystemdCgroup").or_insert(value(systemd));
     }
     Ok(document.to_string())
@@ -264,7 +269,14 @@ mod tests {
     use super::*;
 
     fn wanted() -> Wanted {
-        Wanted { program: "/bin/lxcrun".into(), default: false, shim: false, remove: false, before: None }
+        Wanted {
+            program: "/bin/lxcrun".into(),
+            default: false,
+            shim: false,
+            shim_by_path: false,
+            remove: false,
+            before: None,
+        }
     }
 
     const CONTAINERD: &str = r#"# ours
@@ -295,27 +307,46 @@ version = 2 # as ever
     }
 
     #[test]
-    fn containerd_has_our_own_shim_by_its_path_and_with_runcs_type() {
+    fn containerd_has_no_options_for_our_own_shim_by_its_name() {
         let shim = Wanted { shim: true, ..wanted() };
         let new = containerd(CONTAINERD, &shim).unwrap();
+        let added = "\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.lxcrun]\nruntime_type = \
+            \"io.containerd.lxcrun.v2\"\n";
+        assert_eq!(new, format!("{CONTAINERD}{added}"));
+        let other = containerd(&new, &wanted()).unwrap();
+        assert!(other.contains("BinaryName"), "{other}");
+        assert_eq!(containerd(&other, &shim).unwrap(), new);
+        assert_eq!(containerd(&new, &Wanted { remove: true, ..wanted() }).unwrap(), CONTAINERD);
+        let own = format!(
+            "{new}[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.lxcrun.options]\n\
+            ConfigPath = \"/etc/lxcrun.toml\"\n"
+        );
+        assert_eq!(containerd(&own, &shim).unwrap(), own, "what somebody else has written stays");
+    }
+
+    #[test]
+    fn containerd_has_our_own_shim_by_its_path_with_runcs_type() {
+        let name = Wanted { shim: true, ..wanted() };
+        let path = Wanted { shim: true, shim_by_path: true, ..wanted() };
+        let new = containerd(CONTAINERD, &path).unwrap();
         let runtimes = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes";
         let added = format!(
             "\n{runtimes}.lxcrun]\nruntime_type = \"io.containerd.runc.v2\"\nruntime_path = \
             \"/bin/containerd-shim-lxcrun-v2\"\n\n{runtimes}.lxcrun.options]\nSystemdCgroup = true\n"
         );
         assert_eq!(new, format!("{CONTAINERD}{added}"));
-        assert_eq!(containerd(&new, &shim).unwrap(), new);
-        let other = containerd(&new, &wanted()).unwrap();
-        assert!(other.contains("BinaryName") && !other.contains("runtime_path"), "{other}");
-        assert_eq!(containerd(&other, &shim).unwrap(), new);
+        for before in [CONTAINERD.to_owned(), new.clone()] {
+            for other in [&name, &wanted(), &path] {
+                let other = containerd(&before, other).unwrap();
+                assert_eq!(containerd(&other, &path).unwrap(), new, "{other}");
+            }
+        }
+        for other in [&name, &wanted()] {
+            assert!(!containerd(&new, other).unwrap().contains("runtime_path"));
+        }
         assert_eq!(containerd(&new, &Wanted { remove: true, ..wanted() }).unwrap(), CONTAINERD);
-        let by_name =
-            format!("{CONTAINERD}\n{runtimes}.lxcrun]\nruntime_type = \"io.containerd.lxcrun.v2\"\n");
-        assert_eq!(containerd(&by_name, &shim).unwrap(), new, "as it was registered before");
-        let own = format!("{runtimes}.lxcrun.options]\nRoot = \"/run/own\"\n");
-        let own = new.replace(&format!("{runtimes}.lxcrun.options]\n"), &own);
-        assert_eq!(containerd(&own, &shim).unwrap(), own, "what somebody else has written stays");
-        let new = containerd("version = 3\n", &shim).unwrap();
+        // What only containerd 2 reads.
+        let new = containerd("version = 3\n", &name).unwrap();
         assert!(new.contains("runtime_path") && !new.contains("options"), "{new}");
     }
 

@@ -32,7 +32,7 @@ pub const OWN_SHIM: &str = "own-shim";
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 
-/// What a host's administrator has configured before; our shim as `lxcrun configure --shim` does.
+/// What a host's administrator has configured before.
 const BASE: &str = r#"version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "localhost/pause:latest"
@@ -45,8 +45,7 @@ const BASE: &str = r#"version = 2
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.lxcrun]
     pod_annotations = ["org.linuxcontainers.lxc.*"]
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.own-shim]
-    runtime_type = "io.containerd.runc.v2"
-    runtime_path = "OUR_SHIM"
+    OUR_SHIM
 "#;
 
 /// What he adds on a host of systemd's, for runc and whoever is configured after its example.
@@ -92,6 +91,15 @@ fn configured_by_hand(runtime: &Runtime) -> String {
     format!("{base}{runtimes}.runc]\n{kind}{runtimes}.{HANDLER}.options]\n    BinaryName = \"{runtime}\"\n")
 }
 
+/// As `lxcrun configure --shim` registers it.
+fn our_shim(runtime: &Runtime) -> String {
+    if crate::suite::containerd_is_older(1, 7).is_some() {
+        return "runtime_type = \"io.containerd.lxcrun.v2\"".into();
+    }
+    let path = runtime.path().with_file_name("containerd-shim-lxcrun-v2");
+    format!("runtime_type = \"io.containerd.runc.v2\"\n    runtime_path = \"{}\"", path.display())
+}
+
 impl Cri {
     /// The one that the tests share.
     #[track_caller]
@@ -125,8 +133,7 @@ impl Cri {
         write("/run/cni/pods.conf", NETWORK)?;
         let runtime = Runtime::get();
         if runtime.is("lxcrun") {
-            let shim = runtime.path().with_file_name("containerd-shim-lxcrun-v2").display().to_string();
-            write(CONFIG, &config.replace("OUR_SHIM", &shim))?;
+            write(CONFIG, &config.replace("OUR_SHIM", &our_shim(runtime)))?;
             let configured = cri.inside(&runtime.to_string(), &["configure", "containerd"]);
             if configured.code() != 0 {
                 return Err(format!("cannot configure containerd{configured}"));
