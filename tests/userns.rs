@@ -16,6 +16,8 @@ tests![
     ids_are_mapped_in_ranges,
     the_program_of_a_mapped_init_cannot_be_written_to,
     root_of_a_user_namespace_owns_what_the_container_has,
+    message_queues_are_roots,
+    message_queues_are_roots_in_a_user_namespace_with_a_path.not_on("runc", "1.1 wants mappings beside it"),
     a_user_namespace_with_a_path_is_entered.not_on("runc", "1.1 wants mappings beside it"),
     a_network_of_others_is_joined_beside_a_user_namespace
         .not_on("runc", "1.1 wants mappings beside the path"),
@@ -78,6 +80,21 @@ fn root_of_a_user_namespace_owns_what_the_container_has() {
     bundle.run().assert_ok().assert_stdout(&"0:0\n".repeat(5));
     let made = fs::metadata(bundle.path("rootfs/tmp/new")).expect("the new file");
     assert_eq!((made.uid(), made.gid()), (BASE, BASE));
+}
+
+const QUEUES: &str =
+    "stat -c %u:%a /dev/mqueue; chmod 700 /dev/mqueue && stat -c %a /dev/mqueue; touch /dev/mqueue/q";
+
+fn message_queues_are_roots() {
+    mapped(Bundle::busybox()).sh(QUEUES).run().assert_ok().assert_stdout("0:1777\n700\n");
+}
+
+fn message_queues_are_roots_in_a_user_namespace_with_a_path() {
+    let first = mapped(Bundle::busybox()).args(["sleep", "1000"]).start();
+    let bundle = Bundle::busybox().sh(QUEUES);
+    own(&bundle.rootfs("/"));
+    let run = bundle.namespace("user", Some(&format!("/proc/{}/ns/user", first.pid()))).run();
+    run.assert_ok().assert_stdout("0:1777\n700\n");
 }
 
 fn a_user_namespace_with_a_path_is_entered() {

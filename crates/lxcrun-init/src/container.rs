@@ -129,6 +129,9 @@ fn enter_namespaces(plan: &Container, fds: &[OwnedFd]) -> Result<Proc> {
     if plan.new_cgroup_namespace {
         unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| fail("linux.namespaces: cgroup", e))?;
     }
+    if plan.new_ipc_namespace {
+        unshare(CloneFlags::CLONE_NEWIPC).map_err(|e| fail("linux.namespaces: ipc", e))?;
+    }
     if let Some(namespace) = plan.cgroup_namespace {
         let kind = Some(LinkNameSpaceType::ControlGroup);
         move_into_link_name_space(fds[namespace].as_fd(), kind)

@@ -164,6 +164,8 @@ pub struct Container {
     pub cgroups_hidden: bool,
     /// Whether to make a cgroup namespace first of all, because liblxc has put the init into no cgroup.
     pub new_cgroup_namespace: bool,
+    /// Whether to make an IPC namespace: in a user namespace, so that it is that one's root's.
+    pub new_ipc_namespace: bool,
     /// A cgroup namespace to join first of all.
     pub cgroup_namespace: Option<FdIndex>,
     /// A mount namespace to join, once everything is mounted in one of the init's own.

@@ -67,6 +67,7 @@ impl Config {
             in_user_namespace.then_some("user"),
             // Made where the container's cgroup is, which liblxc does not know.
             (plan.cgroup.is_some() && !plan.cgroup.is_for_liblxc()).then_some("cgroup"),
+            plan.namespaces.ipc_is_for_init().then_some("ipc"),
         ];
         let (new, joined) = plan.namespaces.for_lxc(&not_for_liblxc.map(Option::unwrap_or_default));
         self.set("linux.namespaces", "lxc.namespace.clone", new.join(" "));

@@ -126,6 +126,12 @@ impl Namespaces {
         self.is_private("user")
     }
 
+    /// Whether the init makes the IPC namespace. liblxc makes it together with the user namespace, as the host's root, and so
+    /// /dev/mqueue would belong to nobody in there.
+    pub(crate) fn ipc_is_for_init(&self) -> bool {
+        self.is_new("ipc") && self.has_user()
+    }
+
     /// The mappings of the container's user namespace, each with its field, in LXC's form. liblxc also wants to know
     /// those of a namespace that it joins, or its process stays nobody there.
     pub(crate) fn id_maps(&self, id: &ContainerId, linux: &Linux) -> Result<Vec<(&'static str, String)>> {

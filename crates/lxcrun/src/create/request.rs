@@ -72,6 +72,7 @@ pub(super) fn init_request(
         new_cgroup_namespace: !plan.cgroup.is_for_liblxc()
             && plan.cgroup.is_some()
             && plan.namespaces.is_new("cgroup"),
+        new_ipc_namespace: plan.namespaces.ipc_is_for_init(),
         cgroup_namespace,
         mount_namespace,
         time_namespace: plan.time_namespace.clone(),
