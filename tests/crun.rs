@@ -73,10 +73,10 @@ pub const DIFFERENCES: &[(&str, &[&str])] = &[
         "it makes the mounts of the host's namespace private, or its flags are lost",
         &[
             "mounts::flags_of_mounts_are_set",
-            "mounts::every_propagation_of_a_mount_is_set",
-            "mounts::a_slave_mount_sees_what_the_host_mounts_later",
-            "mounts::every_propagation_of_the_root_is_set",
-            "mounts::what_was_mounted_in_the_root_before_follows_the_host",
+            "propagation::every_propagation_of_a_mount_is_set",
+            "propagation::a_slave_mount_sees_what_the_host_mounts_later",
+            "propagation::every_propagation_of_the_root_is_set",
+            "propagation::what_was_mounted_in_the_root_before_follows_the_host",
         ],
     ),
     (

@@ -34,6 +34,7 @@ mod mounts;
 mod namespaces;
 mod netdevices;
 mod process;
+mod propagation;
 mod races;
 mod raw;
 mod rootless;
@@ -56,6 +57,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         scheduling::tests,
         terminal::tests,
         mounts::tests,
+        propagation::tests,
         symlinks::tests,
         namespaces::tests,
         userns::tests,

@@ -44,14 +44,6 @@ tests![
     a_bind_mount_that_names_a_flag_has_no_other,
     atime_flags_are_set,
     a_bind_mount_keeps_access_times_as_its_source_unless_told_how,
-    a_mount_is_private_or_slave_unless_told_otherwise,
-    every_propagation_of_a_mount_is_set,
-    a_slave_mount_sees_what_the_host_mounts_later,
-    a_shared_mount_shows_the_host_what_the_container_mounts,
-    a_shared_mount_below_a_root_that_is_not_stays_in_the_container,
-    every_propagation_of_the_root_is_set.not_on("runc", "1.1 sets that of the old root only"),
-    what_the_host_mounts_in_the_root_later_stays_out.not_on("runc", "1.1 lets it in, 1.3 does not"),
-    what_was_mounted_in_the_root_before_follows_the_host,
     a_read_only_root_cannot_be_written,
     mounts_in_a_read_only_root_can_be_written,
     targets_are_made_in_a_read_only_root,
@@ -107,7 +99,7 @@ fn with_source(bundle: Bundle) -> (Bundle, PathBuf) {
     (bundle, dir)
 }
 
-fn busybox_with_source() -> (Bundle, PathBuf) {
+pub fn busybox_with_source() -> (Bundle, PathBuf) {
     with_source(Bundle::busybox())
 }
 
@@ -121,16 +113,7 @@ fn flags(run: &Output, place: &str) -> Vec<String> {
     of_mount.split(',').chain(of_superblock.split(',')).map(str::to_owned).collect()
 }
 
-/// The propagation that the mount table has for `place`: `shared`, `master`, `unbindable`, or nothing.
-fn propagation(run: &Output, place: &str) -> String {
-    let line = run.assert_ok().lines().into_iter().rfind(|line| line.split(' ').nth(4) == Some(place));
-    let line = line.unwrap_or_else(|| panic!("nothing is mounted at {place}{run}"));
-    let (left, _) = line.split_once(" - ").expect("a mount table");
-    let words: Vec<&str> = left.split(' ').skip(6).map(|w| w.split(':').next().unwrap_or(w)).collect();
-    words.join(" ")
-}
-
-const TABLE: [&str; 2] = ["cat", "/proc/self/mountinfo"];
+pub const TABLE: [&str; 2] = ["cat", "/proc/self/mountinfo"];
 
 /// What a directory of the host has.
 fn names(directory: &Path) -> Vec<OsString> {
@@ -394,150 +377,6 @@ fn a_bind_mount_keeps_access_times_as_its_source_unless_told_how() {
         atime.sort();
         assert_eq!(atime.join(","), shown, "{option}{run}");
     }
-}
-
-/// A source that is a mount of its own and shared, in the runtime's own mount namespace.
-fn with_shared_source(options: &[&str]) -> Bundle {
-    let (bundle, source) = busybox_with_source();
-    let script = format!("mount --bind {0} {0}; mount --make-shared {0}", source.display());
-    bundle.host(script).bind(source, "/data", options)
-}
-
-fn a_mount_is_private_or_slave_unless_told_otherwise() {
-    let run = with_shared_source(&[]).args(TABLE).run();
-    assert!(["", "master"].contains(&propagation(&run, "/data").as_str()), "{run}");
-}
-
-fn every_propagation_of_a_mount_is_set() {
-    let kinds = [("private", ""), ("slave", "master"), ("shared", "shared"), ("unbindable", "unbindable")];
-    for (kind, shown) in kinds {
-        for option in [kind.to_owned(), format!("r{kind}")] {
-            let run = with_shared_source(&[&option]).args(TABLE).run();
-            let found = propagation(&run, "/data");
-            // A shared mount may be a slave of another as well.
-            assert!(found.split(' ').any(|word| word == shown), "{option}: {found:?}{run}");
-        }
-    }
-}
-
-/// A program that tells it is ready, waits for a line, and then runs `then`.
-fn meet(bundle: Bundle, then: &str) -> (Bundle, lxcrun_test::Fifo, lxcrun_test::Fifo) {
-    let meeting = bundle.make_dir("meeting");
-    let ready = lxcrun_test::Fifo::new(meeting.join("ready"));
-    let go = lxcrun_test::Fifo::new(meeting.join("go"));
-    let script = format!("echo ready > /meeting/ready; read x < /meeting/go; {then}");
-    (bundle.bind(meeting, "/meeting", &[]).sh(&script), ready, go)
-}
-
-fn a_slave_mount_sees_what_the_host_mounts_later() {
-    let (bundle, mut ready, mut go) = meet(with_shared_source(&["rslave"]), "cat /data/later/file");
-    let later = bundle.make_dir("source/later");
-    let container = bundle.build();
-    let running = container.spawn(|call| call);
-    assert_eq!(ready.line(), "ready");
-    let mount = format!("mount -t tmpfs later {0}; echo late > {0}/file", later.display());
-    running.in_mount_namespace(&mount).assert_ok();
-    go.send("go");
-    running.wait().assert_ok().assert_stdout("late\n");
-}
-
-fn a_shared_mount_shows_the_host_what_the_container_mounts() {
-    assert!(shows_the_host(|bundle| bundle.set("/linux/rootfsPropagation", "shared")));
-}
-
-fn a_shared_mount_below_a_root_that_is_not_stays_in_the_container() {
-    assert!(!shows_the_host(|bundle| bundle));
-}
-
-/// Whether the host sees what a container mounts in a source that is shared.
-fn shows_the_host(more: impl FnOnce(Bundle) -> Bundle) -> bool {
-    let bundle = more(with_shared_source(&["rshared"]).capabilities(&["CAP_SYS_ADMIN"]));
-    let bundle = bundle.set("/process/noNewPrivileges", false);
-    let (bundle, mut ready, mut go) = meet(bundle, "true");
-    let inner = bundle.make_dir("source/inner");
-    let bundle = bundle
-        .sh("mount -t tmpfs inner /data/inner || exit; echo ready > /meeting/ready; read x < /meeting/go");
-    let container = bundle.build();
-    let running = container.spawn(|call| call);
-    assert_eq!(ready.line(), "ready");
-    let seen = running.in_mount_namespace("cat /proc/self/mountinfo");
-    let shown = seen.assert_ok().stdout.contains(inner.to_str().expect("UTF-8"));
-    go.send("go");
-    running.wait().assert_ok();
-    shown
-}
-
-fn every_propagation_of_the_root_is_set() {
-    let kinds = [
-        (None, ""),
-        (Some("private"), ""),
-        (Some("rprivate"), ""),
-        // A private mount has nobody to be a slave of.
-        (Some("slave"), ""),
-        (Some("rslave"), ""),
-        (Some("shared"), "shared"),
-        (Some("rshared"), "shared"),
-        (Some("unbindable"), "unbindable"),
-        (Some("runbindable"), "unbindable"),
-    ];
-    for (option, shown) in kinds {
-        let bundle = with_shared_root(Bundle::busybox());
-        let bundle = match option {
-            Some(option) => bundle.set("/linux/rootfsPropagation", option),
-            None => bundle,
-        };
-        let run = bundle.args(TABLE).run();
-        assert_eq!(propagation(&run, "/"), shown, "{option:?}{run}");
-    }
-}
-
-/// Its root is a mount of its own and shared, in the runtime's own mount namespace.
-fn with_shared_root(bundle: Bundle) -> Bundle {
-    let script = format!("mount --bind {0} {0}; mount --make-shared {0}", bundle.rootfs("").display());
-    bundle.host(script)
-}
-
-fn what_the_host_mounts_in_the_root_later_stays_out() {
-    let of_user = |bundle: Bundle| {
-        let ids = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
-        bundle.namespace("user", None).set("/linux/uidMappings", ids.clone()).set("/linux/gidMappings", ids)
-    };
-    for bundle in [
-        Bundle::busybox(),
-        Bundle::busybox().set("/linux/rootfsPropagation", "rslave"),
-        of_user(Bundle::busybox()),
-    ] {
-        let (bundle, mut ready, mut go) = meet(with_shared_root(bundle), "ls /later");
-        let later = bundle.rootfs("later");
-        fs::create_dir(&later).expect("a directory");
-        let container = bundle.build();
-        let running = container.spawn(|call| call);
-        assert_eq!(ready.line(), "ready");
-        let mount = format!("mount -t tmpfs later {0}; echo late > {0}/file", later.display());
-        running.in_mount_namespace(&mount).assert_ok();
-        go.send("go");
-        running.wait().assert_ok().assert_stdout("");
-    }
-}
-
-fn what_was_mounted_in_the_root_before_follows_the_host() {
-    let bundle = Bundle::busybox();
-    let below = bundle.rootfs("below");
-    fs::create_dir(&below).expect("a directory");
-    let root = bundle.rootfs("");
-    let script = format!(
-        "mount --bind {0} {0}; mount --make-shared {0}; mount -t tmpfs below {1}; mkdir {1}/later",
-        root.display(),
-        below.display()
-    );
-    let (bundle, mut ready, mut go) = meet(bundle.host(script), "cat /below/later/file");
-    let container = bundle.build();
-    let running = container.spawn(|call| call);
-    assert_eq!(ready.line(), "ready");
-    let mount = format!("mount -t tmpfs later {0}/later; echo late > {0}/later/file", below.display());
-    running.in_mount_namespace(&mount).assert_ok();
-    go.send("go");
-    running.wait().assert_ok().assert_stdout("late\n");
 }
 
 fn a_read_only_root_cannot_be_written() {

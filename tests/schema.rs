@@ -126,7 +126,7 @@ const SHOWN: &[(&str, &str)] = &[
     ("linux.seccomp.syscalls[].errnoRet", "seccomp::the_errno_is_that_of_the_rule"),
     ("linux.seccomp.syscalls[].args[]", "seccomp::every_comparison_of_arguments_works"),
     ("linux.seccomp.", "seccomp::a_listed_call_fails_and_others_work"),
-    ("linux.rootfsPropagation", "mounts::every_propagation_of_the_root_is_set"),
+    ("linux.rootfsPropagation", "propagation::every_propagation_of_the_root_is_set"),
     ("linux.maskedPaths", "mounts::masked_paths_are_empty"),
     ("linux.readonlyPaths", "mounts::readonly_paths_cannot_be_written"),
     ("linux.mountLabel", "schema::labels_of_other_hosts_are_refused_by_name"),
