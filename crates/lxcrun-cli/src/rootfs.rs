@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, anyhow, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 
 /// The cached root file system, made now if need be. Containers get a copy of it.
 pub fn default_rootfs() -> anyhow::Result<PathBuf> {
@@ -20,16 +22,31 @@ pub fn default_rootfs() -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
     let rootfs = cache.join(format!("busybox-{}-{age}", stamp.len()));
     if !rootfs.exists() {
-        let new = cache.join(format!(".new-{}", std::process::id()));
-        let made = make(&new, &busybox).and_then(|()| match fs::rename(&new, &rootfs) {
-            // Somebody else was faster.
-            Err(_) if rootfs.exists() => Ok(()),
-            renamed => renamed.with_context(|| rootfs.display().to_string()),
-        });
-        let _ = fs::remove_dir_all(&new);
-        made?;
+        make_in(&cache, &rootfs, &busybox)?;
     }
     Ok(rootfs)
+}
+
+/// Makes it beside, and then gives it its name. One at a time, so that what somebody left who was killed can be told from
+/// what is being made.
+fn make_in(cache: &Path, rootfs: &Path, busybox: &Path) -> anyhow::Result<()> {
+    let lock = fs::File::open(cache)?;
+    retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
+        .with_context(|| cache.display().to_string())?;
+    if rootfs.exists() {
+        return Ok(());
+    }
+    let new = cache.join(".new");
+    remove(&new)?;
+    let renamed = || fs::rename(&new, rootfs).with_context(|| rootfs.display().to_string());
+    make(&new, busybox).and_then(|()| renamed()).inspect_err(|_| drop(remove(&new)))
+}
+
+fn remove(tree: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(tree) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(tree.display().to_string()),
+        _ => Ok(()),
+    }
 }
 
 fn make(root: &Path, busybox: &Path) -> anyhow::Result<()> {

@@ -75,7 +75,7 @@ fn monitor(control: &Rc<Channel>) -> Result<Option<Report>, String> {
         None => e.to_string(),
     })?;
     match asked.message {
-        ToMonitor::Start(request) => start(&liblxc, control, request, &asked.fds).map(Some),
+        ToMonitor::Start(request) => start(&liblxc, control, request, asked.fds).map(Some),
         ToMonitor::About => Ok(Some((FromMonitor::Liblxc(about(&liblxc)), None))),
         ToMonitor::EndWith(_) => Err("asked for an end before a start".into()),
     }
@@ -94,7 +94,7 @@ fn start(
     liblxc: &Liblxc,
     control: &Rc<Channel>,
     request: StartRequest,
-    fds: &[OwnedFd],
+    fds: Vec<OwnedFd>,
 ) -> Result<Report, String> {
     for file in &request.enter {
         std::fs::write(file, std::process::id().to_string())
@@ -107,9 +107,14 @@ fn start(
         lxc::take_cgroup(cgroup).map_err(|e| format!("{}: {e}", cgroup.display()))?;
     }
     lxc::end_orphans().map_err(|e| format!("a pidfd of the monitor: {e}"))?;
-    let (namespace, program) = fds.split_at(usize::from(request.user_namespace).min(fds.len()));
-    if let [namespace] = namespace {
-        become_root_of(namespace).map_err(|e| format!("joining the user namespace: {e}"))?;
+    let mut fds = fds.into_iter();
+    let mut take = |comes: bool, what| {
+        comes.then(|| fds.next().ok_or_else(|| format!("the request came without {what}"))).transpose()
+    };
+    let namespace = take(request.user_namespace, "its user namespace")?;
+    let program = take(request.init_program, "the init's program")?;
+    if let Some(namespace) = namespace {
+        become_root_of(&namespace).map_err(|e| format!("joining the user namespace: {e}"))?;
     }
     leave_the_hosts_mounts_alone().map_err(|e| format!("a private mount namespace: {e}"))?;
     if let Some(instead) = &request.hide_cgroups {
@@ -135,7 +140,7 @@ fn start(
             return Ok((FromMonitor::Refused(item), None));
         }
     }
-    let init = init(program.first()).map_err(|e| e.to_string())?;
+    let init = init(program.as_ref()).map_err(|e| e.to_string())?;
     let argv: [&CStr; 1] = [&init];
     let exit_file = request.root.join(&request.name).join(EXIT_FILE);
     end_with_init(Rc::clone(control), exit_file.clone(), request.root.clone());

@@ -48,10 +48,15 @@ impl Monitor {
         ProcessId::of(self.process.pid()).at(&self.id, "the monitor has ended")
     }
 
+    /// Whether the init is a program of its own.
+    pub(crate) fn executes_init(&self) -> bool {
+        self.executes_init
+    }
+
     /// `user_namespace` is one for the monitor to join.
     pub(crate) fn start(&self, request: StartRequest, user_namespace: Option<&OwnedFd>) -> Result<()> {
-        let program =
-            self.executes_init.then(embedded::init).transpose().at(&self.id, "cannot start the init")?;
+        let program = request.init_program.then(embedded::init).transpose();
+        let program = program.at(&self.id, "cannot start the init")?;
         let fds: Vec<BorrowedFd<'_>> = user_namespace.into_iter().chain(&program).map(AsFd::as_fd).collect();
         self.control.send(&ToMonitor::Start(request), &fds).at(&self.id, "the monitor does not listen")
     }

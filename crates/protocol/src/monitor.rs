@@ -26,8 +26,7 @@ pub const EXIT_FILE: &str = "exit";
 /// What the monitor is asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ToMonitor {
-    /// Start a container. With a program for its init, a file that nobody can write to, liblxc executes that; without one
-    /// the monitor has an init inside itself.
+    /// Start a container. The descriptors that the request speaks of come with it, in the order of its fields.
     Start(StartRequest),
     /// End when this process, the init, has ended, and leave liblxc's clean-up undone. Only after `Start`.
     EndWith(i32),
@@ -58,8 +57,11 @@ pub struct StartRequest {
     pub root: PathBuf,
     /// The whole configuration, in order.
     pub config: Vec<Item>,
-    /// Whether a user namespace comes along, before the init's program, to be joined as its root before anything else.
+    /// Whether a user namespace comes along, to be joined as its root before anything else.
     pub user_namespace: bool,
+    /// Whether a program for the init comes along, a file that nobody can write to, which liblxc executes. Without one the
+    /// monitor has an init inside itself.
+    pub init_program: bool,
     /// Files to write the monitor's pid to first: roots of hierarchies, see `lxc.cgroup.relative`.
     pub enter: Vec<PathBuf>,
     /// Cgroups of the container that are there: liblxc takes them for its own.

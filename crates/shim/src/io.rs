@@ -10,13 +10,14 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use rustix::fs::{Gid, OFlags, Uid, fchown, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::logger::Logger;
-use crate::terminal::{Copying, InputEnd, Terminal};
+use crate::terminal::{Copying, InputEnd, PATIENCE, Terminal};
 use crate::uri;
 
 /// What containerd says about standard input, output and error.
@@ -185,7 +186,8 @@ impl Io {
         if let Some(terminal) = self.terminal.take() {
             terminal.close();
         }
-        self.copies.drain(..).for_each(Copying::close);
+        let deadline = Instant::now() + PATIENCE;
+        self.copies.drain(..).for_each(|copying| copying.close(deadline));
         let logger = self.logger.take();
         *self = Self::default();
         if let Some(logger) = logger {

@@ -35,16 +35,26 @@ impl Logger {
         let fds = outputs.into_iter().chain([ready_end]);
         let mappings = (3..).zip(fds).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
         command.fd_mappings(mappings.collect())?;
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
         // Our copies of its descriptors go with it.
         drop(command);
-        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let pidfd = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(e) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(e.into());
+            }
+        };
         let logger = Self { child, pidfd };
-        if !within(&ready, READY)? {
-            logger.end();
-            bail!("did not get ready within {} seconds", READY.tv_sec);
+        match within(&ready, READY) {
+            Ok(true) => Ok(logger),
+            not_ready => {
+                logger.end();
+                not_ready?;
+                bail!("did not get ready within {} seconds", READY.tv_sec)
+            }
         }
-        Ok(logger)
     }
 
     /// Nobody writes any more: it is asked to end. One that doesn't is killed.

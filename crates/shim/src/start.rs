@@ -10,6 +10,8 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 use sha2::{Digest, Sha256};
 
 use crate::flags::Flags;
@@ -72,6 +74,9 @@ fn socket_path(containerd: &str, namespace: &str, group: &str) -> PathBuf {
 /// A listening socket, or none when somebody listens there already.
 fn listen(path: &Path) -> anyhow::Result<Option<UnixListener>> {
     fs::create_dir_all(SOCKETS).context(SOCKETS)?;
+    // A socket that nobody listens at yet is not one that was left behind.
+    let sockets = fs::File::open(SOCKETS).context(SOCKETS)?;
+    retry_on_intr(|| flock(&sockets, FlockOperation::LockExclusive)).context(SOCKETS)?;
     let what = || format!("cannot listen at {}", path.display());
     match UnixListener::bind(path) {
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {

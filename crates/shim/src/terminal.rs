@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,7 +16,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::process::lock;
 
 /// How long what a process has printed last may take to be read by containerd, as in runc's shim.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 const STACK: usize = 64 << 10;
 /// More than a terminal holds: what can still be read of it when its process has ended may be the process' own.
 const PENDING: usize = 64 << 10;
@@ -45,10 +45,9 @@ impl Copying {
         Ok(Self { stop: Some(stop), done })
     }
 
-    /// Waits, for a bounded time, until all is copied. What others print that the process has left behind is not waited
-    /// for.
-    pub fn close(self) {
-        let _ = self.done.recv_timeout(PATIENCE);
+    /// Waits until all is copied, or for no longer: what others print that the process has left behind is not waited for.
+    pub fn close(self, deadline: Instant) {
+        let _ = self.done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         drop(self.stop);
     }
 }
@@ -123,7 +122,7 @@ impl Terminal {
     pub fn close(self) {
         self.end();
         drop(self.stop);
-        self.output.close();
+        self.output.close(Instant::now() + PATIENCE);
         // Whoever types may still be busy with what nobody reads.
         drop(lock(&self.held).take());
     }

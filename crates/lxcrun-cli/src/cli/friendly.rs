@@ -35,7 +35,8 @@ pub struct Friendly {
     /// User: uid or uid:gid
     #[arg(short, long, value_name = "UID[:GID]")]
     pub user: Option<String>,
-    /// Mount: type=bind,source=DIR,destination=DIR[,ro], or type=tmpfs,destination=DIR[,OPTION…]
+    /// Mount, as Docker writes it: type=bind,source=DIR,destination=DIR[,readonly], or type=tmpfs,destination=DIR[,tmpfs-size=SIZE];
+    /// other options are those of mount(8)
     #[arg(long, value_name = "MOUNT")]
     pub mount: Vec<String>,
     /// Network: none (a loopback of its own) or host

@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 use std::env::VarError;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use lxcrun::oci_spec::runtime::{
     Capability, LinuxCapabilities, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxNamespaceType, LinuxPids,
-    LinuxResources, Mount, Process, Root, Spec,
+    LinuxResources, Process, Root, Spec,
 };
 use lxcrun::{Bundle, ContainerId};
 
 use super::exec::parse_user;
+use super::mount::parse_mount;
 use super::rootless;
 use super::size::parse_size;
 use crate::cli::{self, Friendly, Network};
@@ -167,42 +168,4 @@ fn resources(wanted: &Friendly) -> anyhow::Result<LinuxResources> {
         resources.set_pids(Some(pids));
     }
     Ok(resources)
-}
-
-/// Docker's `--mount` syntax, for binds and tmpfs.
-fn parse_mount(text: &str) -> anyhow::Result<Mount> {
-    let mut kind = "bind".to_owned();
-    let (mut source, mut destination) = (None, None);
-    let mut options = Vec::new();
-    for part in text.split(',') {
-        match part.split_once('=') {
-            Some(("type", value)) => kind = value.to_owned(),
-            Some(("source" | "src", value)) => source = Some(std::path::absolute(value)?),
-            Some(("destination" | "dst" | "target", value)) => destination = Some(PathBuf::from(value)),
-            None if part == "readonly" => options.push("ro".to_owned()),
-            _ if part.is_empty() => {}
-            _ => options.push(part.to_owned()),
-        }
-    }
-    let Some(destination) = destination else { bail!("destination= is missing") };
-    let mut mount = Mount::default();
-    mount.set_destination(destination);
-    match kind.as_str() {
-        "bind" => {
-            if source.is_none() {
-                bail!("source= is missing");
-            }
-            options.insert(0, "rbind".into());
-            mount.set_typ(Some("bind".into())).set_source(source);
-        }
-        "tmpfs" => {
-            if let Some(source) = source {
-                bail!("source={}: a tmpfs has none", source.display());
-            }
-            mount.set_typ(Some("tmpfs".into())).set_source(Some("tmpfs".into()));
-        }
-        other => bail!("type={other} is neither bind nor tmpfs"),
-    }
-    mount.set_options(Some(options));
-    Ok(mount)
 }

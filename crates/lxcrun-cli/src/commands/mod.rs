@@ -9,6 +9,7 @@ mod exec;
 mod friendly;
 mod generate;
 mod list;
+mod mount;
 mod ps;
 mod rootless;
 mod run;

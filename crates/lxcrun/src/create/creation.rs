@@ -227,6 +227,7 @@ impl Creation {
             root: directory.root().to_owned(),
             config: config.clone(),
             user_namespace: user_namespace.is_some(),
+            init_program: self.monitor()?.executes_init(),
             enter: enter.unwrap_or_default(),
             take_cgroups: self.cgroups_to_take()?,
             claim_root,
