@@ -128,17 +128,8 @@ fn start(
 
     lxc::take_for_reachable(&request.root);
     let mut container = Handle::new(liblxc, &request.name, &request.root).map_err(|e| e.to_string())?;
-    let user = joined(&request.config, "user").map(File::open).transpose().map_err(|e| e.to_string())?;
-    for item in request.config {
-        if let (Some(user), Some(foreign)) = (&user, foreign_namespace(&item)) {
-            let entered = enter_unless_owned(foreign, user.as_fd());
-            if entered.map_err(|e| format!("joining {}: {e}", foreign.display()))? {
-                continue;
-            }
-        }
-        if container.set(&item.key, &item.value).is_err() {
-            return Ok((FromMonitor::Refused(item), None));
-        }
+    if let Some(refused) = configure(&mut container, request.config)? {
+        return Ok((FromMonitor::Refused(refused), None));
     }
     let init = init(program.as_ref()).map_err(|e| e.to_string())?;
     let argv: [&CStr; 1] = [&init];
@@ -154,6 +145,23 @@ fn start(
     let report = exit(ended)
         .map_or_else(|| FromMonitor::Failed("liblxc could not start it".into()), FromMonitor::Exited);
     Ok((report, Some(exit_file)))
+}
+
+/// Sets every item; the first that liblxc refuses is returned.
+fn configure(container: &mut Handle, config: Vec<Item>) -> Result<Option<Item>, String> {
+    let user = joined(&config, "user").map(File::open).transpose().map_err(|e| e.to_string())?;
+    for item in config {
+        if let (Some(user), Some(foreign)) = (&user, foreign_namespace(&item)) {
+            let entered = enter_unless_owned(foreign, user.as_fd());
+            if entered.map_err(|e| format!("joining {}: {e}", foreign.display()))? {
+                continue;
+            }
+        }
+        if container.set(&item.key, &item.value).is_err() {
+            return Ok(Some(item));
+        }
+    }
+    Ok(None)
 }
 
 /// What liblxc is to execute in the container. It finds no such file without a program, and needs none.
