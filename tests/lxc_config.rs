@@ -13,6 +13,7 @@ tests![
     words_and_variables_arrive_as_they_are.needs(Need::Program("lxc-execute")).lxcrun_only(WHY),
     mounts_are_made.needs(Need::Program("lxc-execute")).lxcrun_only(WHY),
     what_lxc_lacks_is_named_by_its_field.lxcrun_only(WHY),
+    settings_of_annotations_are_those_of_a_run.needs(Need::Program("lxc-execute")).lxcrun_only(WHY),
     a_bundle_that_is_none_is_refused.lxcrun_only(WHY),
 ];
 
@@ -112,6 +113,26 @@ fn what_lxc_lacks_is_named_by_its_field() {
     for field in ["linux.seccomp", "process.user.umask", "hooks.poststart", "process.capabilities.ambient"] {
         assert!(text.contains(&format!("# not expressed: {field}: ")), "{field} in {text}");
     }
+}
+
+fn settings_of_annotations_are_those_of_a_run() {
+    let annotations = json!({
+        "org.linuxcontainers.lxc.limit.nofile": "77",
+        "org.linuxcontainers.lxc.hook.pre-start": "/no/such/hook",
+        "org.linuxcontainers.lxc.rootfs.path": "/",
+        "org.linuxcontainers.lxc.group = x\nlxc.hook.post-stop": "/no/such/hook",
+    });
+    let container = Bundle::busybox().set("/annotations", annotations).sh("ulimit -n").build();
+    let (_, text) = printed(&container);
+    let set: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(set.contains(&"lxc.prlimit.nofile = 77"), "{text}");
+    let is_ours = |line: &&str| line.starts_with("lxc.hook") || line.starts_with("lxc.rootfs.path = /");
+    assert_eq!(set.into_iter().filter(is_ours).count(), 0, "{text}");
+    for field in ["lxc.hook.pre-start", "lxc.rootfs.path", "lxc.group = x"] {
+        let refused = format!("# not expressed: annotations[org.linuxcontainers.{field}");
+        assert!(text.contains(&refused), "{field}: {text}");
+    }
+    under("lxc-execute", &[], &container).assert_ok().assert_stdout_contains("77\n");
 }
 
 fn a_bundle_that_is_none_is_refused() {

@@ -18,6 +18,8 @@ tests![
     a_parameter_of_the_host_is_refused.lxcrun_only(WHY),
     the_end_of_a_detached_container_is_not_lxcs.lxcrun_only(WHY),
     a_hook_of_the_end_runs_with_a_monitor.lxcrun_only(WHY),
+    a_death_by_sighup_is_an_end_and_no_reboot.lxcrun_only(WHY),
+    what_liblxc_would_forget_or_pass_over_is_refused.lxcrun_only(WHY),
     an_exec_has_the_limits_too.lxcrun_only(WHY),
     a_limit_below_the_needs_of_the_init.lxcrun_only(WHY),
     a_setting_without_a_value_has_something_to_take_back.lxcrun_only(WHY),
@@ -185,6 +187,38 @@ fn a_hook_of_the_end_runs_with_a_monitor() {
     let hook = format!("lxc.hook.post-stop=/bin/sh -c 'echo ended >{}'", told.display());
     call(&bundle, &[&hook], "true").output().assert_ok();
     assert_eq!(fs::read_to_string(told).expect("what the hook wrote"), "ended\n");
+}
+
+/// liblxc takes it for a reboot, as it is in a PID namespace, and would start the container again.
+fn a_death_by_sighup_is_an_end_and_no_reboot() {
+    let bundle = Bundle::busybox().without_namespace("pid").sh("kill -HUP $$");
+    let told = bundle.path("told");
+    let hooks = ["pre-start", "start-host", "stop", "post-stop"].map(|kind| {
+        let hook = format!("/bin/sh -c 'echo {kind} $LXC_TARGET >>{}'", told.display());
+        (format!("org.linuxcontainers.lxc.hook.{kind}"), json!(hook))
+    });
+    let allow = "[annotations]\nallow = [\"lxc.hook.*\"]";
+    let bundle = bundle.set("/annotations", hooks.into_iter().collect::<serde_json::Map<_, _>>()).host(format!(
+        "mount -t tmpfs tmpfs /etc -o mode=755 && mkdir -p /etc/lxcrun && printf '{allow}' >/etc/lxcrun/lxcrun.toml"
+    ));
+    let container = bundle.build();
+    container.run_with(|call| call).assert_exit(129);
+    let told = fs::read_to_string(told).expect("what the hooks wrote");
+    assert_eq!(told, "pre-start\nstart-host\nstop stop\npost-stop stop\n");
+}
+
+fn what_liblxc_would_forget_or_pass_over_is_refused() {
+    for (settings, words) in [
+        (
+            &["lxc.net.0.type=veth", "lxc.net.0.flags=up", "lxc.net.0.type=empty"][..],
+            "lxc.net.0.type: comes before",
+        ),
+        (&["lxc.net.0="], "lxc.net.0: has no setting"),
+        (&["lxc.net.0.type=veth", "lxc.net.0.mtu=abc"], "lxc.net.0.mtu"),
+        (&["lxc.net.0.type=veth", "lxc.net.0.mtu=0"], "lxc.net.0.mtu"),
+    ] {
+        run(settings, "true").assert_fails().assert_stderr_contains(words);
+    }
 }
 
 const LIMIT: &str = "ulimit -Sn; ulimit -Hn";

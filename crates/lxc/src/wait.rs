@@ -15,9 +15,16 @@ use crate::Ended;
 pub enum Next {
     /// liblxc goes on.
     GoOn,
+    /// liblxc goes on as after a halt, also where it would take the child's end for a reboot.
+    Halt,
     /// The process ends here, without any more of liblxc.
     End,
 }
+
+/// The signal that ends an init whose system reboots: reboot(2), "Behavior inside PID namespaces".
+const REBOOT: u8 = 1;
+/// The status of one whose system halts, which is SIGINT's.
+const HALT: c_int = 2;
 
 type Hook = Box<dyn FnMut(i32, Ended) -> Next>;
 
@@ -41,10 +48,14 @@ pub unsafe extern "C" fn lxcrun_waitpid(pid: pid_t, status: *mut c_int, options:
     let waited = unsafe { libc::wait4(pid, status, options, std::ptr::null_mut()) };
     if waited > 0 && waited == pid && !status.is_null() {
         // SAFETY: not null, so an integer that wait4 has just written.
-        let status = unsafe { *status };
-        if tell(pid, Ended::from_wait_status(status)) == Next::End {
+        let status = unsafe { &mut *status };
+        let ended = Ended::from_wait_status(*status);
+        match tell(pid, ended) {
+            Next::GoOn => {}
+            Next::Halt if ended == Ended::Signalled(REBOOT) => *status = HALT,
+            Next::Halt => {}
             // SAFETY: ends the process, without handlers: liblxc's would meet it in the middle of its work.
-            unsafe { libc::_exit(0) };
+            Next::End => unsafe { libc::_exit(0) },
         }
     }
     waited
@@ -86,5 +97,18 @@ mod tests {
         assert_eq!((heard.get(), status), (Some((pid, Ended::Exited(7))), 7 << 8));
         let (pid, status) = wait_for("kill -9 $$");
         assert_eq!((heard.get(), status), (Some((pid, Ended::Signalled(9))), 9));
+    }
+
+    #[test]
+    fn a_reboot_becomes_a_halt_where_that_is_wanted() {
+        for (next, script, status) in [
+            (Next::GoOn, "kill -HUP $$", 1),
+            (Next::Halt, "kill -HUP $$", HALT),
+            (Next::Halt, "kill -9 $$", 9),
+            (Next::Halt, "exit 7", 7 << 8),
+        ] {
+            when_waited(move |_, _| next);
+            assert_eq!(wait_for(script).1, status, "{script}");
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 mod tools;
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, NulError};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -77,7 +78,7 @@ fn monitor(control: &Rc<Channel>) -> Result<Option<Report>, String> {
     match asked.message {
         ToMonitor::Start(request) => start(&liblxc, control, request, asked.fds).map(Some),
         ToMonitor::About => Ok(Some((FromMonitor::Liblxc(about(&liblxc)), None))),
-        ToMonitor::EndWith(_) => Err("asked for an end before a start".into()),
+        ToMonitor::Init { .. } => Err("told of an init before a start".into()),
     }
 }
 
@@ -134,7 +135,7 @@ fn start(
     let init = init(program.as_ref()).map_err(|e| e.to_string())?;
     let argv: [&CStr; 1] = [&init];
     let exit_file = request.root.join(&request.name).join(EXIT_FILE);
-    end_with_init(Rc::clone(control), exit_file.clone(), request.root.clone());
+    let how_init_ended = watch_init(Rc::clone(control), exit_file.clone(), request.root.clone());
     let processors = stay_on_one_processor();
     lxc::when_idle(move || {
         // All of liblxc that has made the container. That it stays in memory where it can't be given back is no failure.
@@ -142,7 +143,9 @@ fn start(
         let _ = processors.map(|all| sched_setaffinity(None, &all));
     });
     let ended = container.start(&argv).map_err(|e| e.to_string())?;
-    let report = exit(ended)
+    let report = how_init_ended
+        .get()
+        .or_else(|| exit(ended))
         .map_or_else(|| FromMonitor::Failed("liblxc could not start it".into()), FromMonitor::Exited);
     Ok((report, Some(exit_file)))
 }
@@ -237,35 +240,46 @@ fn exit(ended: Ended) -> Option<Exit> {
     }
 }
 
-/// Ends this process when liblxc has waited for the init, if the runtime has asked for that and still listens: it
-/// removes the cgroups itself, and liblxc's clean-up walks every file of every hierarchy, moving itself through all of
-/// them, which takes as long as all of `create`. liblxc goes on where it has to tell LXC's tools of the end.
-fn end_with_init(control: Rc<Channel>, exit_file: PathBuf, root: PathBuf) {
+/// Looks at how the init ends, before liblxc acts on it, and returns where that is noted.
+///
+/// If the runtime has asked for it and still listens, this process ends there: the runtime removes the cgroups itself, and
+/// liblxc's clean-up walks every file of every hierarchy, moving itself through all of them, which takes as long as all of
+/// `create`. liblxc goes on where it has to tell LXC's tools of the end. It takes the death of an init by SIGHUP for a reboot
+/// (reboot(2) in a PID namespace) and would start another; to everybody else it is the container's end, so liblxc hears of a
+/// halt.
+fn watch_init(control: Rc<Channel>, exit_file: PathBuf, root: PathBuf) -> Rc<Cell<Option<Exit>>> {
+    let noted = Rc::new(Cell::new(None));
+    let note = Rc::clone(&noted);
     let mut init = None;
     lxc::when_waited(move |pid, ended| {
         // Asked for once, when the init is there: liblxc has waited for helpers of its own before.
-        init = init.or_else(|| init_to_end_with(&control));
-        let (true, Some(exit)) = (init == Some(pid), exit(ended)) else { return Next::GoOn };
-        if tools::want_to_hear(&root) {
+        init = init.or_else(|| init_told(&control));
+        let (Some((init, end_with_it)), Some(exit)) = (init, exit(ended)) else { return Next::GoOn };
+        if pid != init {
             return Next::GoOn;
+        }
+        note.set(Some(exit));
+        if !end_with_it || tools::want_to_hear(&root) {
+            return Next::Halt;
         }
         // Before the word of it, because nobody is left to write when the runtime is killed before it hears that.
         leave_behind(&exit_file, exit);
         match control.send(&FromMonitor::Exited(exit), &[]) {
             Ok(()) => Next::End,
-            Err(_) => Next::GoOn,
+            Err(_) => Next::Halt,
         }
     });
+    noted
 }
 
-/// What the runtime has said meanwhile, if anything.
-fn init_to_end_with(control: &Channel) -> Option<i32> {
+/// Which process the init is, and whether to end with it: what the runtime has said meanwhile, if anything.
+fn init_told(control: &Channel) -> Option<(i32, bool)> {
     let mut said = [PollFd::from_borrowed_fd(control.as_fd(), PollFlags::IN)];
     if !poll(&mut said, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
         return None;
     }
     match control.receive::<ToMonitor>().ok()??.message {
-        ToMonitor::EndWith(init) => Some(init),
+        ToMonitor::Init { pid, end_with_it } => Some((pid, end_with_it)),
         ToMonitor::Start(_) | ToMonitor::About => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Names of containers.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,17 @@ impl ContainerId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What a bundle is called in messages where there is no container: its directory's name, as far as an id may have it.
+    pub(crate) fn of_bundle(directory: &Path) -> Self {
+        let name = directory.file_name().unwrap_or_default().to_string_lossy();
+        let allowed: String = name
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || "_+-".contains(*c))
+            .take(MAX_LENGTH)
+            .collect();
+        Self(if allowed.is_empty() { "bundle".into() } else { allowed })
     }
 
     /// The name of the container's session keyring, as with runc: its execs find it by that.

@@ -83,9 +83,11 @@ impl Monitor {
         }
     }
 
-    /// Has it end with the init, for a container that needs nothing of liblxc at the end.
-    pub(crate) fn end_with(&self, init: i32) -> Result<()> {
-        self.control.send(&ToMonitor::EndWith(init), &[]).at(&self.id, "the monitor does not listen")
+    /// Tells it which process is the init, and whether to end with it: for a container that needs nothing of liblxc at the end.
+    pub(crate) fn meet_init(&self, pid: i32, end_with_it: bool) -> Result<()> {
+        self.control
+            .send(&ToMonitor::Init { pid, end_with_it }, &[])
+            .at(&self.id, "the monitor does not listen")
     }
 
     /// Waits for the end of the container; `None` when somebody has killed the monitor.

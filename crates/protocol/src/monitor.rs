@@ -28,8 +28,13 @@ pub const EXIT_FILE: &str = "exit";
 pub enum ToMonitor {
     /// Start a container. The descriptors that the request speaks of come with it, in the order of its fields.
     Start(StartRequest),
-    /// End when this process, the init, has ended, and leave liblxc's clean-up undone. Only after `Start`.
-    EndWith(i32),
+    /// This process is the init. Only after `Start`.
+    Init {
+        /// As the monitor sees it.
+        pid: i32,
+        /// End when it has ended, and leave liblxc's clean-up undone.
+        end_with_it: bool,
+    },
     /// Say which liblxc this host has.
     About,
 }

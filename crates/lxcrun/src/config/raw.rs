@@ -58,12 +58,7 @@ impl RawSettings {
         if !annotations.is_empty() {
             let allowed = Allowed::read(id)?;
             for (name, value) in annotations {
-                let field = format!("annotations[{ANNOTATION_PREFIX}{}]", name.escape_debug());
-                let written = raw_keys::full_name(name);
-                raw_keys::check(id, &field, &written)?;
-                let key = settings.translate(id, &written);
-                allowed.check(id, &field, &key, &written)?;
-                settings.add(id, &field, &key, value)?;
+                settings.annotate(id, &allowed, name, value)?;
             }
         }
         for (key, value) in trusted {
@@ -74,6 +69,31 @@ impl RawSettings {
         }
         settings.wanted_profile.check(id)?;
         Ok(settings)
+    }
+
+    /// The settings of `spec`'s annotations, for a file that LXC reads without us: each by today's name, or why it can't be had.
+    pub(crate) fn of_annotations(id: &ContainerId, spec: &Spec) -> Vec<Result<Item>> {
+        let allowed = match Allowed::read(id) {
+            Ok(allowed) => allowed,
+            Err(e) => return vec![Err(e)],
+        };
+        let mut settings = Self::default();
+        let mut annotate = |(name, value): (&str, &String)| {
+            let key = settings.annotate(id, &allowed, name, value)?;
+            Ok(Item { key, value: value.clone(), field: annotation(name) })
+        };
+        raw_annotations::settings(spec).into_iter().map(&mut annotate).collect()
+    }
+
+    /// Adds a setting of an annotation, and returns today's name of it.
+    fn annotate(&mut self, id: &ContainerId, allowed: &Allowed, name: &str, value: &str) -> Result<String> {
+        let field = annotation(name);
+        let written = raw_keys::full_name(name);
+        raw_keys::check(id, &field, &written)?;
+        let key = self.translate(id, &written);
+        allowed.check(id, &field, &key, &written)?;
+        self.add(id, &field, &key, value)?;
+        Ok(key)
     }
 
     /// Adds a setting by today's name.
@@ -130,6 +150,8 @@ impl RawSettings {
         } else if ["lxc.prlimit", "lxc.sysctl", "lxc.time.offset", "lxc.net"].contains(&key.as_str()) {
             // liblxc would take its own list of them back, in which there is nothing, or our network.
             return Err("has no name after it".into());
+        } else if key.strip_prefix("lxc.net.").is_some_and(|number| !number.contains('.')) {
+            return Err("has no setting after it".into());
         } else if key.starts_with("lxc.cgroup") {
             self.limits.push(RawLimit::new(item)?);
         } else {
@@ -148,10 +170,16 @@ impl RawSettings {
             "type" if value == "none" => {
                 Err("the host's network is had by no network namespace in linux.namespaces".into())
             }
-            "type" => Ok(()),
             // liblxc forgets what was said before it.
+            "type" if self.items.iter().any(|item| item.key != kind && is_of(item, number)) => {
+                Err(format!("comes before all else that is said of lxc.net.{number}"))
+            }
+            "type" => Ok(()),
             _ if !self.items.iter().any(|item| item.key == kind) => Err(format!("comes after {kind}")),
             "flags" if value != "up" => Err(format!("{value:?} is not up, the only flag that there is")),
+            "mtu" if !value.parse().is_ok_and(|mtu: u32| mtu > 0) => {
+                Err(format!("{value:?} is no number of bytes"))
+            }
             "name" | "veth.pair" if value.len() > INTERFACE_NAME => Err(format!(
                 "{value:?} is longer than the {INTERFACE_NAME} characters of an interface's name"
             )),
@@ -245,6 +273,16 @@ fn takes_back(value: &str, said_before: bool) -> Result<(), String> {
 
 /// `IFNAMSIZ` of netdevice(7), without the NUL.
 const INTERFACE_NAME: usize = 15;
+
+/// What an annotation is called in errors.
+fn annotation(name: &str) -> String {
+    format!("annotations[{ANNOTATION_PREFIX}{}]", name.escape_debug())
+}
+
+/// Whether a setting is about the network device of this number.
+fn is_of(item: &Item, number: &str) -> bool {
+    network(&item.key).is_some_and(|(other, _)| other == number)
+}
 
 /// The number of a network device, and its setting.
 fn network(key: &str) -> Option<(&str, &str)> {

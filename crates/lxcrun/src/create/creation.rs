@@ -279,10 +279,9 @@ impl Creation {
     /// The last steps: the monitor retires or stays, the state is written, and the init goes to its gate.
     pub(super) fn finish(&mut self, pid_file: Option<&Path>, terminal: Option<OwnedFd>) -> Result<Container> {
         if self.keep_monitor
-            && !self.state.liblxc_cleans_up
             && let Some(init) = self.state.init
         {
-            self.monitor()?.end_with(init.pid)?;
+            self.monitor()?.meet_init(init.pid, !self.state.liblxc_cleans_up)?;
         }
         if let Some(filter) = &self.attach_filter {
             self.directory()?.write(config::ATTACH_FILTER, filter.as_bytes())?;

@@ -3,12 +3,14 @@
 use oci_spec::runtime::{
     Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, LinuxPersonalityDomain, LinuxResources,
 };
+use protocol::monitor::Item;
 
 use super::text::Text;
 use crate::cgroup;
 
-pub(super) fn linux(text: &mut Text, linux: &Linux) {
-    namespaces(text, linux);
+pub(super) fn linux(text: &mut Text, linux: &Linux, settings: &[&Item]) {
+    let networks: Vec<u32> = settings.iter().filter_map(|item| network_number(&item.key)).collect();
+    namespaces(text, linux, !networks.is_empty());
     for (field, kind, mappings) in
         [("linux.uidMappings", 'u', linux.uid_mappings()), ("linux.gidMappings", 'g', linux.gid_mappings())]
     {
@@ -46,13 +48,31 @@ pub(super) fn linux(text: &mut Text, linux: &Linux) {
             text.lacks(field, instead);
         }
     }
-    for (index, name) in linux.net_devices().iter().flatten().map(|(name, _)| name).enumerate() {
-        text.set("linux.netDevices", &format!("lxc.net.{}.type", index + 1), "phys");
-        text.set("linux.netDevices", &format!("lxc.net.{}.link", index + 1), name);
+    net_devices(text, linux, networks.into_iter().max().unwrap_or(0));
+}
+
+/// Devices with the numbers after `last`.
+fn net_devices(text: &mut Text, linux: &Linux, last: u32) {
+    const FIELD: &str = "linux.netDevices";
+    let mut all: Vec<_> = linux.net_devices().iter().flatten().collect();
+    all.sort_by_key(|(name, _)| *name);
+    for ((name, device), number) in all.into_iter().zip(last.saturating_add(1)..) {
+        let inside = device.name().as_ref().filter(|inside| !inside.is_empty()).unwrap_or(name);
+        for (setting, value) in [("type", "phys"), ("link", name), ("name", inside), ("flags", "up")] {
+            text.set(FIELD, &format!("lxc.net.{number}.{setting}"), value);
+        }
+        let lost = format!("{name}: its addresses stay behind: see lxc.net.{number}.ipv4.address");
+        text.lacks(FIELD, &lost);
     }
 }
 
-fn namespaces(text: &mut Text, linux: &Linux) {
+/// The number of the network device that a setting is about.
+fn network_number(key: &str) -> Option<u32> {
+    key.strip_prefix("lxc.net.")?.split('.').next()?.parse().ok()
+}
+
+/// `own_network` is whether the network is that of annotations.
+fn namespaces(text: &mut Text, linux: &Linux, own_network: bool) {
     const FIELD: &str = "linux.namespaces";
     let listed = linux.namespaces().as_deref().unwrap_or_default();
     let find = |kind: LinuxNamespaceType| listed.iter().find(|n| n.typ() == kind);
@@ -76,7 +96,7 @@ fn namespaces(text: &mut Text, linux: &Linux) {
         }
     }
     text.set(FIELD, "lxc.namespace.clone", &new.join(" "));
-    if new.contains(&"net") {
+    if new.contains(&"net") && !own_network {
         text.set(FIELD, "lxc.net.0.type", "empty");
         text.set(FIELD, "lxc.net.0.flags", "up");
     }

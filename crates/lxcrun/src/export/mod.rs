@@ -11,15 +11,20 @@ mod process;
 mod text;
 
 use oci_spec::runtime::Spec;
+use protocol::monitor::Item;
 
-use crate::config::OWN_KEYS;
-use crate::{ANNOTATION_PREFIX, Bundle};
+use crate::config::{OWN_KEYS, RawSettings};
+use crate::{Bundle, ContainerId, Error, Result};
 use text::Text;
 
 /// The configuration, as the text of a file that `lxc-start -F -n NAME -f FILE` and `lxc-execute -n NAME -f FILE` take.
+///
+/// What an annotation may not set when the bundle is run becomes a comment, too.
 #[must_use]
 pub fn plain_lxc_config(bundle: &Bundle) -> String {
     let spec = bundle.spec();
+    let raw = RawSettings::of_annotations(&ContainerId::of_bundle(bundle.path()), spec);
+    let settings: Vec<&Item> = raw.iter().flatten().collect();
     let mut text = Text::new(&format!(
         "LXC configuration of the bundle {}, written by lxcrun {}\n\
          Run it as root: lxc-execute -n NAME -f THIS-FILE, or lxc-start -F -n NAME -f THIS-FILE\n\
@@ -32,12 +37,12 @@ pub fn plain_lxc_config(bundle: &Bundle) -> String {
         process::process(&mut text, process);
     }
     names(&mut text, spec);
-    mounts::mounts(&mut text, bundle);
+    mounts::mounts(&mut text, bundle, &settings);
     if let Some(linux) = spec.linux() {
-        linux::linux(&mut text, linux);
+        linux::linux(&mut text, linux, &settings);
     }
     hooks(&mut text, spec);
-    annotations(&mut text, spec);
+    annotations(&mut text, raw);
     text.finish()
 }
 
@@ -86,17 +91,15 @@ fn hooks(text: &mut Text, spec: &Spec) {
 }
 
 /// Settings that are LXC's own already.
-fn annotations(text: &mut Text, spec: &Spec) {
-    let mut all: Vec<_> = spec.annotations().iter().flatten().collect();
-    all.sort();
-    for (name, value) in all {
-        if let Some(key) = name.strip_prefix(ANNOTATION_PREFIX) {
-            let key = format!("lxc.{}", key.strip_prefix("lxc.").unwrap_or(key));
-            if OWN_KEYS.contains(&key.as_str()) {
+fn annotations(text: &mut Text, raw: Vec<Result<Item>>) {
+    for setting in raw {
+        match setting {
+            Ok(Item { key, .. }) if OWN_KEYS.contains(&key.as_str()) => {
                 text.lacks("annotations", &format!("{key}: LXC has no such setting"));
-            } else {
-                text.set("annotations", &key, value);
             }
+            Ok(Item { key, value, .. }) => text.set("annotations", &key, &value),
+            Err(Error::Spec { field, reason, .. }) => text.lacks(&field, &reason),
+            Err(other) => text.lacks("annotations", &other.to_string()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
+use protocol::monitor::Item;
 
 use super::text::Text;
 use crate::Bundle;
@@ -11,14 +12,14 @@ use crate::config::{is_mount_option, nothing_of_linux};
 
 const PROC_SYS: &str = "/proc/sys";
 
-pub(super) fn mounts(text: &mut Text, bundle: &Bundle) {
+pub(super) fn mounts(text: &mut Text, bundle: &Bundle, settings: &[&Item]) {
     let spec = bundle.spec();
     let nothing = nothing_of_linux();
     let linux = spec.linux().as_ref().unwrap_or(&nothing);
     let all = spec.mounts().as_deref().unwrap_or_default();
     let (own, listed): (Vec<&Mount>, Vec<&Mount>) = all.iter().partition(|m| is_lxcs_own(m));
     let readonly = linux.readonly_paths().as_deref().unwrap_or_default();
-    let mixed = readonly.iter().any(|path| path == PROC_SYS) && !sets_parameters(spec);
+    let mixed = readonly.iter().any(|path| path == PROC_SYS) && !sets_parameters(spec, settings);
     let mut automatic: Vec<&str> = own.iter().filter_map(|m| automatic(m, mixed)).collect();
     if cgroups_are_unified() && !has_cgroup_namespace(linux) {
         let all = automatic.len();
@@ -75,10 +76,11 @@ fn is_lxcs_own(mount: &Mount) -> bool {
 }
 
 /// Whether LXC is to set parameters of the kernel.
-fn sets_parameters(spec: &Spec) -> bool {
+fn sets_parameters(spec: &Spec, settings: &[&Item]) -> bool {
     let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
     let named = spec.domainname().as_ref().is_some_and(|name| !name.is_empty());
-    named || sysctls.is_some_and(|all| !all.is_empty())
+    let by_annotation = settings.iter().any(|item| item.key.starts_with("lxc.sysctl."));
+    named || by_annotation || sysctls.is_some_and(|all| !all.is_empty())
 }
 
 /// LXC's own mount for one of the specification. With `mixed` the kernel's parameters are read-only.
