@@ -44,6 +44,7 @@ mod seccomp;
 mod signals;
 mod symlinks;
 mod sysctl;
+mod system_containers;
 mod systemd;
 mod terminal;
 mod userns;
@@ -58,6 +59,7 @@ fn all() -> Vec<lxcrun_test::Test> {
         terminal::tests,
         mounts::tests,
         propagation::tests,
+        system_containers::tests,
         symlinks::tests,
         namespaces::tests,
         userns::tests,

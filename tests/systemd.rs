@@ -33,6 +33,7 @@ tests![
         .needs(Need::Systemd)
         .needs(Need::Controller("hugetlb")),
     a_container_is_idle_until_it_gets_a_weight.needs(Need::CgroupV2).needs(Need::Systemd),
+    the_period_stays_when_the_quota_goes.needs(Need::CgroupV2).needs(Need::Systemd),
 ];
 
 /// In a scope of a known name.
@@ -266,6 +267,16 @@ fn a_container_is_idle_until_it_gets_a_weight() {
     assert_eq!(read("cpu.idle"), "1");
     update(&["--cpu-share", "1024"]).assert_ok();
     assert_eq!((read("cpu.idle"), read("cpu.weight")), ("0".into(), "100".into()));
+}
+
+fn the_period_stays_when_the_quota_goes() {
+    let container = start(Bundle::busybox().args(["sleep", "1000"]));
+    let update = |options: &[&str]| container.call("update").args(options).arg(container.id()).output();
+    update(&["--cpu-period", "900000", "--cpu-quota", "450000"]).assert_ok();
+    update(&["--cpu-quota", "-1"]).assert_ok();
+    let directory = Path::new("/sys/fs/cgroup/system.slice").join(scope(&container));
+    assert_eq!(fs::read_to_string(directory.join("cpu.max")).expect("a setting"), "max 900000\n");
+    assert_eq!(Cgroups::of(container.pid()).read("cpu", "", "cpu.max"), "max 900000");
 }
 
 fn a_path_of_another_form_is_refused() {

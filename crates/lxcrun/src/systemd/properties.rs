@@ -80,15 +80,17 @@ fn quota(value: &str, now: Option<&str>) -> Option<(u64, u64)> {
     Some((u64::try_from(per_second.next_multiple_of(10_000)).ok()?, period))
 }
 
-/// The value of cpu.max that systemd's hundredths make of this one: the kernel and systemd say the same then, as with runc.
+/// The value of cpu.max that systemd's hundredths make of this one: the kernel and systemd say the same then, as with runc. Without
+/// a quota systemd writes its own period, so the one that stays is said, too.
 pub(crate) fn rounded_quota(value: &str, now: Option<&str>) -> Option<String> {
     let (per_second, period) = quota(value, now)?;
+    let asked = value.split_whitespace().nth(1);
     if per_second == INFINITY {
-        return None;
+        return (asked.is_none() && now.is_some()).then(|| format!("max {period}"));
     }
     let quota = u128::from(per_second) * u128::from(period) / 1_000_000;
     // A period that was not asked for stays as it is.
-    let period = value.split_whitespace().nth(1).map(|period| format!(" {period}"));
+    let period = asked.map(|period| format!(" {period}"));
     Some(format!("{quota}{}", period.unwrap_or_default()))
 }
 
@@ -189,6 +191,7 @@ mod tests {
         assert_eq!(rounded_quota("600000", Some("max 900000")).as_deref(), Some("603000"));
         assert_eq!(rounded_quota("50000 100000", None).as_deref(), Some("50000 100000"));
         assert_eq!(rounded_quota("max 100000", None), None);
+        assert_eq!(rounded_quota("max", Some("70000 900000")).as_deref(), Some("max 900000"));
     }
 
     #[test]
