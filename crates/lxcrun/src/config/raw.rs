@@ -73,6 +73,10 @@ impl RawSettings {
 
     /// The settings of `spec`'s annotations, for a file that LXC reads without us: each by today's name, or why it can't be had.
     pub(crate) fn of_annotations(id: &ContainerId, spec: &Spec) -> Vec<Result<Item>> {
+        let annotations = raw_annotations::settings(spec);
+        if annotations.is_empty() {
+            return Vec::new();
+        }
         let allowed = match Allowed::read(id) {
             Ok(allowed) => allowed,
             Err(e) => return vec![Err(e)],
@@ -82,7 +86,7 @@ impl RawSettings {
             let key = settings.annotate(id, &allowed, name, value)?;
             Ok(Item { key, value: value.clone(), field: annotation(name) })
         };
-        raw_annotations::settings(spec).into_iter().map(&mut annotate).collect()
+        annotations.into_iter().map(&mut annotate).collect()
     }
 
     /// Adds a setting of an annotation, and returns today's name of it.

@@ -37,6 +37,8 @@ impl Text {
     /// What LXC alone can't do.
     pub(super) fn lacks(&mut self, field: &str, reason: &str) {
         self.heading(field);
+        // A comment ends with its line, and the rest would be a setting.
+        let reason = reason.replace(['\n', '\r'], " ");
         let _ = writeln!(self.text, "# not expressed: {field}: {reason}");
     }
 
@@ -91,9 +93,11 @@ mod tests {
         text.set("process", "lxc.environment", "A= b ");
         text.set("process", "lxc.init.cmd", "'a b' c");
         text.set("process", "lxc.environment", "A=1\n2");
+        text.lacks("process", "no\nlxc.hook.pre-start = /x");
         let text = text.finish();
         assert!(text.contains("lxc.environment = \"A= b \"\n"), "{text}");
         assert!(text.contains("lxc.init.cmd = \"'a b' c\"\n"), "{text}");
         assert!(text.contains("# not expressed: process: lxc.environment: A: a file"), "{text}");
+        assert!(text.contains("# not expressed: process: no lxc.hook.pre-start = /x\n"), "{text}");
     }
 }
