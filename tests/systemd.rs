@@ -1,4 +1,4 @@
-//! `--systemd-cgroup`: the container's cgroup lies in a scope, which systemd makes, knows the limits of, and takes away.
+//! `--systemd-cgroup`: the container's cgroup is that of a scope, which systemd makes, knows the limits of, and takes away.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,10 +12,19 @@ use serde_json::json;
 
 tests![
     limits_are_properties_of_the_scope.needs(Need::CgroupV2).needs(Need::Systemd),
-    limits_are_in_the_scope_and_in_the_container
+    the_scope_itself_is_the_containers_cgroup
         .needs(Need::CgroupV2)
         .needs(Need::Systemd)
-        .not_on("runc", "the scope itself is the container's cgroup"),
+        .not_on("crun", "the container's cgroup is below"),
+    a_monitor_that_stays_is_outside_of_the_scope
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .needs(Need::Program("lxc-cgroup"))
+        .lxcrun_only("LXC's monitor"),
+    a_delegated_cgroup_is_below_the_scopes_own
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .lxcrun_only("it is an annotation of lxcrun's"),
     an_update_changes_the_properties_too.needs(Need::CgroupV2).needs(Need::Systemd),
     annotations_are_properties.needs(Need::CgroupV2).needs(Need::Systemd),
     every_command_works_in_a_scope.needs(Need::CgroupV2).needs(Need::Systemd),
@@ -104,16 +113,50 @@ fn limits(container: &Container) -> [String; 4] {
     ["memory.max", "pids.max", "cpu.max", "cpuset.cpus"].map(|file| cgroups.read("memory", "", file))
 }
 
-fn limits_are_in_the_scope_and_in_the_container() {
+fn the_scope_itself_is_the_containers_cgroup() {
     let container = limited();
-    let expected = ["67108864", "17", "10000 20000", "0"];
-    assert_eq!(limits(&container), expected);
-    let dir = Cgroups::of(container.pid()).dir("memory");
-    let scope = dir.parent().expect("the scope's cgroup");
-    assert!(scope.ends_with(format!("system.slice/test-{}.scope", container.id())), "{scope:?}");
-    let read = |file| fs::read_to_string(scope.join(file)).expect("a limit of the scope");
-    let outside = ["memory.max", "pids.max", "cpu.max", "cpuset.cpus"].map(|f| read(f).trim().to_owned());
-    assert_eq!(outside, expected);
+    assert_eq!(limits(&container), ["67108864", "17", "10000 20000", "0"]);
+    let own = format!("0::/system.slice/{}", scope(&container));
+    assert_eq!(container.proc("cgroup").trim(), own);
+    // Nobody else is in it.
+    assert_eq!(Cgroups::of(container.pid()).read("pids", "", "cgroup.procs"), container.pid().to_string());
+}
+
+/// Whose monitor stays, and what LXC knows of it.
+fn a_monitor_that_stays_is_outside_of_the_scope() {
+    let bundle = with_limits();
+    let mut up = Fifo::new(bundle.path("up"));
+    let script = "echo up >/up; exec sleep 1000";
+    let container = in_scope(bundle.bind(up.path(), "/up", &[]).sh(script)).build();
+    let options = ["--systemd-cgroup", "run", "--bundle"].map(OsStr::new);
+    let running = container.global(options).arg(container.dir()).arg(container.id()).spawn();
+    assert_eq!(up.line(), "up");
+    assert_eq!(container.proc("cgroup").trim(), format!("0::/system.slice/{}", scope(&container)));
+    assert_eq!(Cgroups::of(container.pid()).read("pids", "", "cgroup.procs"), container.pid().to_string());
+    assert_eq!(limits(&container), ["67108864", "17", "10000 20000", "0"]);
+    let root = container.path("root").display().to_string();
+    let tool = |file| {
+        let call = Command::new("lxc-cgroup").args(["-P", &root, "-n", container.id(), file]).output();
+        Output::new("lxc-cgroup", &call.expect("lxc-cgroup")).assert_ok().stdout.trim().to_owned()
+    };
+    assert_eq!([tool("memory.max"), tool("pids.max")], ["67108864", "17"]);
+    container.kill("KILL").assert_ok();
+    let run = running.wait();
+    container.assert_gone(run.assert_exit(137));
+    assert_no_scope(&container);
+}
+
+fn a_delegated_cgroup_is_below_the_scopes_own() {
+    let annotations = json!({ "org.linuxcontainers.lxc.cgroup-delegate": "true" });
+    let bundle = with_limits().namespace("cgroup", None).set("/annotations", annotations);
+    let container = start(bundle.args(["sleep", "1000"]));
+    let inner = Cgroups::of(container.pid()).dir("pids");
+    let scope = Path::new("/sys/fs/cgroup/system.slice").join(scope(&container));
+    assert!(inner.starts_with(&scope) && inner != scope, "{inner:?}");
+    let read = |directory: &Path| fs::read_to_string(directory.join("pids.max")).expect("a limit");
+    assert_eq!([read(&scope), read(&inner)], ["17\n", "max\n"]);
+    container.finish();
+    assert_no_scope(&container);
 }
 
 fn an_update_changes_the_properties_too() {

@@ -52,7 +52,7 @@ pub(crate) struct Cgroup {
     hierarchies: Hierarchies,
     /// Below the root of each hierarchy, without a leading slash. Empty for none: an ordinary user may not be allowed any.
     path: String,
-    /// The cgroup of the unit of systemd around it, which gets the same limits.
+    /// The unit of systemd that it belongs to, which gets the same limits.
     unit: Option<Unit>,
     /// Whether the processes are in a cgroup below, which is the container's to change.
     delegated: bool,
@@ -64,7 +64,7 @@ impl Cgroup {
         Self { id: id.clone(), hierarchies, path: path.into(), unit: None, delegated: false }
     }
 
-    /// The same, in a unit of systemd.
+    /// The same, of a unit of systemd.
     pub(crate) fn in_unit(self, unit: Option<Unit>) -> Self {
         Self { unit, ..self }
     }
@@ -91,6 +91,9 @@ impl Cgroup {
         if let Some(unit) = &self.unit {
             // It is the container's alone, and goes with it.
             self.beside(unit.cgroup()).existing()?;
+            if self.is_of_unit() {
+                return Ok(None);
+            }
         }
         let existing = self.directories().find(|d| d.exists());
         if existing.is_none() {
@@ -142,14 +145,19 @@ impl Cgroup {
         self.path.is_empty()
     }
 
-    /// Whether a unit of systemd is around it.
-    pub(crate) fn is_in_unit(&self) -> bool {
+    /// Whether it belongs to a unit of systemd.
+    pub(crate) fn has_unit(&self) -> bool {
         self.unit.is_some()
     }
 
-    /// The directory of the unit of systemd, where there is one.
+    /// Whether it is the own cgroup of a unit of systemd, which makes it.
+    pub(crate) fn is_of_unit(&self) -> bool {
+        self.unit.as_ref().is_some_and(|unit| unit.cgroup() == self.path)
+    }
+
+    /// The directory of the unit of systemd around it, where there is one.
     fn outside(&self, controller: &str) -> Option<PathBuf> {
-        let unit = self.unit.as_ref()?;
+        let unit = self.unit.as_ref().filter(|_| !self.is_of_unit())?;
         Some(self.hierarchies.of(controller)?.mountpoint.join(unit.cgroup()))
     }
 
@@ -204,7 +212,7 @@ impl Cgroup {
             .collect()
     }
 
-    /// Has systemd take away the unit around it, after all that was below. systemd tries once to remove the unit's cgroup, when
+    /// Has systemd take away its unit, after all that was below. systemd tries once to remove the unit's cgroup, when
     /// the last process in it has ended, and fails where that meets with the removal of one below.
     pub(crate) fn stop_unit(&self) -> Result<()> {
         let Some(unit) = &self.unit else { return Ok(()) };

@@ -12,7 +12,7 @@ use crate::{ContainerId, Result};
 /// Where a container's cgroups are, below the root of every hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CgroupPath {
-    /// The cgroup that liblxc makes all others below: that of the container's unit of systemd, or the root.
+    /// The cgroup that liblxc makes all others below: that of a unit of systemd that the container is in, or the root.
     base: String,
     container: String,
     id: ContainerId,
@@ -23,7 +23,7 @@ pub(crate) struct CgroupPath {
     unit: Option<Unit>,
 }
 
-/// The container's cgroup in that of its unit: liblxc wants to make it itself, so it can't be the unit's own.
+/// The container's cgroup in that of its unit, where it is not the unit's own.
 const IN_UNIT: &str = "container";
 
 impl CgroupPath {
@@ -75,14 +75,25 @@ impl CgroupPath {
         self.is_some() && !self.without_liblxc
     }
 
-    /// The cgroup of a container in a unit of systemd.
+    /// That of a unit of systemd.
+    pub(crate) fn of_unit(id: &ContainerId, unit: Unit) -> Self {
+        let container = unit.cgroup().to_owned();
+        Self { unit: Some(unit), ..Self::below_root(id, container) }
+    }
+
+    /// One in that of a unit of systemd, for a container that LXC's monitor can't leave the unit's own to.
     pub(crate) fn in_unit(id: &ContainerId, unit: Unit) -> Self {
         Self { base: format!("{}/", unit.cgroup()), unit: Some(unit), ..Self::below_root(id, IN_UNIT.into()) }
     }
 
-    /// The unit of systemd around it.
+    /// The unit of systemd that it belongs to.
     pub(crate) fn unit(&self) -> Option<&Unit> {
         self.unit.as_ref()
+    }
+
+    /// Whether it is the unit's own.
+    pub(crate) fn is_of_unit(&self) -> bool {
+        self.unit.as_ref().is_some_and(|unit| unit.cgroup() == self.container())
     }
 
     /// No cgroup at all, for an ordinary user who may make none.

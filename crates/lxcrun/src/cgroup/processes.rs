@@ -166,13 +166,18 @@ impl Cgroup {
     }
 
     /// Takes LXC's monitor out of the container's unit to where this process is, so that only the container is limited
-    /// and counted. Who has no right to that leaves it in.
+    /// and counted. Who has no right to that leaves it in, if the container is in a cgroup below.
     pub(crate) fn leave_to_container(&self, monitor: u32) -> io::Result<()> {
         let Some(unified) = self.hierarchies.unified() else { return Ok(()) };
         let own = crate::host::read("/proc/self/cgroup")?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
         match write(&unified.mountpoint.join(own), PROCS, &monitor.to_string()) {
-            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => Ok(()),
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound)
+                    && !self.is_of_unit() =>
+            {
+                Ok(())
+            }
             moved => moved,
         }
     }

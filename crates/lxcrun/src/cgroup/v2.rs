@@ -42,7 +42,7 @@ pub(super) fn settings(cgroup: Option<&Cgroup>, resources: &LinuxResources) -> R
     // Last, so that they have the last word.
     all.extend(unified_settings(resources)?);
     let is_idle = || now("cpu.idle").is_some_and(|idle| idle == "1");
-    settle_idle(&mut all, cgroup.is_some_and(Cgroup::is_in_unit) && is_idle());
+    settle_idle(&mut all, cgroup.is_some_and(Cgroup::has_unit) && is_idle());
     Ok(all)
 }
 

@@ -182,9 +182,10 @@ impl Plan {
     }
 
     /// Whether LXC's monitor stays in the cgroups that it is in. In version 2 a cgroup of its own is a single directory, and
-    /// keeps it out of one that passes controllers down, which may have no processes.
-    pub(crate) fn monitor_stays_in_cgroups(host: &Host) -> bool {
-        host.cgroup_layout() == Layout::Legacy
+    /// keeps it out of one that passes controllers down, which may have no processes. That of a unit of systemd ends with the
+    /// last process in it: there the monitor is the first, and stays until the init is in.
+    pub(crate) fn monitor_stays_in_cgroups(&self, host: &Host) -> bool {
+        host.cgroup_layout() == Layout::Legacy || self.cgroup.is_of_unit()
     }
 
     /// Whether the container gets its cgroup to change: runtime-spec, config-linux.md, "Cgroup ownership".

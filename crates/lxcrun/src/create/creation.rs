@@ -79,7 +79,7 @@ impl Creation {
         let cgroup = Cgroup::new(id, hierarchies.clone(), &plan.cgroup.container())
             .in_unit(plan.cgroup.unit().cloned())
             .delegated(plan.raw.delegation.is_some());
-        let monitor_stays_in_cgroups = Plan::monitor_stays_in_cgroups(host);
+        let monitor_stays_in_cgroups = plan.monitor_stays_in_cgroups(host);
         let monitor_cgroups = plan.cgroup.monitor(monitor_stays_in_cgroups);
         let directory = StateDir::create(root, id)?;
         let existing = cgroup.existing()?;

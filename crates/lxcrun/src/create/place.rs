@@ -33,7 +33,7 @@ pub(super) fn choose(
         plan.cgroup = path;
     }
     if in_unit {
-        plan.cgroup = systemd_cgroup(id, spec, host)?;
+        plan.cgroup = systemd_cgroup(id, spec, host, plan)?;
     } else if rootless::is_ordinary_user() {
         plan.cgroup = cgroup_of_user(id, plan.cgroup.clone(), named, host)?;
         if !plan.cgroup.is_some() && !plan.namespaces.is_new("pid") {
@@ -69,11 +69,16 @@ fn cgroup_of_user(
     Ok(CgroupPath::none(id))
 }
 
-/// The cgroup in a unit of systemd that does not exist yet.
-pub(crate) fn systemd_cgroup(id: &ContainerId, spec: &Spec, host: &Host) -> Result<CgroupPath> {
+/// The cgroup of a unit of systemd that does not exist yet. An ordinary user can't take LXC's monitor out of it, and it passes
+/// no controllers on to a delegated one as long as that is in: then the container's is below.
+pub(crate) fn systemd_cgroup(id: &ContainerId, spec: &Spec, host: &Host, plan: &Plan) -> Result<CgroupPath> {
     if host.cgroup_layout() != Layout::Unified {
         return Err(refuse(id, "linux.cgroupsPath", "--systemd-cgroup needs a host with cgroup v2 alone"));
     }
     let wanted = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
-    Ok(CgroupPath::in_unit(id, Unit::new(id, wanted)?))
+    let unit = Unit::new(id, wanted)?;
+    if rootless::is_ordinary_user() || plan.raw.delegation.is_some() {
+        return Ok(CgroupPath::in_unit(id, unit));
+    }
+    Ok(CgroupPath::of_unit(id, unit))
 }

@@ -104,11 +104,13 @@ impl Restoration {
             self.unit_started = true;
             self.cgroup.fill_unit();
         }
-        self.cgroup.make()?;
-        self.cgroup.enter(criu, &[], None)?;
-        if self.state.unit.is_some() {
-            // A unit with a process of its own passes no controllers down.
+        if !self.cgroup.is_of_unit() {
             self.cgroup.make()?;
+            self.cgroup.enter(criu, &[], None)?;
+            if self.state.unit.is_some() {
+                // A unit with a process of its own passes no controllers down.
+                self.cgroup.make()?;
+            }
         }
         self.cgroup.apply(limits)
     }
@@ -265,7 +267,7 @@ impl Restoration {
 
 /// Takes the cgroup for this container alone; systemd makes a unit once anyway.
 fn claim(id: &ContainerId, cgroup: &Cgroup) -> Result<Option<Claim>> {
-    if cgroup.is_none() || cgroup.is_in_unit() {
+    if cgroup.is_none() || cgroup.has_unit() {
         return Ok(None);
     }
     match cgroup.claim()? {

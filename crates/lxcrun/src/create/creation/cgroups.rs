@@ -64,10 +64,10 @@ impl Creation {
     pub(super) fn cgroups_to_enter(&self, plan: &Plan, host: &Host) -> Result<Option<Vec<PathBuf>>> {
         if self.own_cgroups {
             Ok(None)
-        } else if plan.cgroup.is_some() && plan.cgroup.unit().is_none() {
+        } else if plan.cgroup.is_some() && (plan.cgroup.unit().is_none() || plan.cgroup.is_of_unit()) {
             host.hierarchies.roots_to_enter().at(&self.id, "cannot read /proc/PID/cgroup")
         } else {
-            // In a unit the monitor is where it is to make the container's cgroup: systemd has put it there.
+            // In that of a unit the monitor is where it is to make the container's: systemd has put it there.
             Ok(Some(Vec::new()))
         }
     }
@@ -76,6 +76,9 @@ impl Creation {
     pub(super) fn cgroups_to_take(&self) -> Result<Vec<PathBuf>> {
         if self.own_cgroups {
             return Ok(Vec::new());
+        }
+        if self.cgroup.is_of_unit() {
+            return Ok(self.cgroup.directories().collect());
         }
         if self.cgroup_existed {
             // In all hierarchies, and fit for processes.
@@ -87,7 +90,7 @@ impl Creation {
 
     /// Leaves the cgroup to the container: to its processes alone, and to its root where it may change it.
     pub(in crate::create) fn leave_cgroup(&self, plan: &Plan, host: &Host, init: Pid) -> Result<()> {
-        if self.keep_monitor && self.state.unit.is_some() {
+        if self.state.unit.is_some() && (self.keep_monitor || self.cgroup.is_of_unit()) {
             // Before there are limits, which are the container's.
             let monitor = self.monitor()?.pid();
             self.cgroup.leave_to_container(monitor).at(&self.id, "cannot move the monitor")?;
