@@ -25,6 +25,10 @@ tests![
         .needs(Need::CgroupV2)
         .needs(Need::Systemd)
         .lxcrun_only("it is an annotation of lxcrun's"),
+    devices_are_properties_of_the_scope
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .not_on("runc", "1.1 tells systemd the names of the host's drivers"),
     an_update_changes_the_properties_too.needs(Need::CgroupV2).needs(Need::Systemd),
     annotations_are_properties.needs(Need::CgroupV2).needs(Need::Systemd),
     every_command_works_in_a_scope.needs(Need::CgroupV2).needs(Need::Systemd),
@@ -41,7 +45,10 @@ tests![
         .needs(Need::CgroupV2)
         .needs(Need::Systemd)
         .needs(Need::Controller("hugetlb")),
-    a_container_is_idle_until_it_gets_a_weight.needs(Need::CgroupV2).needs(Need::Systemd),
+    a_container_is_idle_until_it_gets_a_weight
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .not_on("runc", "1.1 has no --cpu-idle"),
     the_period_stays_when_the_quota_goes.needs(Need::CgroupV2).needs(Need::Systemd),
 ];
 
@@ -157,6 +164,31 @@ fn a_delegated_cgroup_is_below_the_scopes_own() {
     assert_eq!([read(&scope), read(&inner)], ["17\n", "max\n"]);
     container.finish();
     assert_no_scope(&container);
+}
+
+/// In the words of systemd, which denies what is denied again when it is reloaded, and nothing else.
+fn devices_are_properties_of_the_scope() {
+    let rules = json!([
+        { "allow": false, "access": "rwm" },
+        { "allow": true, "type": "b", "major": 8, "minor": 0, "access": "rw" },
+        { "allow": true, "type": "c", "major": 89, "access": "rwm" },
+    ]);
+    let denied = json!([{ "path": "/dev/denied", "type": "c", "major": 1, "minor": 11 }]);
+    let bundle = Bundle::busybox().resource("devices", rules).set("/linux/devices", denied);
+    let container = start(bundle.args(["sleep", "1000"]));
+    assert_eq!(property(&container, "DevicePolicy"), "strict");
+    let allowed = property(&container, "DeviceAllow");
+    for entry in ["/dev/block/8:0 rw", "char-89 rwm"] {
+        assert!(allowed.lines().any(|line| line == entry), "{entry}: {allowed}");
+    }
+    systemctl(&["daemon-reload"]).assert_ok();
+    container.exec(["head", "-c", "3", "/dev/zero"]).assert_ok().assert_stdout("\0\0\0");
+    container.exec(["head", "-c", "1", "/dev/denied"]).assert_fails().assert_stderr_contains("not permitted");
+
+    let all = Bundle::busybox()
+        .resource("devices", json!([{ "allow": true, "access": "rwm" }]))
+        .args(["sleep", "1000"]);
+    assert_eq!(property(&start(all), "DevicePolicy"), "auto");
 }
 
 fn an_update_changes_the_properties_too() {

@@ -41,7 +41,8 @@ impl Cgroup {
 impl Change<'_> {
     /// Writes everything back. What can't be is a warning: the failure that led here is the error.
     pub(crate) fn undo(mut self) {
-        if let Err(e) = self.cgroup.write_all(&mut self.before) {
+        let told = self.cgroup.tell_systemd(&mut self.before, None);
+        if let Err(e) = told.and_then(|()| self.cgroup.write_all(&self.before)) {
             tracing::warn!("limits from before the change: {e}");
         }
     }

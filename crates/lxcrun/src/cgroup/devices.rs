@@ -2,6 +2,7 @@
 //!
 //! Both begin with everything denied, and the last rule that says something about an access decides.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -107,14 +108,37 @@ impl Rule {
         kind == k && same(major, ma) && same(minor, mi) && self.access & other.access != 0
     }
 
+    /// Whether it is about all devices that `other` is about.
+    fn covers(&self, other: &Self) -> bool {
+        let (Device::Of { kind, major, minor }, Device::Of { kind: k, major: ma, minor: mi }) =
+            (&self.device, &other.device)
+        else {
+            return self.device == Device::Any;
+        };
+        kind == k && (major.is_none() || major == ma) && (minor.is_none() || minor == mi)
+    }
+
+    /// The devices that it is about in the words of systemd, which knows no minor number without its major one.
+    fn name_for_systemd(&self) -> String {
+        let Device::Of { kind, major, minor } = &self.device else { return "*".into() };
+        let name = if *kind == 'b' { "block" } else { "char" };
+        match (major, minor) {
+            (None, _) => format!("{name}-*"),
+            (Some(major), None) => format!("{name}-{major}"),
+            (Some(major), Some(minor)) => format!("/dev/{name}/{major}:{minor}"),
+        }
+    }
+
     /// As version 1 has it in its files.
     fn text(&self) -> String {
         let Device::Of { kind, major, minor } = &self.device else { return "a *:* rwm".into() };
         let number = |n: &Option<u32>| n.map_or_else(|| "*".into(), |n| n.to_string());
-        let access: String =
-            ACCESS.iter().filter(|(_, bit)| self.access & bit != 0).map(|(c, _)| c).collect();
-        format!("{kind} {}:{} {access}", number(major), number(minor))
+        format!("{kind} {}:{} {}", number(major), number(minor), letters(self.access))
     }
+}
+
+fn letters(access: u8) -> String {
+    ACCESS.iter().filter(|(_, bit)| access & bit != 0).map(|(letter, _)| letter).collect()
 }
 
 /// What every container may use, whatever its list says: it may make any node, use the specification's default
@@ -172,6 +196,33 @@ pub(super) fn v1_settings(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Setting>, R
         all.push(Setting::new(FIELD, "devices", file(rule.allow), rule.text()));
     }
     Ok(all)
+}
+
+/// What systemd is told of the rules: devices and the letters of accesses, as in systemd.resource-control(5), `DeviceAllow=`;
+/// `None` where it is to allow everything. It has no exceptions, and no minor number without its major one: where it allows
+/// more than the rules do, our program denies that.
+pub(super) fn for_systemd(
+    rules: &[LinuxDeviceCgroup],
+    last: &[Rule],
+) -> Result<Option<Vec<(String, String)>>, Refusal> {
+    let (default, rest) = in_force(rules, last)?;
+    if default {
+        return Ok(None);
+    }
+    let mut allowed: Vec<Rule> = Vec::new();
+    for rule in rest {
+        if rule.allow {
+            allowed.push(rule);
+        } else {
+            allowed.iter_mut().filter(|a| rule.covers(a)).for_each(|a| a.access &= !rule.access);
+        }
+    }
+    // Of several entries for one name systemd takes the last.
+    let mut names: BTreeMap<String, u8> = BTreeMap::new();
+    for rule in allowed.iter().filter(|rule| rule.access != 0) {
+        *names.entry(rule.name_for_systemd()).or_default() |= rule.access;
+    }
+    Ok(Some(names.into_iter().map(|(name, access)| (name, letters(access))).collect()))
 }
 
 /// The name of our programs, to tell them from those of others.
@@ -282,6 +333,19 @@ mod tests {
 
     fn rules(json: &str) -> Vec<LinuxDeviceCgroup> {
         serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn systemd_is_told_what_is_allowed() {
+        let json = r#"[{"allow":false},{"allow":true,"type":"b","major":8,"minor":0,"access":"rw"},
+                       {"allow":true,"type":"c","major":89},{"allow":false,"type":"c","major":89,"access":"w"},
+                       {"allow":true,"type":"b","minor":5,"access":"r"},{"allow":false,"type":"b","major":8,"minor":1}]"#;
+        let told = for_systemd(&rules(json), &[]).unwrap().unwrap();
+        let has = |name: &str, access: &str| told.contains(&(name.into(), access.into()));
+        assert!(has("/dev/block/8:0", "rw") && has("char-89", "rm") && has("block-*", "rm"), "{told:?}");
+        assert!(has("char-136", "rwm") && has("char-*", "m") && has("/dev/char/1:3", "rwm"), "{told:?}");
+        let all = r#"[{"allow":true},{"allow":false,"type":"b","major":8,"minor":0}]"#;
+        assert_eq!(for_systemd(&rules(all), &[]).unwrap(), None);
     }
 
     /// Runs a program as the kernel would.

@@ -6,9 +6,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
-use super::{Cgroup, Layout, NO_CGROUP, devices, read, v1, v2};
+use super::devices::{self, Rule};
+use super::{Cgroup, Layout, NO_CGROUP, read, v1, v2};
 use crate::error::refuse;
 use crate::{Result, rootless, systemd};
 
@@ -91,11 +92,11 @@ impl Cgroup {
             return self.refuse_limits(resources);
         }
         let mut settings = self.settings(resources)?;
-        self.write_all(&mut settings)?;
-        match (self.layout(), resources.devices()) {
-            (Layout::Unified, Some(rules)) => self.restrict_devices(rules),
-            _ => Ok(()),
-        }
+        let by_program = self.layout() == Layout::Unified && takes_device_rules();
+        let rules = resources.devices().as_deref().filter(|_| by_program);
+        self.tell_systemd(&mut settings, rules.map(|rules| (rules, &[][..])))?;
+        self.write_all(&settings)?;
+        rules.map_or(Ok(()), |rules| self.restrict_devices(rules))
     }
 
     /// The writes for `resources`, without rules for devices of version 2.
@@ -116,13 +117,12 @@ impl Cgroup {
         Ok(settings)
     }
 
-    pub(super) fn write_all(&self, settings: &mut [Setting]) -> Result<()> {
-        self.tell_systemd(settings)?;
+    pub(super) fn write_all(&self, settings: &[Setting]) -> Result<()> {
         // The kernel checks some values against others, quota against burst or memory against memory and swap: what it
         // refuses at first is set again when everything else is.
         let mut refused = Vec::new();
         let mut files = LastFile::default();
-        for setting in &*settings {
+        for setting in settings {
             match self.set(setting, &mut files) {
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused.push(setting),
                 Err(e) => return Err(self.explain(setting, &e)),
@@ -146,8 +146,12 @@ impl Cgroup {
     }
 
     /// systemd writes what it knows of a unit whenever it likes: so it has to know. What it can't know exactly is set as it
-    /// knows it.
-    pub(super) fn tell_systemd(&self, settings: &mut [Setting]) -> Result<()> {
+    /// knows it. Rules for `devices` come with those that are last.
+    pub(super) fn tell_systemd(
+        &self,
+        settings: &mut [Setting],
+        devices: Option<(&[LinuxDeviceCgroup], &[Rule])>,
+    ) -> Result<()> {
         let Some(unit) = &self.unit else { return Ok(()) };
         let now = |file: &str| read(&self.directory("cpu")?.0, file).ok();
         for setting in settings.iter_mut().filter(|setting| setting.file == "cpu.max") {
@@ -156,15 +160,17 @@ impl Cgroup {
             }
         }
         let files = settings.iter().map(|s| (s.file.as_str(), s.value.as_str()));
-        let properties =
+        let mut properties =
             systemd::of_files(files, now).map_err(|reason| refuse(&self.id, "linux.resources", reason))?;
+        if let Some((rules, last)) = devices {
+            let allowed = devices::for_systemd(rules, last);
+            properties
+                .extend(systemd::of_devices(allowed.map_err(|(f, reason)| refuse(&self.id, f, reason))?));
+        }
         unit.set(&self.id, &properties)
     }
 
-    fn restrict_devices(&self, rules: &[oci_spec::runtime::LinuxDeviceCgroup]) -> Result<()> {
-        if !takes_device_rules() {
-            return Ok(());
-        }
+    fn restrict_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
         let Some((directory, _)) = self.directory("devices") else { return Ok(()) };
         devices::attach(&directory, rules, &[]).map_err(|(field, reason)| refuse(&self.id, field, reason))
     }

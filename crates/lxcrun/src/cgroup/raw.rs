@@ -65,7 +65,7 @@ impl Cgroup {
         let mut files = LastFile::default();
         for limit in limits.iter().filter(|limit| !unified || limit.rules.is_none()) {
             let mut setting = [Setting::new("", limit.controller(), &limit.file, &limit.item.value)];
-            self.tell_systemd(&mut setting).map_err(|e| match e {
+            self.tell_systemd(&mut setting, None).map_err(|e| match e {
                 Error::Spec { reason, .. } => refused(limit, reason),
                 other => other,
             })?;
@@ -80,6 +80,7 @@ impl Cgroup {
                 }
                 let last: Vec<Rule> =
                     of_devices.iter().flat_map(|l| l.rules.iter().flatten()).cloned().collect();
+                self.tell_systemd(&mut [], Some((rules, &last)))?;
                 devices::attach(&directory, rules, &last).map_err(|(_, reason)| refused(first, reason))
             }
             _ => Ok(()),

@@ -19,7 +19,7 @@ use crate::error::refuse;
 use crate::{ContainerId, Error, Result, rootless};
 use dbus::{Connection, Object};
 use properties::{Property, of_annotations, property};
-pub(crate) use properties::{of_files, rounded_quota};
+pub(crate) use properties::{of_devices, of_files, rounded_quota};
 
 const FIELD: &str = "linux.cgroupsPath";
 const MANAGER: Object<'_> = Object {

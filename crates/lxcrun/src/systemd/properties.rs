@@ -60,6 +60,16 @@ pub(crate) fn of_files<'f>(
     Ok(all.into_iter().collect())
 }
 
+/// The properties for devices: those that are `allowed`, with their accesses, or all.
+pub(crate) fn of_devices(allowed: Option<Vec<(String, String)>>) -> Vec<(String, Value<'static>)> {
+    let policy = if allowed.is_some() { "strict" } else { "auto" };
+    // An empty list takes all away that were there before.
+    let none: Vec<(String, String)> = Vec::new();
+    let mut all = vec![property("DevicePolicy", policy), property("DeviceAllow", none)];
+    all.extend(allowed.filter(|list| !list.is_empty()).map(|list| property("DeviceAllow", list)));
+    all
+}
+
 fn limit(value: &str) -> Option<u64> {
     if value == "max" { Some(INFINITY) } else { value.parse().ok() }
 }
