@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use lxcrun_test::engines::until;
-use lxcrun_test::{Bundle, Call, Cgroups, Container, Fifo, Need, Output, tests};
+use lxcrun_test::{Bundle, Call, Cgroups, Container, Fifo, Need, Output, Running, tests};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -40,6 +40,10 @@ tests![
     a_restored_container_is_in_a_scope.needs(Need::CgroupV2).needs(Need::Systemd).needs(Need::Criu),
     a_path_of_another_form_is_refused.needs(Need::CgroupV2).needs(Need::Systemd),
     a_scope_of_somebody_elses_is_left_alone.needs(Need::CgroupV2).needs(Need::Systemd),
+    of_many_creates_in_one_scope_one_wins
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .lxcrun_only("others share it"),
     a_frozen_scope_is_refused.needs(Need::CgroupV2).needs(Need::Systemd),
     what_systemd_does_not_know_is_limited_too
         .needs(Need::CgroupV2)
@@ -307,6 +311,32 @@ fn a_scope_of_somebody_elses_is_left_alone() {
     assert!(foreign.try_wait().expect("our child").is_none(), "it was ended");
     foreign.kill().and_then(|()| foreign.wait()).expect("our child");
     assert!(until(|| property(&container, "ActiveState") != "active"));
+}
+
+/// Those that come too late spare it.
+fn of_many_creates_in_one_scope_one_wins() {
+    for _ in 0..5 {
+        let first = Bundle::busybox();
+        let path = format!("system.slice:test:{}", first.key());
+        let containers: Vec<Container> = std::iter::once(first)
+            .chain((1..4).map(|_| Bundle::busybox()))
+            .map(|bundle| bundle.set("/linux/cgroupsPath", path.as_str()).args(["sleep", "1000"]).build())
+            .collect();
+        let creating: Vec<_> = containers.iter().map(|container| create_call(container).spawn()).collect();
+        let outputs: Vec<Output> = creating.into_iter().map(Running::wait).collect();
+        let (winners, losers): (Vec<_>, Vec<_>) =
+            containers.iter().zip(&outputs).partition(|(_, output)| output.code() == 0);
+        assert_eq!(winners.len(), 1, "{}", outputs.iter().map(ToString::to_string).collect::<String>());
+        for (loser, output) in losers {
+            output.assert_fails().assert_stderr_contains("test-");
+            loser.delete_force().assert_ok();
+        }
+        let winner = winners[0].0;
+        assert_eq!(winner.status(), "created");
+        winner.start().assert_ok();
+        winner.finish();
+        assert_no_scope(&containers[0]);
+    }
 }
 
 fn a_frozen_scope_is_refused() {

@@ -319,7 +319,7 @@ impl Drop for Creation {
         if let Some(monitor) = self.monitor.take() {
             let _ = monitor.retire();
         }
-        if self.claim.is_some() || self.state.unit.is_some() {
+        if self.claim.is_some() || self.unit_started {
             self.remove_cgroups();
         }
         self.init_process.iter().for_each(process::kill_and_reap);

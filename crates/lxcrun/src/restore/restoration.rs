@@ -37,7 +37,7 @@ pub(super) struct Restoration {
     state: State,
     pub(super) cgroup: Cgroup,
     /// Keeps others out of it until the processes are in.
-    _claim: Option<Claim>,
+    claim: Option<Claim>,
     /// Whether systemd has made the unit for it, and not for somebody else.
     unit_started: bool,
     /// A pidfd of CRIU, and of the restored init.
@@ -75,7 +75,7 @@ impl Restoration {
             directory: Some(directory),
             state,
             cgroup,
-            _claim: claim,
+            claim,
             unit_started: false,
             criu: None,
             init: None,
@@ -285,9 +285,12 @@ fn join_keyring(id: &ContainerId) -> Result<()> {
 impl Drop for Restoration {
     fn drop(&mut self) {
         let Some(directory) = self.directory.take() else { return };
-        let _ = self.cgroup.kill_all();
+        let ours = self.claim.is_some() || self.unit_started;
+        if ours {
+            let _ = self.cgroup.kill_all();
+        }
         self.init.iter().for_each(process::kill_and_reap);
-        for problem in self.cgroup.remove() {
+        for problem in ours.then_some(&self.cgroup).into_iter().flat_map(Cgroup::remove) {
             tracing::warn!("container {}: {problem}", self.id);
         }
         if self.unit_started
