@@ -29,6 +29,9 @@ tests![
     limits_of_resources_are_set,
     capabilities_of_root_are_exact,
     capabilities_of_a_user_are_exact_in_all_five_sets,
+    ambient_capabilities_that_are_not_inheritable_are_told
+        .not_on("runc", "1.1 says nothing")
+        .not_on("crun", "it says nothing"),
     capabilities_that_cannot_be_had_are_refused
         .lxcrun_only("about the words, and runc refuses as late as start"),
     without_capabilities_root_has_none,
@@ -203,6 +206,20 @@ fn capabilities_of_a_user_are_exact_in_all_five_sets() {
     );
     // What a user keeps over exec is what is ambient; the bounding and inheritable sets stay.
     assert_eq!(sets, ["21", "20", "20", "2021", "20"]);
+}
+
+/// Not where nothing is inheritable, as buildah has it: its builds print what the runtime says.
+fn ambient_capabilities_that_are_not_inheritable_are_told() {
+    let run = |inheritable: serde_json::Value| {
+        let both = json!(["CAP_KILL", "CAP_CHOWN"]);
+        let sets = json!({ "bounding": both, "effective": both, "permitted": both, "ambient": both, "inheritable": inheritable });
+        let run = Bundle::busybox().set("/process/capabilities", sets).args(["true"]).run();
+        run.assert_ok().stderr.clone()
+    };
+    let told = run(json!(["CAP_KILL"]));
+    assert!(told.contains("can't raise ambient capability CAP_CHOWN: "), "{told}");
+    assert!(!told.contains("CAP_KILL"), "{told}");
+    assert_eq!(run(json!([])), "");
 }
 
 fn capabilities_that_cannot_be_had_are_refused() {

@@ -207,6 +207,14 @@ fn an_exec_from_a_login_session_enters_the_scope() {
     container.global(options).arg(container.dir()).arg(container.id()).output().assert_ok();
     container.start().assert_ok();
     container.exec(["cat", "/proc/self/cgroup"]).assert_ok().assert_stdout_contains(&scope);
+    if Runtime::get().is("lxcrun") {
+        assert!(
+            container.proc("cgroup").trim().ends_with(&format!("/{scope}")),
+            "{}",
+            container.proc("cgroup")
+        );
+        assert_eq!(container.processes_on_host(), [container.pid()]);
+    }
     container.delete_force().assert_ok();
 }
 

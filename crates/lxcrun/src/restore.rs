@@ -126,7 +126,7 @@ pub fn restore(
 fn plan(id: &ContainerId, bundle: &Bundle, host: &Host, options: &RestoreOptions) -> Result<Plan> {
     let mut plan = Plan::new(id, bundle.path(), bundle.spec(), host, &[])?;
     if options.systemd_cgroup {
-        plan.cgroup = systemd_cgroup(id, bundle.spec(), host, &plan)?;
+        plan.cgroup = systemd_cgroup(id, bundle.spec(), host, &plan, false)?;
     }
     check_terminal(id, &plan, options)?;
     checkpoint::check_restorable(id, &plan)?;

@@ -63,9 +63,16 @@ fn capability_bits(capability: Capability) -> u64 {
     CAPABILITIES.iter().position(|c| *c == capability).map_or(0, |number| 1 << number)
 }
 
-/// Those that can't be made ambient: the kernel wants them permitted and inheritable.
+/// Those that can't be made ambient: the kernel wants them permitted and inheritable. Where nothing is inheritable nobody
+/// counts on them: buildah asks for all of them in vain for every `RUN`, and podman shows warnings as output of a build.
 fn warn_of_ambient(id: &ContainerId, wanted: Capabilities) {
     let vain = wanted.ambient & !(wanted.permitted & wanted.inheritable);
+    if wanted.inheritable == 0 {
+        if vain != 0 {
+            tracing::debug!("container {id}: no ambient capability can be raised: none is inheritable");
+        }
+        return;
+    }
     for capability in CAPABILITIES.into_iter().filter(|c| capability_bits(*c) & vain != 0) {
         let name = capability_name(capability);
         tracing::warn!(

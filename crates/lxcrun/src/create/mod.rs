@@ -77,7 +77,7 @@ pub fn create(root: &Path, id: &ContainerId, bundle: &Bundle, options: CreateOpt
         plan.raw.check_without_monitor(id)?;
     }
     let user_namespace = rootless::user_namespace(id, &plan)?;
-    let fallback_cgroup = place::choose(id, root, spec, &host, &mut plan, options.systemd_cgroup)?;
+    let fallback_cgroup = place::choose(id, root, spec, &host, &mut plan, &options)?;
     let binds = mounts::open_binds(id, &plan)?;
     let resctrl = plan.intel_rdt.as_ref().map(|wanted| Resctrl::new(id, wanted)).transpose()?;
 

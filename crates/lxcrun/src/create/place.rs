@@ -4,6 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::Spec;
 
+use super::CreateOptions;
 use crate::cgroup::{Cgroup, CgroupPath, Layout, NO_CGROUP};
 use crate::config::Plan;
 use crate::error::refuse;
@@ -22,7 +23,7 @@ pub(super) fn choose(
     spec: &Spec,
     host: &Host,
     plan: &mut Plan,
-    in_unit: bool,
+    options: &CreateOptions,
 ) -> Result<Option<CgroupPath>> {
     let named = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
     let mut fallback =
@@ -32,8 +33,8 @@ pub(super) fn choose(
     {
         plan.cgroup = path;
     }
-    if in_unit {
-        plan.cgroup = systemd_cgroup(id, spec, host, plan)?;
+    if options.systemd_cgroup {
+        plan.cgroup = systemd_cgroup(id, spec, host, plan, options.keep_monitor)?;
     } else if rootless::is_ordinary_user() {
         plan.cgroup = cgroup_of_user(id, plan.cgroup.clone(), named, host)?;
         if !plan.cgroup.is_some() && !plan.namespaces.is_new("pid") {
@@ -70,15 +71,24 @@ fn cgroup_of_user(
 }
 
 /// The cgroup of a unit of systemd that does not exist yet. An ordinary user can't take LXC's monitor out of it, and it passes
-/// no controllers on to a delegated one as long as that is in: then the container's is below.
-pub(crate) fn systemd_cgroup(id: &ContainerId, spec: &Spec, host: &Host, plan: &Plan) -> Result<CgroupPath> {
+/// no controllers on to a delegated one as long as that is in: then the container's is below. A monitor that retires leaves
+/// by that.
+pub(crate) fn systemd_cgroup(
+    id: &ContainerId,
+    spec: &Spec,
+    host: &Host,
+    plan: &Plan,
+    keep_monitor: bool,
+) -> Result<CgroupPath> {
     if host.cgroup_layout() != Layout::Unified {
         return Err(refuse(id, "linux.cgroupsPath", "--systemd-cgroup needs a host with cgroup v2 alone"));
     }
     let wanted = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
     let unit = Unit::new(id, wanted)?;
-    if rootless::is_ordinary_user() || plan.raw.delegation.is_some() {
+    let by_user = rootless::is_ordinary_user();
+    if plan.raw.delegation.is_some() || (by_user && keep_monitor) {
         return Ok(CgroupPath::in_unit(id, unit));
     }
-    Ok(CgroupPath::of_unit(id, unit))
+    let path = CgroupPath::of_unit(id, unit);
+    Ok(if by_user { path.without_liblxc() } else { path })
 }

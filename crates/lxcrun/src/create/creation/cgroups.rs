@@ -90,7 +90,7 @@ impl Creation {
 
     /// Leaves the cgroup to the container: to its processes alone, and to its root where it may change it.
     pub(in crate::create) fn leave_cgroup(&self, plan: &Plan, host: &Host, init: Pid) -> Result<()> {
-        if self.state.unit.is_some() && (self.keep_monitor || self.cgroup.is_of_unit()) {
+        if self.state.unit.is_some() && (self.keep_monitor || self.cgroup.is_of_unit()) && !self.own_cgroups {
             // Before there are limits, which are the container's.
             let monitor = self.monitor()?.pid();
             self.cgroup.leave_to_container(monitor).at(&self.id, "cannot move the monitor")?;

@@ -21,7 +21,8 @@ use crate::{Error, Result, listener, mounts};
 impl Creation {
     /// Waits for the init's first word, and sees that it is in its cgroup.
     pub(in crate::create) fn meet_init(&mut self, config: &[Item]) -> Result<Pid> {
-        if self.own_cgroups {
+        let enters = self.own_cgroups && !self.cgroup.is_of_unit();
+        if enters {
             // While liblxc is at work.
             self.cgroup.make()?;
             self.cgroup.prepare_to_move();
@@ -37,7 +38,7 @@ impl Creation {
         }
         self.state.init = Some(init);
         self.init_process = init.open().at(&self.id, "cannot open the init")?;
-        if self.own_cgroups {
+        if enters {
             self.cgroup.enter(pid, &[], None)?
         } else {
             self.cgroup.check_member(pid)?
