@@ -42,6 +42,7 @@ ctr_tests! { Shim has [
     an_idle_shim_does_not_wake_up,
     an_idle_container_costs_little_memory,
     a_pod_costs_little_memory_for_each_container,
+    a_terminal_has_no_fifo_for_errors,
     a_terminal_ends_with_its_process,
     a_terminal_may_be_closed_and_opened_again,
     a_file_gets_what_is_printed,
@@ -292,9 +293,31 @@ fn a_restored_checkpoint_prints_to_the_new_fifo() {
         ends[0].send(word);
         assert_eq!(ends[1].line(), format!("{number} {word}"));
         let _ = fs::remove_dir_all(&images);
-        task.checkpoint(&images);
+        if number == 2 {
+            task.checkpoint_by_containerd_1(&images);
+        } else {
+            task.checkpoint(&images);
+        }
         assert_eq!(task.end(), 137);
     }
+}
+
+/// containerd's client names a fifo for errors, and makes none.
+fn a_terminal_has_no_fifo_for_errors() {
+    let bundle = Bundle::busybox().terminal().sh("echo one >&2; read word; echo $word").build();
+    let task = ShimTask::serve(Shim::get(), &bundle, Path::new("/bin"));
+    let mut ends = ["in", "out"].map(|name| Fifo::new(bundle.path(name)));
+    let created = task.create_with(|request| {
+        let paths = ["in", "out", "errors"].map(|name| bundle.path(name).display().to_string());
+        [request.stdin, request.stdout, request.stderr] = paths;
+        request.terminal = true;
+    });
+    created.expect("a container");
+    task.start();
+    assert_eq!(ends[1].line(), "one\r");
+    ends[0].send("two");
+    assert_eq!([ends[1].line(), ends[1].line()], ["two\r", "two\r"]);
+    assert_eq!(task.end(), 0);
 }
 
 fn what_cannot_be_restored_can_be_removed() {

@@ -11,6 +11,47 @@ use lxcrun::{CgroupsMode, CheckpointOptions, RestoreOptions};
 
 use crate::task::Task;
 
+/// What the client of containerd 1 tells a runtime that it doesn't know: `containerd.linux.runc.CheckpointOptions`. The last two
+/// fields have changed places since.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Old {
+    #[prost(bool, tag = "1")]
+    exit: bool,
+    #[prost(bool, tag = "2")]
+    open_tcp: bool,
+    #[prost(bool, tag = "3")]
+    external_unix_sockets: bool,
+    #[prost(bool, tag = "4")]
+    terminal: bool,
+    #[prost(bool, tag = "5")]
+    file_locks: bool,
+    #[prost(string, repeated, tag = "6")]
+    empty_namespaces: Vec<String>,
+    #[prost(string, tag = "7")]
+    cgroups_mode: String,
+    #[prost(string, tag = "8")]
+    work_path: String,
+    #[prost(string, tag = "9")]
+    image_path: String,
+}
+
+impl From<Old> for oci::CheckpointOptions {
+    fn from(old: Old) -> Self {
+        Self {
+            exit: old.exit,
+            open_tcp: old.open_tcp,
+            external_unix_sockets: old.external_unix_sockets,
+            terminal: old.terminal,
+            file_locks: old.file_locks,
+            empty_namespaces: old.empty_namespaces,
+            cgroups_mode: old.cgroups_mode,
+            work_path: old.work_path,
+            image_path: old.image_path,
+            ..Self::default()
+        }
+    }
+}
+
 impl Task {
     pub fn checkpoint(&self, request: &CheckpointTaskRequest) -> anyhow::Result<()> {
         let wanted = match &*request.options.type_url {
@@ -18,12 +59,17 @@ impl Task {
             name if name.ends_with("containerd.runc.v1.CheckpointOptions") => {
                 oci::CheckpointOptions::parse_from_bytes(&request.options.value).context("the options")?
             }
+            name if name.ends_with("containerd.linux.runc.CheckpointOptions") => {
+                let old: Old = prost::Message::decode(&*request.options.value).context("the options")?;
+                old.into()
+            }
             other => bail!("options of the type {other} are not for a checkpoint"),
         };
         if !wanted.empty_namespaces.is_empty() {
             bail!("emptyNamespaces {:?}: the network's alone is left empty, always", wanted.empty_namespaces);
         }
-        let images = [&request.path, &wanted.image_path].into_iter().find(|path| !path.is_empty());
+        // containerd 1 looks for the client's directory in runc's options alone, and asks for one of its own then.
+        let images = [&wanted.image_path, &request.path].into_iter().find(|path| !path.is_empty());
         let options = CheckpointOptions {
             image_path: images.context("no directory for the images")?.into(),
             work_path: path(&wanted.work_path),

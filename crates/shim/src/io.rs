@@ -116,7 +116,8 @@ impl Io {
         let stdout = self
             .open_output(&uris.stdout, owner)
             .with_context(|| format!("standard output {}", uris.stdout))?;
-        let stderr = if uris.stderr == uris.stdout {
+        // containerd's client names a fifo for the errors of a terminal, too, which has none, and makes no such fifo.
+        let stderr = if uris.terminal || uris.stderr == uris.stdout {
             stdout.try_clone()?
         } else {
             self.open_output(&uris.stderr, owner)

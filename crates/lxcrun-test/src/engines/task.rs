@@ -105,14 +105,28 @@ impl<'e> ShimTask<'e> {
     #[track_caller]
     pub fn checkpoint(&self, images: &Path) {
         let options = CheckpointOptions { exit: true, ..CheckpointOptions::default() };
-        let options = Any {
-            type_url: "containerd.runc.v1.CheckpointOptions".into(),
-            value: options.write_to_bytes().expect("a message"),
-            ..Any::default()
-        };
+        let options = options.write_to_bytes().expect("a message");
+        self.checkpoint_with("containerd.runc.v1.CheckpointOptions", options, images);
+    }
+
+    /// The same, as the client of containerd 1 asks for it: containerd has named another directory.
+    #[track_caller]
+    pub fn checkpoint_by_containerd_1(&self, images: &Path) {
+        let images = images.to_str().expect("UTF-8");
+        // Field 1, a truth value, and 9, a text.
+        let mut options = vec![1 << 3, 1, 9 << 3 | 2, u8::try_from(images.len()).expect("a short path")];
+        options.extend(images.as_bytes());
+        let elsewhere = self.bundle.path("elsewhere");
+        self.checkpoint_with("containerd.linux.runc.CheckpointOptions", options, &elsewhere);
+        assert!(!elsewhere.exists(), "it is not to be used");
+    }
+
+    #[track_caller]
+    fn checkpoint_with(&self, kind: &str, options: Vec<u8>, path: &Path) {
+        let options = Any { type_url: kind.into(), value: options, ..Any::default() };
         let request = CheckpointTaskRequest {
             id: self.id(),
-            path: images.display().to_string(),
+            path: path.display().to_string(),
             options: MessageField::some(options),
             ..CheckpointTaskRequest::default()
         };
