@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use kernel::{BpfInstruction, attach_device_program, device_programs, load_device_program};
 use lxcrun_test::engines::until;
 use lxcrun_test::{Bundle, Call, Cgroups, Container, Fifo, Need, Output, Running, tests};
 use rustix::process::Signal;
@@ -29,6 +31,11 @@ tests![
         .needs(Need::CgroupV2)
         .needs(Need::Systemd)
         .not_on("runc", "1.1 tells systemd the names of the host's drivers"),
+    a_reload_leaves_devices_that_a_hook_has_added
+        .needs(Need::CgroupV2)
+        .needs(Need::Systemd)
+        .not_on("runc", "the reload takes them away")
+        .not_on("crun", "systemd knows of no devices"),
     an_update_changes_the_properties_too.needs(Need::CgroupV2).needs(Need::Systemd),
     annotations_are_properties.needs(Need::CgroupV2).needs(Need::Systemd),
     every_command_works_in_a_scope.needs(Need::CgroupV2).needs(Need::Systemd),
@@ -170,6 +177,9 @@ fn a_delegated_cgroup_is_below_the_scopes_own() {
     assert_no_scope(&container);
 }
 
+/// The kernel's log, which anybody may write to whom no rule keeps from it.
+const OPEN: [&str; 3] = ["sh", "-c", ": >/dev/denied"];
+
 /// In the words of systemd, which denies what is denied again when it is reloaded, and nothing else.
 fn devices_are_properties_of_the_scope() {
     let rules = json!([
@@ -187,12 +197,48 @@ fn devices_are_properties_of_the_scope() {
     }
     systemctl(&["daemon-reload"]).assert_ok();
     container.exec(["head", "-c", "3", "/dev/zero"]).assert_ok().assert_stdout("\0\0\0");
-    container.exec(["head", "-c", "1", "/dev/denied"]).assert_fails().assert_stderr_contains("not permitted");
+    container.exec(OPEN).assert_fails().assert_stderr_contains("not permitted");
 
     let all = Bundle::busybox()
         .resource("devices", json!([{ "allow": true, "access": "rwm" }]))
         .args(["sleep", "1000"]);
     assert_eq!(property(&start(all), "DevicePolicy"), "auto");
+}
+
+/// Two instructions: the result is 1, and the end.
+const ALLOW_ALL: [BpfInstruction; 2] = [
+    BpfInstruction { code: 0xb4, registers: 0, offset: 0, immediate: 1 },
+    BpfInstruction { code: 0x95, registers: 0, offset: 0, immediate: 0 },
+];
+
+/// As hooks for graphics cards do: each program for devices makes way for another.
+fn allow_all_devices(cgroup: &Path) {
+    let cgroup = fs::File::open(cgroup).expect("the scope");
+    for (program, _) in device_programs(cgroup.as_fd()).expect("programs") {
+        let other = load_device_program(c"of_a_hook", &ALLOW_ALL).expect("a program");
+        attach_device_program(cgroup.as_fd(), other.as_fd(), Some(program.as_fd())).expect("in its place");
+    }
+}
+
+fn a_reload_leaves_devices_that_a_hook_has_added() {
+    let bundle = Bundle::busybox().args(["sleep", "1000"]);
+    let mut begun = Fifo::new(bundle.path("begun"));
+    let mut go_on = Fifo::new(bundle.path("go-on"));
+    let script = format!("echo begun > {}; read x < {}", begun.path().display(), go_on.path().display());
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    let denied = json!([{ "path": "/dev/denied", "type": "c", "major": 1, "minor": 11 }]);
+    let bundle = bundle.set("/linux/devices", denied).set("/hooks", json!({ "createRuntime": hook }));
+    let container = in_scope(bundle).build();
+    let create = create_call(&container).spawn();
+    assert_eq!(begun.line(), "begun");
+    assert_eq!(property(&container, "DevicePolicy"), "strict");
+    allow_all_devices(&Path::new("/sys/fs/cgroup/system.slice").join(scope(&container)));
+    go_on.send("");
+    create.wait().assert_ok();
+    container.start().assert_ok();
+    systemctl(&["daemon-reload"]).assert_ok();
+    container.exec(OPEN).assert_ok();
+    assert_eq!(property(&container, "DevicePolicy"), "auto");
 }
 
 fn an_update_changes_the_properties_too() {

@@ -228,6 +228,12 @@ pub(super) fn for_systemd(
 /// The name of our programs, to tell them from those of others.
 const PROGRAM: &std::ffi::CStr = c"lxcrun_devices";
 
+/// Whether our program is still there: a hook may have put another one in its place.
+pub(super) fn is_attached(directory: &Path) -> std::io::Result<bool> {
+    let attached = device_programs(File::open(directory)?.as_fd())?;
+    Ok(attached.iter().any(|(_, name)| name.as_bytes() == PROGRAM.to_bytes()))
+}
+
 /// Puts the rules of version 2 into force, in the place of those that were set before.
 pub(super) fn attach(directory: &Path, rules: &[LinuxDeviceCgroup], last: &[Rule]) -> Result<(), Refusal> {
     let (default, rest) = in_force(rules, last)?;

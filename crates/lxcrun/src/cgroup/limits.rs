@@ -10,7 +10,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 use super::devices::{self, Rule};
 use super::{Cgroup, Layout, NO_CGROUP, read, v1, v2};
-use crate::error::refuse;
+use crate::error::{Context, refuse};
 use crate::{Result, rootless, systemd};
 
 const MEMORY_LIMIT: &str = "linux.resources.memory.limit";
@@ -173,6 +173,18 @@ impl Cgroup {
     fn restrict_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
         let Some((directory, _)) = self.directory("devices") else { return Ok(()) };
         devices::attach(&directory, rules, &[]).map_err(|(field, reason)| refuse(&self.id, field, reason))
+    }
+
+    /// Has systemd leave devices to what a hook has put in the place of our program, for instance to add a graphics card: of
+    /// that it knows nothing, and would take it away again at its next reload.
+    pub(crate) fn leave_devices_to_hooks(&self) -> Result<()> {
+        let Some(unit) = self.unit.as_ref().filter(|_| takes_device_rules()) else { return Ok(()) };
+        let Some((directory, true)) = self.directory("devices") else { return Ok(()) };
+        let ours = devices::is_attached(&directory);
+        if ours.at(&self.id, format!("cannot ask for the programs of {}", directory.display()))? {
+            return Ok(());
+        }
+        unit.set(&self.id, &systemd::of_devices(None))
     }
 
     /// Writes a setting: for a container in a unit of systemd also to the unit's own cgroup, so that both say the same.

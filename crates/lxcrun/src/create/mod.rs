@@ -129,7 +129,10 @@ fn make(
         resctrl.apply(id, wanted, init)?;
     }
     let mut devices = netdevices::move_into(id, &plan.net_devices, init)?;
-    creation.run_hooks(&plan.create_runtime_hooks)?;
+    if !plan.create_runtime_hooks.is_empty() {
+        creation.run_hooks(&plan.create_runtime_hooks)?;
+        creation.cgroup.leave_devices_to_hooks()?;
+    }
     creation.proceed()?;
     let terminal = creation.until_ready(spec)?;
     tracing::debug!("the init waits at its gate; init: closing the pipe to signal completion");
