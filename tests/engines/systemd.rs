@@ -126,7 +126,9 @@ fn the_scope_has_the_limits_and_goes_with_the_container(engine: &impl Engine, pr
 
 /// The engine learns of it beside the exit: the program outlives its child so that it surely does.
 fn who_needs_too_much_memory_is_killed(engine: &impl Engine) {
-    let hog = "tail /dev/zero; code=$?; sleep 0.5; exit $code";
+    // systemd takes the scope away with the last process, and what it says of the kill with it: so long the engine has to see
+    // that, where processors are emulated.
+    let hog = "tail /dev/zero; code=$?; sleep 3; exit $code";
     let container = engine.start("--memory 32m --memory-swap 32m", hog);
     container.call(&["wait"]).assert_stdout("137\n");
     assert_eq!(container.inspect("{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
