@@ -87,7 +87,8 @@ pub(super) static WITH_SYSTEMD: OnceLock<Result<Cri, String>> = OnceLock::new();
 fn configured_by_hand(runtime: &Runtime) -> String {
     let kind = "    runtime_type = \"io.containerd.runc.v2\"\n";
     let runtimes = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes";
-    let base = BASE.replace("    pod_annotations", &format!("{kind}    pod_annotations"));
+    let base = BASE.replace("OUR_SHIM", kind.trim());
+    let base = base.replace("    pod_annotations", &format!("{kind}    pod_annotations"));
     format!("{base}{runtimes}.runc]\n{kind}{runtimes}.{HANDLER}.options]\n    BinaryName = \"{runtime}\"\n")
 }
 
